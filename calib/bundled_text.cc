@@ -1,0 +1,12 @@
+#include "calib/bundled_text.h"
+
+#include <cstddef>
+
+extern const char llmc_embedded_held_out_text[];
+extern const std::size_t llmc_embedded_held_out_text_size;
+
+namespace llmc {
+
+std::string_view bundled_text() { return {llmc_embedded_held_out_text, llmc_embedded_held_out_text_size}; }
+
+}  // namespace llmc

@@ -1,0 +1,39 @@
+// Owns the search for many fixed phrases in one pass over a text: a trie of their bytes.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace llmc {
+
+class PhraseMatcher {
+ public:
+  struct Match {
+    size_t begin = 0;  ///< in bytes
+    size_t end = 0;
+    size_t phrase = 0;  ///< the number that was given to add()
+  };
+
+  PhraseMatcher() : nodes_(1) { first_bytes_.fill(none); }
+  /// Adds a phrase, which is not empty. Of two equal phrases the first counts.
+  void add(std::string_view text, size_t phrase);
+  /// The longest phrase that starts leftmost, at byte `from` or later.
+  std::optional<Match> find(std::string_view text, size_t from) const;
+
+ private:
+  static constexpr uint32_t none = UINT32_MAX;
+  struct Node {
+    std::vector<std::pair<char, uint32_t>> children;
+    std::optional<size_t> phrase;
+  };
+  uint32_t find_child(uint32_t node, char byte) const;
+
+  std::vector<Node> nodes_;                ///< the first is the root
+  std::array<uint32_t, 256> first_bytes_;  ///< the root's children, for speed
+};
+
+}  // namespace llmc

@@ -1,0 +1,25 @@
+// Owns the "post_processor" of a tokenizer.json: the special tokens around the ids of a text.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llmc {
+
+/// What a template for one sequence comes to.
+struct PostProcessor {
+  std::vector<int32_t> before;  ///< for example BOS
+  std::vector<int32_t> after;   ///< for example EOS
+
+  using FindId = std::function<std::optional<int32_t>(std::string_view token)>;
+  /// Reads null, ByteLevel (which changes offsets only), TemplateProcessing or a Sequence with at most one template.
+  /// Throws Error(input) naming any other type, and a template whose tokens `find_id` does not know by the same id.
+  static PostProcessor parse(const nlohmann::json* post_processor, const FindId& find_id, const std::string& where);
+};
+
+}  // namespace llmc

@@ -1,0 +1,27 @@
+// Owns the "normalizer" of a tokenizer.json: Unicode normal forms and lower case.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llmc {
+
+class TextNormalizer {
+ public:
+  /// Reads null, NFC, NFD, NFKC, NFKD, Lowercase or a Sequence of these. Throws Error(input) naming any other type.
+  static TextNormalizer parse(const nlohmann::json* normalizer, const std::string& where);
+
+  /// Normalizes valid UTF-8. The result lies in `text` when nothing had to be done, otherwise in `storage`.
+  std::string_view apply(std::string_view text, std::string& storage) const;
+
+ private:
+  enum class Form { nfc, nfd, nfkc, nfkd, lowercase };
+  void add(const nlohmann::json& normalizer, const std::string& where);
+  static std::string normalize(std::string_view text, Form form);
+
+  std::vector<Form> forms_;  ///< applied in order
+};
+
+}  // namespace llmc

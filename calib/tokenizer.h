@@ -1,0 +1,60 @@
+// Owns text → token ids and back, as a Hugging Face tokenizer.json describes it. Reference: https://github.com/huggingface/tokenizers
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "calib/added_tokens.h"
+#include "calib/post_processor.h"
+#include "calib/pre_tokenizer.h"
+#include "calib/text_normalizer.h"
+#include "calib/token_decoder.h"
+#include "calib/token_model.h"
+
+namespace llmc {
+
+enum class SpecialTokens { add, omit };  ///< whether the post-processor's tokens (BOS…) are added
+
+/// Immutable; every member may be called from many threads at once.
+class Tokenizer {
+ public:
+  /// Reads a tokenizer.json with a byte-level BPE model; `where` is its name. Throws Error(input) that lists every part
+  /// that is damaged or not supported ("tokenizer.json: normalizer type \"Precompiled\" is not supported").
+  /// `truncation` and `padding` are not obeyed: they describe batches, and llmc cuts its own windows.
+  static Tokenizer parse(std::string_view json, const std::string& where);
+
+  /// The ids of a text. Added tokens are found in it, special ones too. Throws Error(input) with the position in bytes
+  /// when the text is not UTF-8, and when the vocabulary lacks one of its bytes (Hugging Face drops that silently).
+  std::vector<int32_t> encode(std::string_view utf8, SpecialTokens special) const;
+
+  /// The text of ids, special tokens included; bytes that do not form characters become U+FFFD.
+  /// Throws Error(input) naming an id that no token has.
+  std::string decode(std::span<const int32_t> ids) const;
+
+  /// Largest id + 1, over model and added tokens.
+  int64_t vocabulary_size() const;
+
+  /// Bytes of UTF-8 that each id stands for: 0 for special added tokens, the length of the content for other added
+  /// tokens (not the space that lstrip or rstrip swallowed), the number of bytes for all others. For ids from encode()
+  /// the sum is the size of the normalized text (plus one for every space that add_prefix_space puts in) less its
+  /// special tokens. Throws Error(input) naming an id that no token has.
+  std::vector<int32_t> byte_lengths(std::span<const int32_t> ids) const;
+
+ private:
+  Tokenizer() = default;
+  std::string_view get_name(int32_t id) const;
+
+  std::string where_;
+  std::unique_ptr<const TokenModel> model_;
+  TextNormalizer normalizer_;
+  PreTokenizer pre_tokenizer_;
+  AddedTokens added_tokens_;
+  PostProcessor post_processor_;
+  TokenDecoder decoder_;
+};
+
+}  // namespace llmc

@@ -1,0 +1,141 @@
+#include "cli/command_line.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <optional>
+#include <stop_token>
+#include <thread>
+
+#include "cli/command.h"
+#include "cli/terminal.h"
+#include "core/parallel.h"
+#include "core/suggest.h"
+#include "core/version.h"
+
+namespace llmc {
+
+const std::vector<CommandInfo>& command_list() {
+  static const std::vector<CommandInfo> list = {
+      {"quantize", add_quantize}, {"prune", add_prune}, {"compress", add_compress}, {"evaluate", add_evaluate}, {"export", add_export}, {"inspect", add_inspect}, {"list", add_list}, {"completions", add_completions},
+  };
+  return list;
+}
+
+namespace {
+
+int exit_code(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::usage: return exit_usage;
+    case ErrorKind::input: return exit_input;
+    case ErrorKind::output: return exit_output;
+    case ErrorKind::interrupted: return exit_interrupted;
+    case ErrorKind::bug: return exit_bug;
+  }
+  return exit_bug;
+}
+
+/// Turns the first SIGINT or SIGTERM into a stop request, and the second into an immediate end. Signals are blocked in
+/// every thread and awaited in one, so nothing runs inside a signal handler.
+class SignalWatch {
+ public:
+  SignalWatch() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    signal(SIGPIPE, SIG_IGN);
+    thread_ = std::thread([this] {
+      int received = 0;
+      sigwait(&signals_, &received);
+      stop_.request_stop();
+      if (finished_) return;
+      sigwait(&signals_, &received);
+      if (!finished_) ::_exit(exit_interrupted);
+    });
+  }
+  ~SignalWatch() {
+    finished_ = true;
+    for (int i = 0; i < 2; ++i) pthread_kill(thread_.native_handle(), SIGTERM);
+    thread_.join();
+  }
+  std::stop_token token() const { return stop_.get_token(); }
+
+ private:
+  sigset_t signals_{};
+  std::stop_source stop_;
+  std::atomic<bool> finished_ = false;
+  std::thread thread_;
+};
+
+void add_common_options(CLI::App& app, CommonOptions& options) {
+  app.add_option("--threads", options.threads, "Threads to use; 0: all cores")->check(CLI::Range(0, 1024))->group("Common");
+  app.add_flag("-q,--quiet", options.quiet, "No progress on stderr; warnings and errors only")->group("Common");
+  app.add_flag("-v,--verbose", options.verbose, "More about what is going on, on stderr")->group("Common");
+  app.add_flag("--json", options.json, "The result as JSON on stdout")->group("Common");
+}
+
+/// CLI11's message for a wrong command line, with the nearest known flag or command.
+std::string explain(const CLI::ParseError& problem, const CLI::App& app) {
+  std::string text = problem.what();
+  if (dynamic_cast<const CLI::ExtrasError*>(&problem) == nullptr) return text;
+  const CLI::App* scope = app.get_subcommands().empty() ? &app : app.get_subcommands().front();
+  std::vector<std::string> names;
+  for (const CLI::Option* option : scope->get_options()) names.push_back("--" + (option->get_lnames().empty() ? "" : option->get_lnames().front()));
+  for (const CLI::App* command : scope->get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
+  for (const std::string& extra : scope->remaining()) text += did_you_mean(extra.substr(0, extra.find('=')), names);
+  return text;
+}
+
+int fail(const std::string& message, int code) {
+  std::fflush(stdout);
+  fmt::print(stderr, "llmc: error: {}\n", message);
+  return code;
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv) {
+  CLI::App app("Makes Transformer checkpoints smaller and proves that they still work.", "llmc");
+  app.set_version_flag("--version", fmt::format("llmc {}", version_text));
+  app.require_subcommand(1);
+  app.footer("Examples:\n  llmc quantize MODEL -o OUT --bits 4 --group-size 32 --max-ppl-increase 3%\n  llmc prune MODEL -o OUT --sparsity 0.5\n  llmc evaluate OUT --reference MODEL\n\nExit codes: 0 done, 1 a gate was missed, 2 usage, 3 bad input, 4 output, 70 a bug, 130 interrupted.");
+  CommonOptions common;
+  std::vector<std::pair<CLI::App*, CommandFunction>> commands;
+  for (const CommandInfo& info : command_list()) {
+    CLI::App* subcommand = app.add_subcommand(info.name);
+    commands.emplace_back(subcommand, info.add(*subcommand));
+    add_common_options(*subcommand, common);
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& request) {  // --help, --version
+    return app.exit(request);
+  } catch (const CLI::ParseError& problem) {
+    return fail(fmt::format("{}\nRun `llmc {}--help` for the flags.", explain(problem, app), app.get_subcommands().empty() ? "" : app.get_subcommands().front()->get_name() + " "), exit_usage);
+  }
+
+  try {
+    SignalWatch signals;
+    TerminalSink sink(common.quiet, common.verbose);
+    const RunContext run{.sink = sink, .stop = signals.token()};
+    int code = exit_bug;
+    with_threads(common.threads, [&] {
+      for (const auto& [subcommand, function] : commands)
+        if (subcommand->parsed()) code = function({common, run});
+    });
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return fail("cannot write the result to stdout", exit_output);
+    return code;
+  } catch (const Error& error) {
+    return fail(error.what(), exit_code(error.kind()));
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory", exit_bug);
+  } catch (const std::exception& error) {
+    return fail(fmt::format("unexpected: {} (this is a bug in llmc)", error.what()), exit_bug);
+  }
+}
+
+}  // namespace llmc

@@ -1,0 +1,115 @@
+#include "cli/compress_options.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cmath>
+
+#include "cli/report_table.h"
+#include "cli/table.h"
+#include "cli/terminal.h"
+#include "core/units.h"
+#include "plan/dry_run.h"
+
+namespace llmc {
+namespace {
+
+/// A number written without a unit, such as a KL divergence or a ratio.
+double parse_number(const std::string& text, const std::string& what) {
+  size_t used = 0;
+  double value = NAN;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+  }
+  if (used != text.size() || !std::isfinite(value) || value < 0) throw Error(ErrorKind::usage, fmt::format("{}: expected a number, found '{}'", what, text));
+  return value;
+}
+
+std::vector<GateLimit> read_gates(const CompressOptions& options) {
+  std::vector<GateLimit> gates;
+  const auto add = [&](const std::string& text, const char* flag, const char* name, GateDirection direction, auto parse) {
+    if (!text.empty()) gates.push_back({name, direction, static_cast<double>(parse(text, flag))});
+  };
+  add(options.max_ppl_increase, "--max-ppl-increase", "max_ppl_increase", GateDirection::at_most, parse_share);
+  add(options.max_kl, "--max-kl", "max_kl", GateDirection::at_most, parse_number);
+  add(options.min_top1_agreement, "--min-top1-agreement", "min_top1_agreement", GateDirection::at_least, parse_share);
+  add(options.max_size, "--max-size", "max_size", GateDirection::at_most, parse_size);
+  add(options.min_ratio, "--min-ratio", "min_ratio", GateDirection::at_least, parse_number);
+  return gates;
+}
+
+int print_dry_run(const CompressRequest& request, const CommandContext& context) {
+  const DryRun plan = plan_run(request, context.run);
+  if (context.common.json) {
+    fmt::print("{}\n", to_json(plan).dump(2));
+    return exit_done;
+  }
+  Table table({{"tensor", Align::left}, {"shape", Align::left}, {"treatment", Align::left}, {"bits/weight", Align::right}});
+  for (const PlannedTensor& tensor : plan.tensors) table.add({tensor.name, to_string(tensor.shape), tensor.treatment, fmt::format("{:.2f}", tensor.bits)});
+  fmt::print("{}\nweights      {} → about {} ({:.2f} times smaller)\npeak memory  about {}\nproducts     {:.1f} G multiply-adds to evaluate\n", table.text(), format_size(plan.source_bytes), format_size(plan.estimated_bytes), static_cast<double>(plan.source_bytes) / static_cast<double>(plan.estimated_bytes), format_size(plan.estimated_memory), plan.evaluation_products / 1e9);
+  return exit_done;
+}
+
+}  // namespace
+
+Precision parse_precision(const std::string& text) {
+  for (Precision precision : {Precision::f32, Precision::bf16})
+    if (text == to_string(precision)) return precision;
+  throw Error(ErrorKind::usage, fmt::format("--precision: expected f32 or bf16, found '{}'", text));
+}
+
+Convention parse_convention(const std::string& text) {
+  for (Convention convention : {Convention::all, Convention::second_half})
+    if (text == to_string(convention)) return convention;
+  throw Error(ErrorKind::usage, fmt::format("--convention: expected all or second-half, found '{}'", text));
+}
+
+void add_compress_options(CLI::App& app, CompressOptions& options) {
+  app.add_option("MODEL", options.model, "Hugging Face checkpoint directory")->required();
+  app.add_option("-o,--output", options.output, "Directory to write; it appears complete or not at all")->required();
+  app.add_flag("--force", options.force, "Replace an earlier artifact at OUTPUT");
+  app.add_flag("--dry-run", options.dry_run, "Print what would be done to each weight, and stop");
+  app.add_option("--format", options.format, "auto: compressed-tensors, or llmc's packed container where that cannot say it; hf: what transformers loads, or an error; packed: llmc's container")->group("Output");
+  app.add_option("--seed", options.seed, "Picks the sample of the text that the oracle checks")->group("Judging");
+  app.add_option("--eval-data", options.evaluation_data, "Held-out text, or token ids (.npy, .u16, .u32), to judge on; default: the bundled text")->group("Judging");
+  app.add_option("--seqlen", options.seqlen, "Tokens in a window; default: 512, or the model's context if less")->check(CLI::PositiveNumber)->group("Judging");
+  app.add_option("--max-windows", options.max_windows, "Windows to judge on, spread over the text; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Judging");
+  app.add_option("--convention", options.convention, "all: every token but a window's first is scored; second-half: as llama.cpp")->capture_default_str()->group("Judging");
+  app.add_option("--precision", options.precision, "Matrix products of the evaluator: f32 or bf16")->capture_default_str()->group("Judging");
+  app.add_option("--ignore-config-field", options.ignored_config_fields, "A field of config.json that llmc does not know and that does not change the forward pass")->expected(1)->group("Input");
+  app.add_option("--max-ppl-increase", options.max_ppl_increase, "Gate: most the perplexity may grow, such as 1%")->group("Gates");
+  app.add_option("--max-kl", options.max_kl, "Gate: highest mean KL divergence to the original, in nats")->group("Gates");
+  app.add_option("--min-top1-agreement", options.min_top1_agreement, "Gate: least share of positions with the original's first choice, such as 0.95")->group("Gates");
+  app.add_option("--max-size", options.max_size, "Gate: largest weight file, such as 40MB")->group("Gates");
+  app.add_option("--min-ratio", options.min_ratio, "Gate: least ratio of the weight files before and after, such as 3")->group("Gates");
+  app.add_option("--junit", options.junit, "Write the gates as JUnit XML to this file")->group("Output");
+}
+
+int run_compress(const std::string& command, const CompressOptions& options, Recipe recipe, const CommandContext& context) {
+  if (options.format != "auto" || recipe.format == Format::automatic) recipe.format = parse_format(options.format);
+  if (options.seed && *options.seed < 0) throw Error(ErrorKind::usage, fmt::format("--seed: expected a number from 0, found {}", *options.seed));
+  if (options.seed) recipe.seed = static_cast<uint64_t>(*options.seed);
+  CompressRequest request{.command = command,
+                          .model = options.model,
+                          .output = options.output,
+                          .recipe = std::move(recipe),
+                          .windows = {.length = options.seqlen, .most = options.max_windows, .convention = parse_convention(options.convention)},
+                          .precision = parse_precision(options.precision),
+                          .gates = read_gates(options),
+                          .ignored_config_fields = {options.ignored_config_fields.begin(), options.ignored_config_fields.end()},
+                          .overwrite = options.force ? Overwrite::replace : Overwrite::refuse};
+  if (!options.evaluation_data.empty()) request.evaluation_data = options.evaluation_data;
+  if (options.dry_run) return print_dry_run(request, context);
+
+  const Report report = compress(request, context.run);
+  if (context.common.json) fmt::print("{}\n", to_json(report).dump(2));
+  else fmt::print("{}", format_report(report, use_colour(STDOUT_FILENO)));
+  if (!options.junit.empty()) write_file_atomically(options.junit, to_junit(report));
+  if (report.passed()) return exit_done;
+  std::fflush(stdout);
+  fmt::print(stderr, "llmc: {}\n", describe_misses(report.gates));
+  return exit_gate_missed;
+}
+
+}  // namespace llmc

@@ -1,0 +1,41 @@
+// Owns the flags that quantize, prune and compress share, and what the three do once the recipe is known.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "passes/compress.h"
+
+namespace llmc {
+
+/// Flags as given; texts are read when the command runs.
+struct CompressOptions {
+  std::string model;
+  std::string output;
+  bool force = false;
+  bool dry_run = false;
+  std::string format = "auto";
+  std::optional<int64_t> seed;
+  std::string evaluation_data;
+  int64_t seqlen = 0;
+  int64_t max_windows = 32;
+  std::string convention = "all";
+  std::string precision = "f32";
+  std::vector<std::string> ignored_config_fields;
+  std::string junit;
+  std::string max_ppl_increase, max_kl, min_top1_agreement, max_size, min_ratio;
+};
+
+void add_compress_options(CLI::App& app, CompressOptions& options);
+/// Reads --precision and --convention. Throws Error(usage).
+Precision parse_precision(const std::string& text);
+Convention parse_convention(const std::string& text);
+
+/// Runs the straight line (or its dry run) and prints the result. `recipe` has steps; format and seed of the flags, where
+/// given, win over its own.
+int run_compress(const std::string& command, const CompressOptions& options, Recipe recipe, const CommandContext& context);
+
+}  // namespace llmc

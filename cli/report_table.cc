@@ -1,0 +1,72 @@
+#include "cli/report_table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/table.h"
+#include "core/units.h"
+
+namespace llmc {
+namespace {
+
+std::string format_sizes(const Report& report) {
+  Table table({{"role", Align::left}, {"tensors", Align::right}, {"weights", Align::right}, {"before", Align::right}, {"after", Align::right}, {"bits/weight", Align::right}, {"worst SQNR", Align::right}});
+  for (const RoleSize& size : sizes_by_role(report)) {
+    double worst = std::numeric_limits<double>::infinity();
+    for (const TensorReport& tensor : report.tensors)
+      if (tensor.role == size.role) worst = std::min(worst, tensor.error.sqnr_db);
+    table.add({size.role, fmt::format("{}", size.tensors), fmt::format("{}", size.weights), format_size(size.source_bytes), format_size(size.bytes), fmt::format("{:.2f}", 8.0 * static_cast<double>(size.bytes) / static_cast<double>(size.weights)), std::isinf(worst) ? "exact" : fmt::format("{:.1f} dB", worst)});
+  }
+  return table.text();
+}
+
+std::string format_steps(const Report& report) {
+  Table table({{"step", Align::left}, {"seconds", Align::right}, {"peak memory", Align::right}});
+  for (const StepReport& step : report.steps) table.add({step.name, fmt::format("{:.2f}", step.seconds), format_size(step.peak_memory_bytes)});
+  return table.text();
+}
+
+std::string format_gates(const Report& report, bool colour) {
+  Table table({{"gate", Align::left}, {"limit", Align::right}, {"value", Align::right}, {"", Align::left}});
+  for (const Gate& gate : report.gates) {
+    const std::string verdict = gate.passed ? "passed" : "MISSED";
+    const std::string shown = !colour ? verdict : fmt::format("\033[{}m{}\033[0m", gate.passed ? 32 : 31, verdict);
+    table.add({gate.name, fmt::format("{} {:.6g}", gate.direction == GateDirection::at_most ? "≤" : "≥", gate.limit), gate.value ? fmt::format("{:.6g}", *gate.value) : "none", shown});
+  }
+  return table.text();
+}
+
+}  // namespace
+
+std::string format_quality(const Quality& quality, const std::optional<OracleAgreement>& oracle) {
+  Table table({{"quality", Align::left}, {"model", Align::right}, {"reference", Align::right}, {"", Align::left}});
+  const Comparison* c = quality.comparison ? &*quality.comparison : nullptr;
+  const auto reference = [&](double value) { return c ? fmt::format("{:.4f}", value) : std::string(); };
+  const std::string change = !c ? "" : fmt::format("{:+.2f} %{}", 100 * c->perplexity_increase, c->perplexity_delta_error ? fmt::format(" (Δ {:+.4f} ± {:.4f})", c->perplexity_delta, *c->perplexity_delta_error) : "");
+  table.add({"perplexity", fmt::format("{:.4f}", quality.perplexity), reference(c ? c->reference_perplexity : 0), change});
+  if (quality.bits_per_byte) table.add({"bits per byte", fmt::format("{:.4f}", *quality.bits_per_byte), "", ""});
+  table.add({"top-1 accuracy", fmt::format("{:.4f}", quality.top1_accuracy), reference(c ? c->reference_top1_accuracy : 0), ""});
+  if (c) {
+    table.add({"top-1 agreement", fmt::format("{:.4f}", c->top1_agreement), "", ""});
+    table.add({"KL divergence", fmt::format("{:.6f}", c->kl_mean), "", fmt::format("median {:.6f}, 99 % {:.6f}, max {:.6f}", c->kl_median, c->kl_p99, c->kl_max)});
+  }
+  std::string text = table.text();
+  text += fmt::format("on {}: {} tokens scored of {}, {}\n", quality.data, quality.scored_tokens, quality.tokens, quality.convention);
+  if (oracle) text += fmt::format("fast pass against the oracle: max |Δ logit| {:.2e} over {} positions (logits up to {:.1f})\n", oracle->max_logit_difference, oracle->positions, oracle->max_logit);
+  return text;
+}
+
+std::string format_report(const Report& report, bool colour) {
+  std::string text = format_sizes(report) + "\n";
+  text += fmt::format("weights    {} → {}   {:.2f} times smaller, {:.3f} bits per weight\n", format_size(report.source_bytes), format_size(report.artifact_bytes), report.ratio(), report.bits_per_weight());
+  if (report.sparsity > 0.01) text += fmt::format("zeros      {:.2f} % of the treated weights{}\n", 100 * report.sparsity, report.dense_bytes ? fmt::format("; {} as an ordinary checkpoint", format_size(*report.dense_bytes)) : "");
+  text += fmt::format("artifact   {} ({})\n", report.artifact_path, report.container);
+  for (const std::string& note : report.notes) text += fmt::format("note       {}\n", note);
+  if (report.quality) text += "\n" + format_quality(*report.quality, report.oracle);
+  text += "\n" + format_steps(report);
+  if (!report.gates.empty()) text += "\n" + format_gates(report, colour);
+  return text;
+}
+
+}  // namespace llmc

@@ -1,0 +1,42 @@
+// Owns stderr: progress as a bar on a terminal and as plain lines elsewhere, and messages.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+#include "core/run_context.h"
+
+namespace llmc {
+
+/// Whether to colour what goes to this file descriptor: a terminal, and NO_COLOR is not set.
+bool use_colour(int descriptor);
+
+class TerminalSink final : public ProgressSink {
+ public:
+  TerminalSink(bool quiet, bool verbose);
+  void begin(const std::string& stage, int64_t total) override;
+  void advance(int64_t done) override;
+  void end() override;
+  void info(const std::string& message) override;
+  void warn(const std::string& message) override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void draw(bool final);
+  void clear_bar();
+
+  const bool quiet_;
+  const bool verbose_;
+  const bool terminal_;
+  std::mutex mutex_;
+  std::string stage_;
+  int64_t total_ = 0;
+  int64_t done_ = 0;
+  Clock::time_point started_;
+  Clock::time_point drawn_;
+  bool bar_shown_ = false;
+};
+
+}  // namespace llmc

@@ -1,0 +1,117 @@
+#include "core/dtype.h"
+
+#include <array>
+#include <bit>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+
+namespace llmc {
+namespace {
+
+constexpr std::array rows = {
+    DTypeInfo{DType::f64, "F64", "float64", 8},         DTypeInfo{DType::f32, "F32", "float32", 4},
+    DTypeInfo{DType::f16, "F16", "float16", 2},         DTypeInfo{DType::bf16, "BF16", "bfloat16", 2},
+    DTypeInfo{DType::f8_e4m3, "F8_E4M3", "float8_e4m3fn", 1},
+    DTypeInfo{DType::f8_e5m2, "F8_E5M2", "float8_e5m2", 1},
+    DTypeInfo{DType::i64, "I64", "int64", 8},           DTypeInfo{DType::i32, "I32", "int32", 4},
+    DTypeInfo{DType::i16, "I16", "int16", 2},           DTypeInfo{DType::i8, "I8", "int8", 1},
+    DTypeInfo{DType::u64, "U64", "uint64", 8},          DTypeInfo{DType::u32, "U32", "uint32", 4},
+    DTypeInfo{DType::u16, "U16", "uint16", 2},          DTypeInfo{DType::u8, "U8", "uint8", 1},
+    DTypeInfo{DType::boolean, "BOOL", "bool", 1},
+};
+
+}  // namespace
+
+std::span<const DTypeInfo> dtype_list() { return rows; }
+
+const DTypeInfo& get_info(DType dtype) {
+  const DTypeInfo& info = rows[static_cast<size_t>(dtype)];
+  assert(info.dtype == dtype);
+  return info;
+}
+
+std::optional<DType> find_dtype(std::string_view safetensors_name) {
+  for (const DTypeInfo& info : rows)
+    if (info.name == safetensors_name) return info.dtype;
+  return std::nullopt;
+}
+
+bool is_weight_float(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16; }
+
+float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+uint16_t f32_to_bf16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);  // NaN stays NaN
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+float f16_to_f32(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1fu;
+  const uint32_t mantissa = bits & 0x3ffu;
+  if (exponent == 0) {  // zero or subnormal: mantissa · 2^-24
+    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | sign);
+  }
+  const uint32_t wide = exponent == 31 ? 0x7f800000u : (exponent + 112u) << 23;
+  return std::bit_cast<float>(sign | wide | (mantissa << 13));
+}
+
+uint16_t f32_to_f16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return sign | 0x7e00u;   // NaN
+  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // rounds past 65504
+  if (magnitude < 0x38800000u) {                        // below the smallest normal, 2^-14
+    const float scaled = std::bit_cast<float>(magnitude) * 0x1p24f;  // exact
+    return sign | static_cast<uint16_t>(std::nearbyintf(scaled));
+  }
+  const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
+  return sign | static_cast<uint16_t>((rounded - 0x38000000u) >> 13);
+}
+
+void decode_floats(DType dtype, std::span<const std::byte> bytes, std::span<float> out) {
+  assert(bytes.size() == out.size() * get_info(dtype).bytes);
+  if (dtype == DType::f32) {
+    if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
+    return;
+  }
+  assert(dtype == DType::f16 || dtype == DType::bf16);
+  const auto convert = [&](auto widen) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      uint16_t bits;  // the file gives no alignment
+      std::memcpy(&bits, bytes.data() + 2 * i, 2);
+      out[i] = widen(bits);
+    }
+  };
+  dtype == DType::bf16 ? convert(bf16_to_f32) : convert(f16_to_f32);
+}
+
+void encode_floats(DType dtype, std::span<const float> values, std::span<std::byte> out) {
+  assert(out.size() == values.size() * get_info(dtype).bytes);
+  if (dtype == DType::f32) {
+    if (!values.empty()) std::memcpy(out.data(), values.data(), out.size());
+    return;
+  }
+  assert(dtype == DType::f16 || dtype == DType::bf16);
+  const auto convert = [&](auto narrow) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      const uint16_t bits = narrow(values[i]);
+      std::memcpy(out.data() + 2 * i, &bits, 2);
+    }
+  };
+  dtype == DType::bf16 ? convert(f32_to_bf16) : convert(f32_to_f16);
+}
+
+float round_to(DType dtype, float value) {
+  switch (dtype) {
+    case DType::f16: return f16_to_f32(f32_to_f16(value));
+    case DType::bf16: return bf16_to_f32(f32_to_bf16(value));
+    default: assert(dtype == DType::f32); return value;
+  }
+}
+
+}  // namespace llmc

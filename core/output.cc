@@ -1,0 +1,162 @@
+#include "core/output.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "core/error.h"
+
+namespace llmc {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view partial_mark = ".llmc-partial-";
+
+[[noreturn]] void fail_output(const fs::path& path, const char* what, int error) {
+  throw Error(ErrorKind::output, fmt::format("{}: cannot {}: {}", path.string(), what, std::strerror(error)));
+}
+
+void flush_directory(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) fail_output(path, "open", errno);
+  const int result = ::fsync(descriptor);
+  const int error = errno;
+  ::close(descriptor);
+  if (result != 0 && error != EINVAL) fail_output(path, "flush", error);  // EINVAL: a file system without directory fsync
+}
+
+/// Opens a directory and takes its lock, or returns -1 when another process holds it.
+int lock_directory(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor >= 0 && ::flock(descriptor, LOCK_EX | LOCK_NB) == 0) return descriptor;
+  if (descriptor >= 0) ::close(descriptor);
+  return -1;
+}
+
+std::string partial_prefix(const fs::path& target) { return "." + target.filename().string() + std::string(partial_mark); }
+
+/// Removes what killed runs left beside `target`.
+void remove_abandoned(const fs::path& target) {
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(target.parent_path(), ignored)) {
+    if (!entry.path().filename().string().starts_with(partial_prefix(target)) || !entry.is_directory(ignored)) continue;
+    const int lock = lock_directory(entry.path());
+    if (lock < 0) continue;
+    fs::remove_all(entry.path(), ignored);
+    ::close(lock);
+  }
+}
+
+bool may_replace(const fs::path& target) {
+  return fs::is_directory(target) && (fs::is_empty(target) || fs::exists(target / "llmc.json"));
+}
+
+void check_target(const fs::path& target, Overwrite overwrite) {
+  if (!fs::exists(fs::symlink_status(target))) return;
+  if (overwrite == Overwrite::refuse)
+    throw Error(ErrorKind::output, fmt::format("{}: already exists; --force replaces it", target.string()));
+  if (!may_replace(target))
+    throw Error(ErrorKind::output, fmt::format("{}: --force replaces only an earlier llmc artifact (a directory with llmc.json) or an empty directory", target.string()));
+}
+
+}  // namespace
+
+OutputFile::OutputFile(const fs::path& path) : path_(path) {
+  descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) fail("create");
+}
+
+OutputFile::~OutputFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void OutputFile::fail(const char* what) const { fail_output(path_, what, errno); }
+
+void OutputFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail("write");
+    bytes = bytes.subspan(static_cast<size_t>(written));
+    offset += static_cast<uint64_t>(written);
+  }
+}
+
+void OutputFile::write(std::span<const std::byte> bytes) {
+  write_at(size_, bytes);
+  size_ += bytes.size();
+}
+
+void OutputFile::close() {
+  if (::fsync(descriptor_) != 0) fail("flush");
+  const int descriptor = std::exchange(descriptor_, -1);
+  if (::close(descriptor) != 0) fail("close");
+}
+
+StagedDirectory::StagedDirectory(const fs::path& target, Overwrite overwrite)
+    : target_(fs::absolute(target).lexically_normal()), overwrite_(overwrite) {
+  if (target_.filename().empty()) target_ = target_.parent_path();  // a trailing slash
+  check_target(target_, overwrite);
+  if (!fs::is_directory(target_.parent_path()))
+    throw Error(ErrorKind::output, fmt::format("{}: the directory {} does not exist", target.string(), target_.parent_path().string()));
+  remove_abandoned(target_);
+  staging_ = target_.parent_path() / (partial_prefix(target_) + std::to_string(::getpid()));
+  std::error_code error;
+  if (!fs::create_directory(staging_, error)) fail_output(staging_, "create", error ? error.value() : EEXIST);
+  lock_ = lock_directory(staging_);
+}
+
+StagedDirectory::~StagedDirectory() {
+  std::error_code ignored;
+  if (!committed_) fs::remove_all(staging_, ignored);
+  if (lock_ >= 0) ::close(lock_);
+}
+
+void StagedDirectory::commit() {
+  flush_directory(staging_);
+  check_target(target_, overwrite_);  // somebody may have been faster
+  if (fs::exists(target_)) {
+    if (::renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) != 0)
+      fail_output(target_, "replace", errno);
+    committed_ = true;
+    std::error_code ignored;
+    fs::remove_all(staging_, ignored);  // the old output, now under the staging name
+  } else {
+    if (::renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, target_.c_str(), RENAME_NOREPLACE) != 0)
+      fail_output(target_, "rename to", errno);
+    committed_ = true;
+  }
+  flush_directory(target_.parent_path());
+}
+
+void write_file_atomically(const fs::path& path, std::string_view content) {
+  fs::path staging = path;
+  staging += std::string(partial_mark) + std::to_string(::getpid());
+  std::error_code ignored;
+  fs::remove(staging, ignored);
+  try {
+    OutputFile file(staging);
+    file.write(content);
+    file.close();
+    if (::rename(staging.c_str(), path.c_str()) != 0) fail_output(path, "rename to", errno);
+  } catch (...) {
+    fs::remove(staging, ignored);
+    throw;
+  }
+}
+
+void require_free_space(const fs::path& path, uint64_t bytes) {
+  std::error_code error;
+  const fs::space_info space = fs::space(path, error);
+  if (error) fail_output(path, "read the free space of", error.value());
+  if (space.available < bytes)
+    throw Error(ErrorKind::output, fmt::format("{}: needs {} bytes of free disk space, found {}", path.string(), bytes, space.available));
+}
+
+}  // namespace llmc

@@ -1,0 +1,39 @@
+#include "core/parallel.h"
+
+#include <tbb/blocked_range.h>
+#include <tbb/global_control.h>
+#include <tbb/info.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <algorithm>
+
+namespace llmc {
+
+void parallel_for(int64_t count, const std::function<void(int64_t)>& body) {
+  if (count <= 1) {
+    if (count == 1) body(0);
+    return;
+  }
+  // Isolated: a thread that waits here must not pick up a piece of an outer loop and grow its stack and memory.
+  tbb::this_task_arena::isolate([&] {
+    tbb::parallel_for(tbb::blocked_range<int64_t>(0, count, 1),
+                      [&](const tbb::blocked_range<int64_t>& range) {
+                        for (int64_t i = range.begin(); i < range.end(); ++i) body(i);
+                      },
+                      tbb::simple_partitioner{});
+  });
+}
+
+void parallel_pieces(int64_t count, int64_t piece, const std::function<void(int64_t, int64_t)>& body) {
+  parallel_for((count + piece - 1) / piece, [&](int64_t i) { body(i * piece, std::min(count, (i + 1) * piece)); });
+}
+
+void with_threads(int threads, const std::function<void()>& body) {
+  const int count = threads > 0 ? threads : tbb::info::default_concurrency();
+  const tbb::global_control limit(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(count));
+  tbb::task_arena arena(count);
+  arena.execute(body);
+}
+
+}  // namespace llmc

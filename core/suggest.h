@@ -1,0 +1,13 @@
+// Owns "did you mean": the nearest known name to one that is not known.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llmc {
+
+/// " (did you mean \"x\"?)" when a name is close enough (Levenshtein distance at most a third of its length), else "".
+std::string did_you_mean(std::string_view name, const std::vector<std::string>& known);
+
+}  // namespace llmc

@@ -1,0 +1,222 @@
+#include "formats/checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "formats/codecs/compressed_tensors_codecs.h"
+#include "formats/packed_container.h"
+#include "formats/safetensors.h"
+
+namespace llmc {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+constexpr std::array containers = {
+    ContainerInfo{Container::dense, "dense", "an ordinary Hugging Face checkpoint"},
+    ContainerInfo{Container::compressed_tensors, "compressed-tensors", "quantized weights that transformers and vLLM load"},
+    ContainerInfo{Container::llmc_packed, "llmc-packed", "llmc's packed container: bit masks and codes without gaps"},
+};
+
+constexpr const char* single_file = "model.safetensors";
+constexpr const char* index_file = "model.safetensors.index.json";
+
+/// Shard file name of each tensor, from the index.
+std::map<std::string, std::string> read_index(const fs::path& path) {
+  const json index = parse_json(read_text_file(path), path.string());
+  FieldReader fields(index, path.string());
+  const json* weight_map = fields.find("weight_map");
+  if (!weight_map || !weight_map->is_object()) throw Error(ErrorKind::input, fmt::format("{}: field \"weight_map\" is missing", path.string()));
+  std::map<std::string, std::string> shards;
+  Problems problems;
+  for (const auto& [tensor, shard] : weight_map->items()) {
+    if (!shard.is_string() || shard.get<std::string>().empty() || shard.get<std::string>() != fs::path(shard.get<std::string>()).filename() || shard == "..")
+      problems.add(fmt::format("tensor {}: shard {} is not a plain file name", tensor, shard.dump()));
+    else
+      shards[tensor] = shard.get<std::string>();
+  }
+  problems.throw_if_any(ErrorKind::input, path.string());
+  return shards;
+}
+
+/// Tensors of all files by name; the checkpoint keeps the maps.
+struct RawTensors {
+  std::map<std::string, TensorView> tensors;
+  std::map<std::string, std::string> metadata;  ///< of the first file
+};
+
+RawTensors read_single(Checkpoint& checkpoint) {
+  checkpoint.files.emplace_back(checkpoint.directory / single_file);
+  SafetensorsContent content = parse_safetensors(checkpoint.files[0].bytes(), checkpoint.files[0].path().string());
+  RawTensors raw{.tensors = {}, .metadata = std::move(content.metadata)};
+  for (NamedTensor& entry : content.tensors) raw.tensors[entry.name] = std::move(entry.tensor);
+  return raw;
+}
+
+RawTensors read_shards(Checkpoint& checkpoint) {
+  const fs::path index_path = checkpoint.directory / index_file;
+  const std::map<std::string, std::string> index = read_index(index_path);
+  std::set<std::string> shards;
+  for (const auto& [tensor, shard] : index) shards.insert(shard);
+
+  RawTensors raw;
+  Problems problems;
+  for (const std::string& shard : shards) {
+    try {
+      checkpoint.files.emplace_back(checkpoint.directory / shard);
+      SafetensorsContent content = parse_safetensors(checkpoint.files.back().bytes(), checkpoint.files.back().path().string());
+      if (raw.metadata.empty()) raw.metadata = std::move(content.metadata);
+      for (NamedTensor& entry : content.tensors) {
+        const auto listed = index.find(entry.name);
+        if (listed == index.end())
+          problems.add(fmt::format("tensor {}: found in {}, but the index does not list it", entry.name, shard));
+        else if (listed->second != shard)
+          problems.add(fmt::format("tensor {}: the index expects it in {}, found in {}", entry.name, listed->second, shard));
+        else
+          raw.tensors[entry.name] = std::move(entry.tensor);
+      }
+    } catch (const Error& problem) {
+      problems.add(problem.what());
+    }
+  }
+  if (problems.empty())
+    for (const auto& [tensor, shard] : index)
+      if (!raw.tensors.contains(tensor)) problems.add(fmt::format("tensor {}: the index expects it in {}, not found", tensor, shard));
+  problems.throw_if_any(ErrorKind::input, index_path.string());
+  return raw;
+}
+
+StoredTensor make_plain(const std::string& name, const TensorView& view) {
+  return {.name = name, .dtype = view.dtype, .shape = view.shape, .form = FloatData(view.bytes)};
+}
+
+/// The dtype that config.json states for the model; f32 when it says nothing.
+DType read_model_dtype(const json& config) {
+  for (const char* key : {"dtype", "torch_dtype"})
+    if (const auto it = config.find(key); it != config.end() && it->is_string())
+      for (const DTypeInfo& info : dtype_list())
+        if (*it == info.torch_name) return info.dtype;
+  return DType::f32;
+}
+
+/// The dense shape of a compressed-tensors module: what weight_shape says, or that of its int8 weight.
+Shape read_dense_shape(const std::string& module, const std::map<std::string, TensorView>& parts) {
+  if (const auto part = parts.find("weight_shape"); part != parts.end()) {
+    if (part->second.dtype != DType::i64 || part->second.shape != Shape{2})
+      throw Error(ErrorKind::input, fmt::format("tensor {}.weight_shape: expected I64 [2], found {} {}", module, get_info(part->second.dtype).name, to_string(part->second.shape)));
+    Shape shape(2);
+    std::memcpy(shape.data(), part->second.bytes.data(), 16);
+    element_count(shape, module + ".weight_shape");
+    return shape;
+  }
+  if (const auto part = parts.find("weight"); part != parts.end() && part->second.shape.size() == 2) return part->second.shape;
+  throw Error(ErrorKind::input, fmt::format("tensor {}: parts weight_shape and weight are missing", module));
+}
+
+/// A tied head repeats the scales of the embedding (see write_weights) and has no codes of its own: it is dropped.
+void drop_tied_aliases(std::vector<std::string>& modules, RawTensors& raw) {
+  const auto has = [&](const std::string& name) { return raw.tensors.contains(name); };
+  const auto is_copy = [&](const std::string& module, const std::string& other) {
+    const auto scale = raw.tensors.find(other + ".weight_scale");
+    return other != module && scale != raw.tensors.end() && std::ranges::equal(scale->second.bytes, raw.tensors.at(module + ".weight_scale").bytes);
+  };
+  std::erase_if(modules, [&](const std::string& module) {
+    if (has(module + ".weight") || has(module + ".weight_packed")) return false;
+    if (std::ranges::none_of(modules, [&](const std::string& other) { return is_copy(module, other); }))
+      throw Error(ErrorKind::input, fmt::format("tensor {}.weight_scale: has no codes beside it and is no copy of another module's scales", module));
+    raw.tensors.erase(module + ".weight_scale");
+    raw.tensors.erase(module + ".weight_zero_point");
+    return true;
+  });
+}
+
+std::vector<StoredTensor> group_compressed_tensors(const Checkpoint& checkpoint, RawTensors& raw) {
+  std::vector<std::string> modules;
+  for (const auto& [name, view] : raw.tensors)
+    for (const char* mark : {".weight_packed", ".weight_scale"})
+      if (name.ends_with(mark)) modules.push_back(name.substr(0, name.size() - std::strlen(mark)));
+  std::ranges::sort(modules);
+  modules.erase(std::unique(modules.begin(), modules.end()), modules.end());
+
+  drop_tied_aliases(modules, raw);
+  const std::string where = (checkpoint.directory / "config.json").string() + ": quantization_config";
+  const auto encodings = read_quantization_config(checkpoint.config.at("quantization_config"), modules, where);
+  const DType dtype = read_model_dtype(checkpoint.config);
+  std::vector<StoredTensor> result;
+  Problems problems;
+  for (const std::string& module : modules) {
+    const auto encoding = encodings.find(module);
+    if (encoding == encodings.end()) {
+      problems.add(fmt::format("tensor {}.weight: has quantized parts, but no config group targets it", module));
+      continue;
+    }
+    EncodedData data{.codec = encoding->second.codec, .scheme = encoding->second.scheme, .parts = {}};
+    for (const char* part : {"weight", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point"})
+      if (auto node = raw.tensors.extract(module + "." + part)) data.parts[part] = std::move(node.mapped());
+    try {
+      Shape shape = read_dense_shape(module, data.parts);
+      result.push_back({.name = module + ".weight", .dtype = dtype, .shape = std::move(shape), .form = std::move(data)});
+    } catch (const Error& problem) {
+      problems.add(problem.what());
+    }
+  }
+  problems.throw_if_any(ErrorKind::input, checkpoint.directory.string());
+  return result;
+}
+
+Container read_container(const json& config, const std::string& where) {
+  const auto quantization = config.find("quantization_config");
+  if (quantization == config.end() || quantization->is_null()) return Container::dense;
+  FieldReader fields(*quantization, where + ": quantization_config");
+  const std::string method = fields.find_string("quant_method").value_or(fields.find_string("llmc_format").value_or(""));
+  for (const ContainerInfo& info : containers)
+    if (info.container != Container::dense && info.name == method) return info.container;
+  throw Error(ErrorKind::input, fmt::format("{}: quantization_config: quant_method '{}' is not supported (known: compressed-tensors)", where, method));
+}
+
+}  // namespace
+
+std::span<const ContainerInfo> container_list() { return containers; }
+
+std::string_view to_string(Container container) {
+  return std::ranges::find(containers, container, &ContainerInfo::container)->name;
+}
+
+uint64_t Checkpoint::weight_bytes() const {
+  uint64_t bytes = 0;
+  for (const MappedFile& file : files) bytes += file.bytes().size();
+  return bytes;
+}
+
+Checkpoint open_checkpoint(const fs::path& directory) {
+  if (!fs::is_directory(directory)) throw Error(ErrorKind::input, fmt::format("{}: not a directory; expected a Hugging Face checkpoint directory", directory.string()));
+  const fs::path config_path = directory / "config.json";
+  Checkpoint checkpoint;
+  checkpoint.directory = directory;
+  checkpoint.config = parse_json(read_text_file(config_path), config_path.string());
+  if (!checkpoint.config.is_object()) throw Error(ErrorKind::input, fmt::format("{}: not a JSON object", config_path.string()));
+  checkpoint.container = read_container(checkpoint.config, config_path.string());
+
+  const bool has_single = fs::exists(directory / single_file);
+  const bool has_index = fs::exists(directory / index_file);
+  if (!has_single && !has_index) throw Error(ErrorKind::input, fmt::format("{}: expected {} or {}, found neither", directory.string(), single_file, index_file));
+  if (has_single && has_index) checkpoint.notices.push_back(fmt::format("{}: both {} and {} are there; the first is read, as transformers does", directory.string(), single_file, index_file));
+  RawTensors raw = has_single ? read_single(checkpoint) : read_shards(checkpoint);
+
+  if (checkpoint.container == Container::compressed_tensors) checkpoint.tensors = group_compressed_tensors(checkpoint, raw);
+  if (checkpoint.container == Container::llmc_packed) checkpoint.tensors = group_packed_parts(raw.metadata, raw.tensors, checkpoint.files[0].path().string());
+  for (const auto& [name, view] : raw.tensors) checkpoint.tensors.push_back(make_plain(name, view));
+  std::ranges::sort(checkpoint.tensors, {}, &StoredTensor::name);
+  return checkpoint;
+}
+
+}  // namespace llmc

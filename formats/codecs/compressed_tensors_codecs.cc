@@ -1,0 +1,276 @@
+#include "formats/codecs/compressed_tensors_codecs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "core/pattern.h"
+#include "formats/bit_stream.h"
+
+namespace llmc {
+
+using nlohmann::json;
+
+namespace {
+
+const QuantizedMatrix& codes_of(const StoredTensor& tensor) { return std::get<QuantizedMatrix>(tensor.form); }
+bool is_plain_quantized(const StoredTensor& tensor) { return std::holds_alternative<QuantizedMatrix>(tensor.form) && !tensor.transposed && tensor.shape.size() == 2; }
+bool is_int8(const StoredTensor& tensor) { return is_plain_quantized(tensor) && codes_of(tensor).scheme.bits == 8; }
+bool is_below_8_bits(const StoredTensor& tensor) { return is_plain_quantized(tensor) && codes_of(tensor).scheme.bits < 8; }
+
+/// [1] for a tensor, [rows, 1] for channels, [rows, groups] for groups.
+Shape scale_shape(const QuantizedMatrix& matrix) {
+  return matrix.scheme.granularity == Granularity::tensor ? Shape{1} : Shape{matrix.scale_rows(), matrix.scale_cols()};
+}
+
+int64_t words(int64_t count, int bits) { return (count * bits + 31) / 32; }
+
+/// Each row becomes a bit stream of whole 32-bit words (little endian).
+std::vector<std::byte> pack_rows(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits) {
+  const auto row_bytes = static_cast<size_t>(4 * words(cols, bits));
+  std::vector<std::byte> out(static_cast<size_t>(rows) * row_bytes);
+  for (int64_t r = 0; r < rows; ++r)
+    pack_codes(codes.subspan(static_cast<size_t>(r * cols), static_cast<size_t>(cols)), bits, std::span(out).subspan(static_cast<size_t>(r) * row_bytes, row_bytes));
+  return out;
+}
+
+void unpack_rows(std::span<const std::byte> packed, int64_t rows, int64_t cols, int bits, std::span<int8_t> codes) {
+  const auto row_bytes = static_cast<size_t>(4 * words(cols, bits));
+  for (int64_t r = 0; r < rows; ++r)
+    unpack_codes(packed.subspan(static_cast<size_t>(r) * row_bytes, row_bytes), bits, codes.subspan(static_cast<size_t>(r * cols), static_cast<size_t>(cols)));
+}
+
+/// Rearranges [rows, cols] elements of `size` bytes to [cols, rows].
+template <typename T>
+std::vector<T> transposed(std::span<const T> in, int64_t rows, int64_t cols) {
+  std::vector<T> out(in.size());
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) out[static_cast<size_t>(c * rows + r)] = in[static_cast<size_t>(r * cols + c)];
+  return out;
+}
+
+std::vector<std::byte> as_bytes(const auto& values) {
+  const auto bytes = std::as_bytes(std::span(values));
+  return {bytes.begin(), bytes.end()};
+}
+
+/// Scales of any of the three float types, checked against the scheme.
+QuantizedMatrix read_scales(const StoredTensor& tensor, const EncodedData& data) {
+  const auto part = data.parts.find("weight_scale");
+  const DType dtype = part == data.parts.end() ? DType::f32 : part->second.dtype;
+  if (!is_weight_float(dtype)) throw Error(ErrorKind::input, fmt::format("tensor {}: part weight_scale: expected F32, F16 or BF16, found {}", tensor.name, get_info(dtype).name));
+  QuantizedMatrix matrix = make_quantized_matrix(data.scheme, dtype, tensor.rows(), tensor.cols(), tensor.name);
+  decode_scales(tensor, get_part(tensor, data, "weight_scale", dtype, scale_shape(matrix)), matrix);
+  return matrix;
+}
+
+void read_plain_zero_points(const StoredTensor& tensor, const EncodedData& data, QuantizedMatrix& matrix) {
+  const auto bytes = get_part(tensor, data, "weight_zero_point", DType::i8, scale_shape(matrix)).bytes;
+  std::memcpy(matrix.zero_points.data(), bytes.data(), bytes.size());
+}
+
+// int-quantized: "weight" int8 [rows, cols], "weight_scale", and for linear "weight_zero_point" int8 like the scales.
+
+std::vector<TensorLayout> int_layout(const StoredTensor& tensor) {
+  const QuantizedMatrix& matrix = codes_of(tensor);
+  std::vector<TensorLayout> layout = {{"weight", DType::i8, tensor.shape}, {"weight_scale", matrix.scale_dtype, scale_shape(matrix)}};
+  if (!matrix.zero_points.empty()) layout.push_back({"weight_zero_point", DType::i8, scale_shape(matrix)});
+  return layout;
+}
+
+std::vector<EncodedPart> encode_int(const StoredTensor& tensor) {
+  const QuantizedMatrix& matrix = codes_of(tensor);
+  const std::vector<TensorLayout> layout = int_layout(tensor);
+  std::vector<EncodedPart> parts = {{layout[0], as_bytes(matrix.codes)}, {layout[1], encode_scales(matrix)}};
+  if (layout.size() == 3) parts.push_back({layout[2], as_bytes(matrix.zero_points)});
+  return parts;
+}
+
+std::variant<FloatData, QuantizedMatrix> decode_int(const StoredTensor& tensor, const EncodedData& data) {
+  QuantizedMatrix matrix = read_scales(tensor, data);
+  const auto codes = get_part(tensor, data, "weight", DType::i8, tensor.shape).bytes;
+  std::memcpy(matrix.codes.data(), codes.data(), codes.size());
+  if (!matrix.zero_points.empty()) read_plain_zero_points(tensor, data, matrix);
+  return matrix;
+}
+
+// pack-quantized: "weight_packed" int32 [rows, words], "weight_scale", "weight_shape" int64 [2], and for linear
+// "weight_zero_point": int32 [words over rows, groups] (packed along the rows), or int8 [1] when one scale serves the tensor.
+
+bool packs_zero_points(const QuantizedMatrix& matrix) { return matrix.scheme.granularity != Granularity::tensor; }
+
+std::vector<TensorLayout> pack_layout(const StoredTensor& tensor) {
+  const QuantizedMatrix& matrix = codes_of(tensor);
+  std::vector<TensorLayout> layout = {{"weight_packed", DType::i32, {matrix.rows, words(matrix.cols, matrix.scheme.bits)}},
+                                      {"weight_scale", matrix.scale_dtype, scale_shape(matrix)},
+                                      {"weight_shape", DType::i64, {2}}};
+  if (matrix.zero_points.empty()) return layout;
+  if (packs_zero_points(matrix))
+    layout.push_back({"weight_zero_point", DType::i32, {words(matrix.scale_rows(), matrix.scheme.bits), matrix.scale_cols()}});
+  else
+    layout.push_back({"weight_zero_point", DType::i8, scale_shape(matrix)});
+  return layout;
+}
+
+std::vector<EncodedPart> encode_pack(const StoredTensor& tensor) {
+  const QuantizedMatrix& matrix = codes_of(tensor);
+  const int bits = matrix.scheme.bits;
+  const std::vector<TensorLayout> layout = pack_layout(tensor);
+  std::vector<EncodedPart> parts = {{layout[0], pack_rows(matrix.codes, matrix.rows, matrix.cols, bits)},
+                                    {layout[1], encode_scales(matrix)},
+                                    {layout[2], as_bytes(tensor.shape)}};
+  if (layout.size() < 4) return parts;
+  if (!packs_zero_points(matrix)) {
+    parts.push_back({layout[3], as_bytes(matrix.zero_points)});
+    return parts;
+  }
+  const std::vector<int8_t> by_column = transposed<int8_t>(matrix.zero_points, matrix.scale_rows(), matrix.scale_cols());
+  const std::vector<std::byte> packed = pack_rows(by_column, matrix.scale_cols(), matrix.scale_rows(), bits);
+  std::vector<uint32_t> column_words(packed.size() / 4);
+  std::memcpy(column_words.data(), packed.data(), packed.size());
+  parts.push_back({layout[3], as_bytes(transposed<uint32_t>(column_words, matrix.scale_cols(), words(matrix.scale_rows(), bits)))});
+  return parts;
+}
+
+std::variant<FloatData, QuantizedMatrix> decode_pack(const StoredTensor& tensor, const EncodedData& data) {
+  QuantizedMatrix matrix = read_scales(tensor, data);
+  const int bits = matrix.scheme.bits;
+  const auto shape_bytes = get_part(tensor, data, "weight_shape", DType::i64, {2}).bytes;
+  Shape shape(2);
+  std::memcpy(shape.data(), shape_bytes.data(), shape_bytes.size());
+  if (shape != tensor.shape) throw Error(ErrorKind::input, fmt::format("tensor {}: weight_shape: expected {}, found {}", tensor.name, to_string(tensor.shape), to_string(shape)));
+  unpack_rows(get_part(tensor, data, "weight_packed", DType::i32, {matrix.rows, words(matrix.cols, bits)}).bytes, matrix.rows, matrix.cols, bits, matrix.codes);
+  if (matrix.zero_points.empty()) return matrix;
+  if (!packs_zero_points(matrix)) {
+    read_plain_zero_points(tensor, data, matrix);
+    return matrix;
+  }
+  const int64_t column_words = words(matrix.scale_rows(), bits);
+  const auto packed = get_part(tensor, data, "weight_zero_point", DType::i32, {column_words, matrix.scale_cols()}).bytes;
+  std::vector<uint32_t> by_row(packed.size() / 4);
+  std::memcpy(by_row.data(), packed.data(), packed.size());
+  const std::vector<uint32_t> by_column = transposed<uint32_t>(by_row, column_words, matrix.scale_cols());
+  std::vector<int8_t> zero_points(matrix.zero_points.size());
+  unpack_rows(std::as_bytes(std::span(by_column)), matrix.scale_cols(), matrix.scale_rows(), bits, zero_points);
+  matrix.zero_points = transposed<int8_t>(zero_points, matrix.scale_cols(), matrix.scale_rows());
+  return matrix;
+}
+
+constexpr std::array rows = {
+    Codec{.name = "int-quantized", .summary = "compressed-tensors, one int8 per weight", .holds_codes = true, .fits = is_int8, .layout = int_layout, .encode = encode_int, .decode = decode_int},
+    Codec{.name = "pack-quantized", .summary = "compressed-tensors, codes below 8 bits in int32 words", .holds_codes = true, .fits = is_below_8_bits, .layout = pack_layout, .encode = encode_pack, .decode = decode_pack},
+};
+
+json describe_weights(const Scheme& scheme) {
+  json weights = {{"num_bits", scheme.bits},
+                  {"type", "int"},
+                  {"symmetric", scheme.mapping == Mapping::symmetric},
+                  {"strategy", to_string(scheme.granularity)},
+                  {"group_size", nullptr},
+                  {"dynamic", false},
+                  {"observer", "minmax"}};
+  if (scheme.granularity == Granularity::group) weights["group_size"] = scheme.group_size;
+  return weights;
+}
+
+std::string_view format_for(const Scheme& scheme) { return rows[scheme.bits == 8 ? 0 : 1].name; }
+
+Scheme read_weights(const json& object, const std::string& where) {
+  FieldReader fields(object, where);
+  Scheme scheme;
+  scheme.bits = static_cast<int>(fields.get_int("num_bits"));
+  scheme.mapping = fields.find_bool("symmetric").value_or(true) ? Mapping::symmetric : Mapping::linear;
+  const std::string type = fields.find_string("type").value_or("int");
+  const std::string strategy = fields.find_string("strategy").value_or("tensor");
+  const int64_t group_size = fields.find_int("group_size").value_or(0);
+  const auto refuse = [&](const char* key, const std::string& value) { return Error(ErrorKind::input, fmt::format("{}: {} '{}' is not supported", where, key, value)); };
+  if (type != "int") throw refuse("type", type);
+  if (strategy == "tensor") scheme.granularity = Granularity::tensor;
+  else if (strategy == "channel") scheme.granularity = Granularity::channel;
+  else if (strategy == "group") scheme.granularity = Granularity::group, scheme.group_size = group_size;
+  else throw refuse("strategy", strategy);
+  if (fields.find("actorder")) throw refuse("actorder", object.at("actorder").dump());
+  if (const json* dynamic = fields.find("dynamic"); dynamic && *dynamic != json(false)) throw refuse("dynamic", dynamic->dump());
+  check_scheme(scheme);
+  return scheme;
+}
+
+/// A target is a module name, "re:" and a pattern that matches from the start, or a module class.
+bool targets(const std::string& target, const std::string& module) {
+  if (target.starts_with("re:")) return Pattern("^(?:" + target.substr(3) + ")").matches(module);
+  return target == module;
+}
+
+}  // namespace
+
+std::span<const Codec> compressed_tensors_codecs() { return rows; }
+
+const Codec* find_compressed_tensors_codec(std::string_view name) {
+  for (const Codec& codec : rows)
+    if (codec.name == name) return &codec;
+  return nullptr;
+}
+
+const Codec& get_compressed_tensors_codec(const QuantizedMatrix& matrix) { return rows[matrix.scheme.bits == 8 ? 0 : 1]; }
+
+json make_quantization_config(const std::vector<ModuleScheme>& quantized, const std::vector<std::string>& ignored) {
+  std::vector<Scheme> schemes;  // in order of first use
+  for (const ModuleScheme& module : quantized)
+    if (std::ranges::find(schemes, module.scheme) == schemes.end()) schemes.push_back(module.scheme);
+
+  const bool plain = schemes.size() == 1 && std::ranges::all_of(quantized, [](const ModuleScheme& m) { return m.kind == ModuleKind::linear; });
+  json groups = json::object();
+  for (size_t i = 0; i < schemes.size(); ++i) {
+    json modules = json::array();
+    for (const ModuleScheme& module : quantized)
+      if (module.scheme == schemes[i]) modules.push_back(module.module);
+    if (plain) modules = json::array({"Linear"});
+    groups[fmt::format("group_{}", i)] = {{"targets", modules}, {"weights", describe_weights(schemes[i])}, {"input_activations", nullptr}, {"output_activations", nullptr}, {"format", format_for(schemes[i])}};
+  }
+  bool one_format = true;
+  for (const Scheme& scheme : schemes) one_format &= format_for(scheme) == format_for(schemes[0]);
+  return {{"quant_method", "compressed-tensors"},
+          {"format", one_format ? format_for(schemes[0]) : "mixed-precision"},
+          {"quantization_status", "compressed"},
+          {"config_groups", groups},
+          {"ignore", ignored},
+          {"kv_cache_scheme", nullptr},
+          {"global_compression_ratio", nullptr}};
+}
+
+std::map<std::string, ModuleEncoding> read_quantization_config(const json& object, const std::vector<std::string>& modules, const std::string& where) {
+  FieldReader fields(object, where);
+  const std::string whole_format = fields.find_string("format").value_or("");
+  if (fields.find("kv_cache_scheme")) throw Error(ErrorKind::input, fmt::format("{}: a quantized key/value cache is not supported", where));
+  const std::vector<std::string> ignored = fields.find_strings("ignore");
+  const json* groups = fields.find("config_groups");
+  if (!groups || !groups->is_object()) throw Error(ErrorKind::input, fmt::format("{}: field \"config_groups\" is missing", where));
+
+  std::map<std::string, ModuleEncoding> result;
+  for (const auto& [name, group] : groups->items()) {
+    const std::string group_where = where + ".config_groups." + name;
+    FieldReader group_fields(group, group_where);
+    for (const char* activations : {"input_activations", "output_activations"})
+      if (group_fields.find(activations)) throw Error(ErrorKind::input, fmt::format("{}: {} are not supported", group_where, activations));
+    const json* weights = group_fields.find("weights");
+    if (!weights) throw Error(ErrorKind::input, fmt::format("{}: field \"weights\" is missing", group_where));
+    ModuleEncoding encoding{.scheme = read_weights(*weights, group_where + ".weights")};
+    const std::string format = group_fields.find_string("format").value_or(whole_format);
+    encoding.codec = find_compressed_tensors_codec(format);
+    if (!encoding.codec) throw Error(ErrorKind::input, fmt::format("{}: format '{}' is not supported", group_where, format));
+    for (const std::string& target : group_fields.find_strings("targets"))
+      for (const std::string& module : modules) {
+        const auto is_ignored = [&](const std::string& pattern) { return targets(pattern, module); };
+        if (std::ranges::any_of(ignored, is_ignored)) continue;
+        if (target == "Linear" || target == "Embedding" ? !result.contains(module) : targets(target, module)) result[module] = encoding;
+      }
+  }
+  return result;
+}
+
+}  // namespace llmc

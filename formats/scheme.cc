@@ -1,0 +1,83 @@
+#include "formats/scheme.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <string_view>
+
+#include "core/error.h"
+
+namespace llmc {
+
+std::string_view to_string(Mapping mapping) { return mapping == Mapping::symmetric ? "symmetric" : "linear"; }
+
+std::string_view to_string(Granularity granularity) {
+  switch (granularity) {
+    case Granularity::tensor: return "tensor";
+    case Granularity::channel: return "channel";
+    case Granularity::group: return "group";
+  }
+  return "?";
+}
+
+std::string to_string(const Scheme& scheme) {
+  const std::string span = scheme.granularity == Granularity::group ? fmt::format("g{}", scheme.group_size) : std::string(to_string(scheme.granularity));
+  return fmt::format("W{}A16-{}-{}", scheme.bits, span, to_string(scheme.mapping));
+}
+
+Scheme parse_scheme(const std::string& text) {
+  const auto refuse = [&](std::string_view part) -> Error {
+    return Error(ErrorKind::usage, fmt::format("scheme '{}': '{}' is not understood; expected W2A16 … W8A16, then any of symmetric, linear, tensor, channel, gN joined with '-', such as W4A16-g32-linear", text, part));
+  };
+  const auto read_number = [&](std::string_view digits, std::string_view part) {
+    int64_t number = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    if (error != std::errc() || end != digits.data() + digits.size()) throw refuse(part);
+    return number;
+  };
+
+  Scheme scheme;
+  std::string_view rest = text;
+  bool first = true;
+  while (first || !rest.empty()) {
+    const size_t dash = rest.find('-');
+    const std::string_view part = rest.substr(0, dash);
+    rest = dash == std::string_view::npos ? std::string_view() : rest.substr(dash + 1);
+    if (first) {
+      if (!part.starts_with('W') || !part.ends_with("A16") || part.size() != 5) throw refuse(part);
+      scheme.bits = static_cast<int>(read_number(part.substr(1, 1), part));
+      if (scheme.bits != 8) scheme.granularity = Granularity::group, scheme.group_size = 128;
+      first = false;
+    } else if (part == "symmetric") {
+      scheme.mapping = Mapping::symmetric;
+    } else if (part == "linear") {
+      scheme.mapping = Mapping::linear;
+    } else if (part == "tensor" || part == "channel") {
+      scheme.granularity = part == "tensor" ? Granularity::tensor : Granularity::channel;
+      scheme.group_size = 0;
+    } else if (part.starts_with('g')) {
+      scheme.granularity = Granularity::group;
+      scheme.group_size = read_number(part.substr(1), part);
+    } else {
+      throw refuse(part);
+    }
+  }
+  check_scheme(scheme);
+  return scheme;
+}
+
+void check_scheme(const Scheme& scheme) {
+  if (scheme.bits < 2 || scheme.bits > 8)
+    throw Error(ErrorKind::usage, fmt::format("bits: expected 2 to 8, found {}", scheme.bits));
+  if (scheme.granularity == Granularity::group && scheme.group_size < 1)
+    throw Error(ErrorKind::usage, fmt::format("group size: expected a positive number, found {}", scheme.group_size));
+  if (scheme.granularity != Granularity::group && scheme.group_size != 0)
+    throw Error(ErrorKind::usage, fmt::format("group size {} makes sense only with granularity group, found granularity {}", scheme.group_size, to_string(scheme.granularity)));
+}
+
+DType scale_dtype_for(const Scheme& scheme, DType weight) {
+  if (weight != DType::f32) return weight;
+  return scheme.granularity == Granularity::group ? DType::bf16 : DType::f32;
+}
+
+}  // namespace llmc

@@ -1,0 +1,75 @@
+#include "formats/stored_tensor.h"
+
+#include <numeric>
+
+#include "core/parallel.h"
+#include "formats/codec.h"
+
+namespace llmc {
+
+int64_t StoredTensor::count() const { return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>()); }
+int64_t StoredTensor::cols() const { return shape.empty() ? 1 : transposed ? shape.front() : shape.back(); }
+int64_t StoredTensor::rows() const { return cols() == 0 ? 0 : count() / cols(); }
+
+namespace {
+
+/// out[c][r] = in[r][c], in tiles that fit the first-level cache.
+void transpose(ConstMatrixView in, MatrixView out) {
+  constexpr int64_t tile = 32;
+  parallel_pieces(in.rows, tile, [&](int64_t first, int64_t last) {
+    for (int64_t start = 0; start < in.cols; start += tile)
+      for (int64_t r = first; r < last; ++r)
+        for (int64_t c = start; c < std::min(in.cols, start + tile); ++c) out.row(c)[r] = in.row(r)[c];
+  });
+}
+
+Matrix widen(const StoredTensor& tensor, std::span<const std::byte> bytes) {
+  const int64_t element = static_cast<int64_t>(get_info(tensor.dtype).bytes);
+  const int64_t file_rows = tensor.transposed ? tensor.cols() : tensor.rows();
+  Matrix values(file_rows, tensor.transposed ? tensor.rows() : tensor.cols());
+  parallel_pieces(file_rows, 64, [&](int64_t first, int64_t last) {
+    const auto begin = static_cast<size_t>(first * values.cols());
+    const auto size = static_cast<size_t>((last - first) * values.cols());
+    decode_floats(tensor.dtype, bytes.subspan(begin * static_cast<size_t>(element), size * static_cast<size_t>(element)), values.values().subspan(begin, size));
+  });
+  if (!tensor.transposed) return values;
+  Matrix logical(tensor.rows(), tensor.cols());
+  transpose(values.view(), logical.view());
+  return logical;
+}
+
+}  // namespace
+
+void decode(StoredTensor& tensor) {
+  const EncodedData* data = std::get_if<EncodedData>(&tensor.form);
+  if (!data) return;
+  auto meaning = data->codec->decode(tensor, *data);
+  std::visit([&](auto& value) { tensor.form = std::move(value); }, meaning);
+}
+
+Matrix read_matrix(const StoredTensor& tensor) {
+  if (const auto* floats = std::get_if<FloatData>(&tensor.form)) return widen(tensor, floats->bytes());
+  if (const auto* quantized = std::get_if<QuantizedMatrix>(&tensor.form)) return dequantize(*quantized);
+  const EncodedData& data = std::get<EncodedData>(tensor.form);
+  const auto meaning = data.codec->decode(tensor, data);
+  if (const auto* floats = std::get_if<FloatData>(&meaning)) return widen(tensor, floats->bytes());
+  return dequantize(std::get<QuantizedMatrix>(meaning));
+}
+
+FloatData make_floats(const StoredTensor& tensor, ConstMatrixView logical) {
+  std::vector<std::byte> bytes(static_cast<size_t>(logical.rows * logical.cols) * get_info(tensor.dtype).bytes);
+  Matrix file_order;
+  if (tensor.transposed) {
+    file_order = Matrix(logical.cols, logical.rows);
+    transpose(logical, file_order.view());
+    logical = file_order.view();
+  }
+  const size_t row_bytes = static_cast<size_t>(logical.cols) * get_info(tensor.dtype).bytes;
+  parallel_pieces(logical.rows, 64, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r)
+      encode_floats(tensor.dtype, logical.row_span(r), std::span(bytes).subspan(static_cast<size_t>(r) * row_bytes, row_bytes));
+  });
+  return FloatData(std::move(bytes));
+}
+
+}  // namespace llmc

@@ -1,0 +1,64 @@
+// Owns one tensor of a checkpoint in any of its forms: mapped floats, floats a pass made, codes on a grid, or encoded parts.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/tensor.h"
+#include "formats/quantized_matrix.h"
+
+namespace llmc {
+
+struct Codec;
+
+/// Floats in the tensor's own dtype and file layout. Borrowed from a mapped file, or owned once a pass changed them.
+class FloatData {
+ public:
+  FloatData() = default;
+  explicit FloatData(std::span<const std::byte> borrowed) : bytes_(borrowed) {}
+  explicit FloatData(std::vector<std::byte> owned) : owned_(std::move(owned)), bytes_(owned_) {}
+  FloatData(FloatData&&) = default;             // a moved vector keeps its storage, so the span stays right
+  FloatData& operator=(FloatData&&) = default;
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  std::vector<std::byte> owned_;
+  std::span<const std::byte> bytes_;
+};
+
+/// The parts a codec stored, still encoded; they borrow a mapped file.
+struct EncodedData {
+  const Codec* codec = nullptr;
+  Scheme scheme;                            ///< meaningful when the codec holds codes
+  std::map<std::string, TensorView> parts;  ///< by the codec's part names
+};
+
+/// `dtype` and `shape` are those of the dense float tensor in the source checkpoint, whatever the form.
+struct StoredTensor {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;
+  bool transposed = false;  ///< the file holds [in, out] (GPT-2's Conv1D); the logical matrix is [out, in]
+  bool pruned = false;      ///< a pass made zeros, so codecs may store a mask
+  std::variant<FloatData, QuantizedMatrix, EncodedData> form;
+
+  /// Logical matrix: [out, in]; a vector is one row.
+  int64_t rows() const;
+  int64_t cols() const;
+  int64_t count() const;
+};
+
+/// What the encoded parts mean: FloatData or QuantizedMatrix. Other forms are left as they are. Throws Error(input).
+void decode(StoredTensor& tensor);
+
+/// The tensor's values as the logical f32 matrix [out, in], whatever the form. Throws Error(input).
+Matrix read_matrix(const StoredTensor& tensor);
+
+/// Floats of the tensor in its dtype and file layout from a logical matrix; rounds to nearest where the dtype is narrower.
+FloatData make_floats(const StoredTensor& tensor, ConstMatrixView logical);
+
+}  // namespace llmc

@@ -1,0 +1,108 @@
+#include "formats/weights_writer.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "core/parallel.h"
+#include "formats/codecs/packed_codecs.h"
+#include "formats/packed_container.h"
+
+namespace llmc {
+namespace {
+
+/// A tensor to be written: `view` shares the form of the original where it can, and owns it where it had to be decoded.
+StoredTensor decoded_copy(const StoredTensor& tensor) {
+  const EncodedData& data = std::get<EncodedData>(tensor.form);
+  StoredTensor copy{.name = tensor.name, .dtype = tensor.dtype, .shape = tensor.shape, .transposed = tensor.transposed, .pruned = tensor.pruned, .form = data};
+  decode(copy);
+  return copy;
+}
+
+bool holds_codes(const StoredTensor& tensor) {
+  if (std::holds_alternative<QuantizedMatrix>(tensor.form)) return true;
+  const auto* data = std::get_if<EncodedData>(&tensor.form);
+  return data && data->codec->holds_codes;
+}
+
+const Codec& choose_codec(Container container, const StoredTensor& tensor) {
+  if (container == Container::llmc_packed) return choose_packed_codec(tensor);
+  const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form);
+  if (container == Container::compressed_tensors && matrix) return get_compressed_tensors_codec(*matrix);
+  return *find_packed_codec("dense");
+}
+
+/// Names in the file of a part: one, and one more for each alias that repeats it.
+std::vector<std::string> part_names(Container container, const StoredTensor& tensor, const Codec& codec, const std::string& part, const std::vector<TiedAlias>& aliases) {
+  if (container != Container::compressed_tensors || codec.name == "dense") return {packed_part_name(tensor.name, codec, part)};
+  std::vector<std::string> names = {tensor.name.substr(0, tensor.name.size() - std::string_view("weight").size()) + part};
+  for (const TiedAlias& alias : aliases)
+    if (alias.source == tensor.name && (part == "weight_scale" || part == "weight_zero_point")) names.push_back(alias.module + "." + part);
+  return names;
+}
+
+/// The dense form of a tensor whose codes are to be written out: f32, since the products of the grid fit no 16-bit type.
+StoredTensor dense_copy(const StoredTensor& tensor) {
+  StoredTensor copy{.name = tensor.name, .dtype = DType::f32, .shape = tensor.shape, .transposed = tensor.transposed, .form = FloatData()};
+  const Matrix values = read_matrix(tensor);
+  copy.form = make_floats(copy, values.view());
+  return copy;
+}
+
+}  // namespace
+
+std::string reason_against_compressed_tensors(const StoredTensor& tensor, ModuleKind kind) {
+  if (!std::holds_alternative<QuantizedMatrix>(tensor.form)) return tensor.pruned ? fmt::format("{} is pruned: compressed-tensors has no sparse codec any more", tensor.name) : "";
+  if (tensor.transposed) return fmt::format("{} is a transposed Conv1D weight: its readers handle Linear only", tensor.name);
+  if (tensor.pruned) return fmt::format("{} is pruned and quantized: compressed-tensors would store the zeros", tensor.name);
+  if (kind == ModuleKind::embedding && std::get<QuantizedMatrix>(tensor.form).scheme.bits != 8) return fmt::format("{} is an embedding below 8 bits: transformers cannot load it packed", tensor.name);
+  if (!tensor.name.ends_with(".weight") || tensor.shape.size() != 2) return fmt::format("{} is not the weight of a Linear module", tensor.name);
+  return "";
+}
+
+std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container container, std::span<const StoredTensor* const> tensors, const std::vector<TiedAlias>& aliases, const RunContext& context) {
+  const bool dense = container == Container::dense;
+  std::vector<PackedChoice> choices;
+  std::vector<TensorLayout> layouts;
+  std::vector<StoredAs> stored;
+  for (const StoredTensor* tensor : tensors) {
+    const bool to_floats = dense && holds_codes(*tensor);
+    const bool is_encoded = std::holds_alternative<EncodedData>(tensor->form);
+    if (is_encoded && !dense) throw Error(ErrorKind::bug, fmt::format("tensor {}: was not decoded before writing", tensor->name));
+    std::vector<TensorLayout> layout;
+    const Codec* codec = find_packed_codec("dense");
+    if (dense) {
+      layout = {{"values", to_floats ? DType::f32 : tensor->dtype, tensor->shape}};
+    } else {
+      codec = &choose_codec(container, *tensor);
+      layout = codec->layout(*tensor);
+    }
+    choices.push_back({tensor, codec});
+    stored.push_back({tensor->name, codec->name, stored_bytes(layout)});
+    for (const TensorLayout& part : layout)
+      for (const std::string& name : part_names(container, *tensor, *codec, part.name, aliases)) layouts.push_back({name, part.dtype, part.shape});
+  }
+
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (container == Container::llmc_packed) metadata = make_packed_metadata(choices);
+  uint64_t total = 0;
+  for (const StoredAs& tensor : stored) total += tensor.bytes;
+  require_free_space(file.parent_path(), total);
+
+  SafetensorsWriter writer(file, layouts, metadata);
+  Stage stage(context, "write", static_cast<int64_t>(choices.size()));
+  parallel_for(static_cast<int64_t>(choices.size()), [&](int64_t i) {
+    context.check_stop();
+    const PackedChoice& choice = choices[static_cast<size_t>(i)];
+    const StoredTensor* tensor = choice.tensor;
+    StoredTensor converted;
+    if (dense && holds_codes(*tensor)) converted = dense_copy(*tensor), tensor = &converted;
+    else if (std::holds_alternative<EncodedData>(tensor->form)) converted = decoded_copy(*tensor), tensor = &converted;
+    for (const EncodedPart& part : choice.codec->encode(*tensor))
+      for (const std::string& name : part_names(container, *tensor, *choice.codec, part.layout.name, aliases)) writer.write(name, part.bytes);
+    stage.advance();
+  });
+  writer.close();
+  return stored;
+}
+
+}  // namespace llmc

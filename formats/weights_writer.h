@@ -1,0 +1,38 @@
+// Owns writing a model's tensors into one safetensors file in a chosen container.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/run_context.h"
+#include "formats/checkpoint.h"
+#include "formats/codecs/compressed_tensors_codecs.h"
+#include "formats/stored_tensor.h"
+
+namespace llmc {
+
+/// How a tensor was stored.
+struct StoredAs {
+  std::string name;
+  std::string_view codec;
+  uint64_t bytes = 0;
+};
+
+/// Why a tensor cannot be written as compressed-tensors so that transformers loads it, or "".
+std::string reason_against_compressed_tensors(const StoredTensor& tensor, ModuleKind kind);
+
+/// A module that shares its weight with `source` (a tied head): compressed-tensors wants its scales repeated.
+struct TiedAlias {
+  std::string module;
+  std::string source;  ///< tensor name
+};
+
+/// Writes the tensors to `file`. For Container::dense every quantized tensor is written as its dequantized f32 values.
+/// Tensors in encoded form are decoded one at a time. Throws Error(output).
+std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container container, std::span<const StoredTensor* const> tensors, const std::vector<TiedAlias>& aliases, const RunContext& context);
+
+}  // namespace llmc

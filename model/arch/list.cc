@@ -1,0 +1,24 @@
+#include "model/arch/list.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "core/suggest.h"
+
+namespace llmc {
+
+std::span<const Architecture> architecture_list() {
+  static const std::vector<Architecture> list = {make_llama(), make_gpt2()};
+  return list;
+}
+
+const Architecture& get_architecture(const std::string& model_type, const std::string& where) {
+  std::vector<std::string> names;
+  for (const Architecture& architecture : architecture_list()) {
+    if (architecture.model_type == model_type) return architecture;
+    names.push_back(architecture.model_type);
+  }
+  throw Error(ErrorKind::input, fmt::format("{}: model_type \"{}\" is not supported{}; `llmc list` names the architectures", where, model_type, did_you_mean(model_type, names)));
+}
+
+}  // namespace llmc

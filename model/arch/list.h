@@ -1,0 +1,11 @@
+// Owns the list of architectures: one function each, defined in the file of its name.
+#pragma once
+
+#include "model/architecture.h"
+
+namespace llmc {
+
+Architecture make_llama();
+Architecture make_gpt2();
+
+}  // namespace llmc

@@ -1,0 +1,92 @@
+// Owns architectures as rows of data: config keys to fields, tensor names to roles and shapes, behaviour as enums.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/config.h"
+
+namespace llmc {
+
+/// What a tensor does in the model.
+enum class Role {
+  token_embedding,
+  position_embedding,
+  attention_norm,
+  query,
+  key,
+  value,
+  query_key_value,  ///< the three in one matrix, in this order along the output
+  attention_output,
+  ffn_norm,
+  ffn_gate,
+  ffn_up,
+  ffn_down,
+  final_norm,
+  output_head,
+};
+std::string_view to_string(Role role);
+
+/// A size in terms of the config.
+enum class Dimension { hidden, query_width, kv_width, query_key_value_width, ffn, vocabulary, context };
+int64_t get_size(Dimension dimension, const ModelConfig& config);
+
+enum class TensorKind {
+  embedding,  ///< weight [out, in]: one row per token or position
+  linear,     ///< weight [out, in]
+  conv1d,     ///< weight [in, out] in the file: GPT-2's transposed linear
+  norm,       ///< weight [out]
+};
+
+enum class Bias { never, always, if_attention_bias, if_ffn_bias };
+
+struct TensorRow {
+  Role role;
+  const char* name;  ///< without .weight or .bias; {} is the number of the block
+  TensorKind kind;
+  Dimension out;
+  Dimension in = Dimension::hidden;  ///< of linear, conv1d and embedding
+  Bias bias = Bias::never;
+};
+
+/// A config key that fills a field. Exactly one of the three member pointers is set.
+struct ConfigRow {
+  const char* key;
+  int64_t ModelConfig::* count = nullptr;  ///< must be positive
+  double ModelConfig::* number = nullptr;  ///< must be finite and positive
+  bool ModelConfig::* flag = nullptr;
+  int64_t ModelConfig::* fallback_count = nullptr;  ///< field to copy when the key is absent
+  std::optional<double> fallback;                   ///< value when the key is absent
+};
+
+/// A config key that must have this value (as JSON text) when it is there: llmc implements no other.
+struct FixedRow {
+  const char* key;
+  const char* json;
+};
+
+struct Architecture {
+  const char* model_type;    ///< as config.json says
+  const char* causal_class;  ///< the transformers class
+  const char* prefix;        ///< of every tensor but the head; checkpoints of the bare model lack it
+  const char* activation_key;
+  const char* activation_fallback;
+  Norm norm;
+  Positions positions;
+  FeedForward feed_forward;
+  std::vector<ConfigRow> config;
+  std::vector<FixedRow> fixed;
+  std::vector<const char*> harmless;  ///< config keys that do not change the forward pass
+  std::vector<TensorRow> tensors;
+  std::vector<const char*> buffers;  ///< patterns of stored tensors that are constants of the code, not weights
+};
+
+/// All architectures; model/arch/list.cc names them.
+std::span<const Architecture> architecture_list();
+/// Throws Error(input) that lists the known ones.
+const Architecture& get_architecture(const std::string& model_type, const std::string& where);
+
+}  // namespace llmc

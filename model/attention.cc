@@ -1,0 +1,72 @@
+#include "model/attention.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+
+#include "core/parallel.h"
+#include "model/kernels.h"
+#include "model/matmul.h"
+
+namespace llmc {
+
+RotaryTable::RotaryTable(int64_t head_dim, double theta) {
+  // The roundings of: 1.0 / theta ** (torch.arange(0, dim, 2, dtype=float32) / dim)
+  for (int64_t i = 0; i < head_dim; i += 2) {
+    const float exponent = static_cast<float>(i) / static_cast<float>(head_dim);
+    frequencies_.push_back(1.0f / static_cast<float>(std::pow(theta, exponent)));
+  }
+}
+
+const RotaryTable::Chunk& RotaryTable::get_chunk(int64_t index) const {
+  const std::lock_guard lock(mutex_);
+  if (chunks_.size() <= static_cast<size_t>(index)) chunks_.resize(static_cast<size_t>(index) + 1);
+  std::unique_ptr<const Chunk>& chunk = chunks_[static_cast<size_t>(index)];
+  if (!chunk) {
+    const auto half = static_cast<int64_t>(frequencies_.size());
+    Chunk made{Matrix(chunk_positions, half), Matrix(chunk_positions, half)};
+    for (int64_t r = 0; r < chunk_positions; ++r)
+      for (int64_t i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(index * chunk_positions + r) * frequencies_[static_cast<size_t>(i)];
+        made.cosines.row(r)[i] = static_cast<float>(std::cos(double{angle}));
+        made.sines.row(r)[i] = static_cast<float>(std::sin(double{angle}));
+      }
+    chunk = std::make_unique<const Chunk>(std::move(made));
+  }
+  return *chunk;
+}
+
+void RotaryTable::rotate(MatrixView rows) const {
+  parallel_pieces(rows.rows, chunk_positions, [&](int64_t first, int64_t last) {
+    const Chunk& chunk = get_chunk(first / chunk_positions);
+    for (int64_t r = first; r < last; ++r)
+      rotate_heads(rows.row_span(r), chunk.cosines.view().row_span(r - first), chunk.sines.view().row_span(r - first));
+  });
+}
+
+void attend(const ModelConfig& config, MatmulBackend backend, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
+  constexpr int64_t tile = 128;  // queries; their scores [tile, T] are all that is kept of [T, T]
+  const int64_t width = config.head_dim;
+  const int64_t group = config.heads / config.kv_heads;
+  const int64_t tiles = (q.rows + tile - 1) / tile;
+  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
+  assert(q.cols == config.query_width() && k.cols == config.kv_width() && v.cols == config.kv_width() && out.cols == q.cols);
+  parallel_for(config.heads * tiles, [&](int64_t index) {
+    const int64_t head = index / tiles;
+    const int64_t first = index % tiles * tile;
+    const int64_t count = std::min(tile, q.rows - first);
+    const int64_t keys = first + count;  // a query sees no key after itself
+    const auto of_head = [&](auto rows, int64_t number) { return rows.column_range(number * width, width); };
+    const MatrixView scores{thread_scratch<float, 2>(static_cast<size_t>(count * keys)).data(), count, keys, keys};
+    multiply(backend, scale, of_head(q, head).row_range(first, count), of_head(k, head / group).row_range(0, keys), Transpose::yes, scores);
+    for (int64_t r = 0; r < count; ++r) {
+      const std::span<float> row = scores.row_span(r);
+      const auto seen = static_cast<size_t>(first + r + 1);
+      softmax(row.first(seen));
+      std::ranges::fill(row.subspan(seen), 0.0f);
+    }
+    multiply(backend, 1.0f, scores, of_head(v, head / group).row_range(0, keys), Transpose::no, of_head(out, head).row_range(first, count));
+  });
+}
+
+}  // namespace llmc

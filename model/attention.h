@@ -1,0 +1,42 @@
+// Owns causal attention over one sequence: rotary positions, and the scores of one tile of queries at a time.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "core/tensor.h"
+#include "model/config.h"
+#include "model/linear.h"
+
+namespace llmc {
+
+/// Cosines and sines of the rotary angles, computed for as many positions as were asked for. Safe to use from several
+/// threads. Frequencies, positions and angles are rounded to f32 as Hugging Face's Llama does, since that defines the model.
+class RotaryTable {
+ public:
+  RotaryTable(int64_t head_dim, double theta);
+
+  /// Rotates every head of every row in place; row r is at position r.
+  void rotate(MatrixView rows) const;
+
+ private:
+  static constexpr int64_t chunk_positions = 256;
+  /// f32 [chunk_positions, half of head_dim] each; stays where it is once made.
+  struct Chunk {
+    Matrix cosines;
+    Matrix sines;
+  };
+  const Chunk& get_chunk(int64_t index) const;
+
+  std::vector<float> frequencies_;
+  mutable std::mutex mutex_;
+  mutable std::vector<std::unique_ptr<const Chunk>> chunks_;
+};
+
+/// out [T, query_width] = softmax(Q · Kᵀ / √head_dim, causal) · V for each head, with q [T, query_width] and
+/// k, v [T, kv_width]; query heads share key and value heads in equal groups, in order.
+void attend(const ModelConfig& config, MatmulBackend backend, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out);
+
+}  // namespace llmc

@@ -1,0 +1,144 @@
+#include "model/config.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "model/architecture.h"
+
+namespace llmc {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr int64_t most_elements_per_dimension = int64_t{1} << 31;
+
+/// Keys that any transformers config may carry and that do not change the forward pass.
+constexpr std::array harmless_everywhere = {
+    "_attn_implementation", "_attn_implementation_autoset", "_name_or_path", "architectures", "bad_words_ids", "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "id2label", "initializer_range", "label2id", "length_penalty", "max_length", "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states", "output_scores", "pad_token_id", "prefix", "problem_type", "quantization_config", "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers_version", "typical_p", "unk_token_id", "use_bfloat16", "use_cache"};
+
+/// Keys that any transformers config may carry and that must have this value.
+constexpr std::array fixed_everywhere = {FixedRow{"is_encoder_decoder", "false"}, FixedRow{"is_decoder", "false"}, FixedRow{"add_cross_attention", "false"}, FixedRow{"pruned_heads", "{}"}, FixedRow{"cross_attention_hidden_size", "null"}, FixedRow{"tie_encoder_decoder", "false"}};
+
+void read_row(const ConfigRow& row, FieldReader& fields, ModelConfig& config) {
+  if (row.flag) {
+    const auto value = fields.find_bool(row.key);
+    if (!value && !row.fallback) throw Error(ErrorKind::input, fmt::format("field \"{}\" is missing", row.key));
+    config.*row.flag = value.value_or(row.fallback.value_or(0) != 0);
+  } else if (row.number) {
+    const auto value = fields.find_number(row.key);
+    if (!value && !row.fallback) throw Error(ErrorKind::input, fmt::format("field \"{}\" is missing", row.key));
+    config.*row.number = value.value_or(row.fallback.value_or(0));
+    if (!std::isfinite(config.*row.number) || config.*row.number <= 0) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected a positive number, found {}", row.key, config.*row.number));
+  } else {
+    const auto value = fields.find_int(row.key);
+    if (value) {
+      if (*value < 1 || *value >= most_elements_per_dimension) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected 1 to {}, found {}", row.key, most_elements_per_dimension - 1, *value));
+      config.*row.count = *value;
+    } else if (row.fallback_count) {
+      config.*row.count = config.*row.fallback_count;
+    } else if (row.fallback) {
+      config.*row.count = static_cast<int64_t>(*row.fallback);
+    } else {
+      throw Error(ErrorKind::input, fmt::format("field \"{}\" is missing", row.key));
+    }
+  }
+}
+
+Activation read_activation(FieldReader& fields, const Architecture& architecture) {
+  constexpr std::pair<const char*, Activation> names[] = {{"silu", Activation::silu}, {"swish", Activation::silu}, {"gelu", Activation::gelu}, {"gelu_new", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh}, {"relu", Activation::relu}};
+  const std::string value = fields.find_string(architecture.activation_key).value_or(architecture.activation_fallback);
+  for (const auto& [name, activation] : names)
+    if (value == name) return activation;
+  throw Error(ErrorKind::input, fmt::format("field \"{}\": activation \"{}\" is not supported", architecture.activation_key, value));
+}
+
+/// One of the objects that may describe rotary positions. Only the plain kind is understood.
+void read_rope_object(const json& object, const std::string& where, std::optional<double>& theta) {
+  FieldReader fields(object, where);
+  for (const char* key : {"rope_type", "type"})
+    if (const auto type = fields.find_string(key); type && *type != "default")
+      throw Error(ErrorKind::input, fmt::format("field \"{}\": rope type \"{}\" is not supported", where, *type));
+  if (const auto factor = fields.find_number("partial_rotary_factor"); factor && *factor != 1)
+    throw Error(ErrorKind::input, fmt::format("field \"{}\": partial_rotary_factor {} is not supported", where, *factor));
+  if (const auto value = fields.find_number("rope_theta")) {
+    if (theta && *theta != *value) throw Error(ErrorKind::input, fmt::format("rope_theta is {} at the top and {} in {}", *theta, *value, where));
+    theta = value;
+  }
+  fields.finish();
+}
+
+double read_rope_theta(FieldReader& fields) {
+  std::optional<double> theta = fields.find_number("rope_theta");
+  for (const char* key : {"rope_parameters", "rope_scaling"})
+    if (const json* object = fields.find(key)) read_rope_object(*object, key, theta);
+  const double value = theta.value_or(10000.0);
+  if (!std::isfinite(value) || value <= 0) throw Error(ErrorKind::input, fmt::format("field \"rope_theta\": expected a positive number, found {}", value));
+  return value;
+}
+
+void check_fixed(const FixedRow& row, FieldReader& fields) {
+  const json* value = fields.find(row.key);
+  if (value && *value != json::parse(row.json)) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected {} (llmc implements no other), found {}", row.key, row.json, value->dump()));
+}
+
+void check_class(FieldReader& fields, const Architecture& architecture) {
+  const auto classes = fields.find_strings("architectures");
+  if (!classes.empty() && classes.front() != architecture.causal_class)
+    throw Error(ErrorKind::input, fmt::format("field \"architectures\": expected {}, found {}", architecture.causal_class, classes.front()));
+}
+
+/// What the rows cannot say: derived sizes, and sizes that must agree.
+void complete(ModelConfig& config) {
+  if (config.kv_heads == 0) config.kv_heads = config.heads;
+  if (config.ffn == 0) config.ffn = 4 * config.hidden;
+  if (config.head_dim == 0) {
+    if (config.hidden % config.heads != 0) throw Error(ErrorKind::input, fmt::format("hidden size {} is not a multiple of {} attention heads", config.hidden, config.heads));
+    config.head_dim = config.hidden / config.heads;
+  }
+  if (config.heads % config.kv_heads != 0) throw Error(ErrorKind::input, fmt::format("{} attention heads are not a multiple of {} key/value heads", config.heads, config.kv_heads));
+  if (config.positions == Positions::rope && config.head_dim % 2 != 0) throw Error(ErrorKind::input, fmt::format("rotary positions need an even head size, found {}", config.head_dim));
+}
+
+}  // namespace
+
+ModelConfig read_config(const json& object, const Architecture& architecture, const std::set<std::string>& ignored, const std::string& where) {
+  ModelConfig config{.norm = architecture.norm, .positions = architecture.positions, .feed_forward = architecture.feed_forward};
+  FieldReader fields(object, where);
+  Problems problems;
+  const auto attempt = [&](auto&& read) {
+    try {
+      read();
+    } catch (const Error& problem) {
+      problems.add(problem.what());
+    }
+  };
+  attempt([&] { check_class(fields, architecture); });
+  for (const ConfigRow& row : architecture.config) attempt([&] { read_row(row, fields, config); });
+  attempt([&] { config.activation = read_activation(fields, architecture); });
+  if (architecture.positions == Positions::rope) attempt([&] { config.rope_theta = read_rope_theta(fields); });
+  for (const FixedRow& row : fixed_everywhere) attempt([&] { check_fixed(row, fields); });
+  for (const FixedRow& row : architecture.fixed) attempt([&] { check_fixed(row, fields); });
+  for (const char* key : harmless_everywhere) fields.find(key);
+  for (const char* key : architecture.harmless) fields.find(key);
+  for (const std::string& key : fields.unread())
+    if (!ignored.contains(key)) problems.add(fmt::format("field \"{}\": {} is not understood and might change the forward pass; if you know that it does not, pass --ignore-config-field {}", key, object.at(key).dump(), key));
+  if (problems.empty()) attempt([&] { complete(config); });
+  problems.throw_if_any(ErrorKind::input, where);
+  return config;
+}
+
+std::string_view to_string(Norm norm) { return norm == Norm::rms ? "rms" : "layer"; }
+std::string_view to_string(Positions positions) { return positions == Positions::rope ? "rope" : "learned"; }
+std::string_view to_string(FeedForward feed_forward) { return feed_forward == FeedForward::gated ? "gated" : "plain"; }
+std::string_view to_string(Activation activation) {
+  constexpr std::array names = {"silu", "gelu", "gelu_tanh", "relu"};
+  return names[static_cast<size_t>(activation)];
+}
+
+}  // namespace llmc

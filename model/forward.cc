@@ -1,0 +1,220 @@
+#include "model/forward.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+#include <optional>
+
+#include "core/error.h"
+#include "core/parallel.h"
+#include "model/attention.h"
+#include "model/kernels.h"
+
+namespace llmc {
+namespace {
+
+/// An f32 matrix that is written before it is read: unlike Matrix it does not start as zeros.
+class Scratch {
+ public:
+  Scratch(int64_t rows, int64_t cols) : values_(std::make_unique_for_overwrite<float[]>(static_cast<size_t>(rows * cols))), view_{values_.get(), rows, cols, cols} {}
+  const MatrixView& view() const { return view_; }
+
+ private:
+  std::unique_ptr<float[]> values_;
+  MatrixView view_;
+};
+
+/// Calls body(row) for every row, a few at a time on each thread.
+template <typename Body>
+void for_each_row(int64_t rows, const Body& body) {
+  parallel_pieces(rows, 64, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) body(r);
+  });
+}
+
+void add(MatrixView y, ConstMatrixView x) {
+  for_each_row(y.rows, [&](int64_t r) { add_to(y.row_span(r), x.row_span(r)); });
+}
+
+class NormWeights {
+ public:
+  NormWeights(const Model& model, Role role, int64_t block) : kind_(model.config().norm), epsilon_(model.config().norm_epsilon), weight_(read_matrix(model.get(role, block))) {
+    if (const StoredTensor* bias = model.find(role, block, Part::bias)) bias_ = read_matrix(*bias);
+  }
+
+  void apply(ConstMatrixView x, MatrixView y) const {
+    for_each_row(x.rows, [&](int64_t r) {
+      if (kind_ == Norm::rms) rms_norm(x.row_span(r), weight_.values(), epsilon_, y.row_span(r));
+      else layer_norm(x.row_span(r), weight_.values(), bias_.values(), epsilon_, y.row_span(r));
+    });
+  }
+
+ private:
+  Norm kind_;
+  double epsilon_;
+  Matrix weight_;  ///< [1, hidden]
+  Matrix bias_;    ///< [1, hidden] or empty
+};
+
+Linear load_linear(const Model& model, Role role, int64_t block, const ForwardOptions& options) {
+  return Linear(model.get(role, block), model.find(role, block, Part::bias), options.precision, options.backend);
+}
+
+std::optional<Linear> find_linear(const Model& model, Role role, int64_t block, const ForwardOptions& options) {
+  if (!model.find(role, block)) return std::nullopt;
+  return load_linear(model, role, block, options);
+}
+
+}  // namespace
+
+class BlockWeights {
+ public:
+  BlockWeights(const Model& model, int64_t block, const ForwardOptions& options)
+      : attention_norm(model, Role::attention_norm, block),
+        query_key_value(find_linear(model, Role::query_key_value, block, options)),
+        query(find_linear(model, Role::query, block, options)),
+        key(find_linear(model, Role::key, block, options)),
+        value(find_linear(model, Role::value, block, options)),
+        attention_output(load_linear(model, Role::attention_output, block, options)),
+        ffn_norm(model, Role::ffn_norm, block),
+        ffn_gate(find_linear(model, Role::ffn_gate, block, options)),
+        ffn_up(load_linear(model, Role::ffn_up, block, options)),
+        ffn_down(load_linear(model, Role::ffn_down, block, options)) {}
+
+  NormWeights attention_norm;
+  std::optional<Linear> query_key_value;     ///< or the next three
+  std::optional<Linear> query, key, value;
+  Linear attention_output;
+  NormWeights ffn_norm;
+  std::optional<Linear> ffn_gate;            ///< of a gated feed-forward
+  Linear ffn_up;
+  Linear ffn_down;
+};
+
+class HeadWeights {
+ public:
+  HeadWeights(const Model& model, const ForwardOptions& options) : norm(model, Role::final_norm, -1), output(load_linear(model, Role::output_head, -1, options)) {}
+
+  NormWeights norm;
+  Linear output;
+};
+
+struct Forward::State {
+  const Model& model;
+  ForwardOptions options;
+  Matrix tokens;                      ///< [vocabulary, hidden]
+  Matrix positions;                   ///< [context, hidden], or empty
+  std::optional<RotaryTable> rotary;  ///< or none
+};
+
+Forward::Forward(const Model& model, const ForwardOptions& options) : state_(std::make_unique<State>(model, options)) {
+  const ModelConfig& config = model.config();
+  state_->tokens = read_matrix(model.get(Role::token_embedding));
+  if (config.positions == Positions::learned) state_->positions = read_matrix(model.get(Role::position_embedding));
+  else state_->rotary.emplace(config.head_dim, config.rope_theta);
+}
+
+Forward::~Forward() = default;
+
+void Forward::embed(std::span<const int32_t> tokens, MatrixView hidden) const {
+  const Matrix& table = state_->tokens;
+  const Matrix& positions = state_->positions;
+  const auto count = static_cast<int64_t>(tokens.size());
+  assert(hidden.rows == count && hidden.cols == table.cols());
+  if (!positions.empty() && count > positions.rows())
+    throw Error(ErrorKind::input, fmt::format("a sequence of {} tokens is longer than the model's {} positions", count, positions.rows()));
+  for (int64_t r = 0; r < count; ++r) {
+    const int32_t token = tokens[static_cast<size_t>(r)];
+    if (token < 0 || token >= table.rows())
+      throw Error(ErrorKind::input, fmt::format("token id {} at position {} is outside the vocabulary of {}", token, r, table.rows()));
+    std::copy_n(table.row(token), table.cols(), hidden.row(r));
+    if (!positions.empty()) add_to(hidden.row_span(r), positions.view().row_span(r));
+  }
+}
+
+std::shared_ptr<const BlockWeights> Forward::load_block(int64_t block) const {
+  return std::make_shared<const BlockWeights>(state_->model, block, state_->options);
+}
+
+std::shared_ptr<const HeadWeights> Forward::load_head() const { return std::make_shared<const HeadWeights>(state_->model, state_->options); }
+
+namespace {
+
+/// context [T, query_width] of the normalized hidden states.
+void run_attention(const ModelConfig& config, MatmulBackend backend, const BlockWeights& block, const RotaryTable* rotary, ConstMatrixView normed, MatrixView context) {
+  const int64_t query_width = config.query_width();
+  const int64_t kv_width = config.kv_width();
+  const Scratch projected(normed.rows, query_width + 2 * kv_width);
+  MatrixView q = projected.view().column_range(0, query_width);
+  MatrixView k = projected.view().column_range(query_width, kv_width);
+  MatrixView v = projected.view().column_range(query_width + kv_width, kv_width);
+  if (block.query_key_value) {
+    block.query_key_value->apply(normed, projected.view());
+  } else {  // one after the other in the same memory
+    q = {projected.view().data, normed.rows, query_width, query_width};
+    k = {q.data + q.rows * q.cols, normed.rows, kv_width, kv_width};
+    v = {k.data + k.rows * k.cols, normed.rows, kv_width, kv_width};
+    block.query->apply(normed, q);
+    block.key->apply(normed, k);
+    block.value->apply(normed, v);
+  }
+  if (rotary) {
+    rotary->rotate(q);
+    rotary->rotate(k);
+  }
+  attend(config, backend, q, k, v, context);
+}
+
+void run_feed_forward(const ModelConfig& config, const BlockWeights& block, ConstMatrixView normed, MatrixView out) {
+  const Scratch up(normed.rows, config.ffn);
+  block.ffn_up.apply(normed, up.view());
+  if (!block.ffn_gate) {
+    for_each_row(normed.rows, [&](int64_t r) { activate(config.activation, up.view().row_span(r)); });
+    return block.ffn_down.apply(up.view(), out);
+  }
+  const Scratch gate(normed.rows, config.ffn);
+  block.ffn_gate->apply(normed, gate.view());
+  for_each_row(normed.rows, [&](int64_t r) {
+    activate(config.activation, gate.view().row_span(r));
+    multiply_by(gate.view().row_span(r), up.view().row_span(r));
+  });
+  block.ffn_down.apply(gate.view(), out);
+}
+
+}  // namespace
+
+void Forward::run_block(const BlockWeights& block, MatrixView hidden) const {
+  const ModelConfig& config = state_->model.config();
+  assert(hidden.cols == config.hidden);
+  const Scratch normed(hidden.rows, hidden.cols);
+  const Scratch change(hidden.rows, hidden.cols);
+  block.attention_norm.apply(hidden, normed.view());
+  {
+    const Scratch context(hidden.rows, config.query_width());
+    run_attention(config, state_->options.backend, block, state_->rotary ? &*state_->rotary : nullptr, normed.view(), context.view());
+    block.attention_output.apply(context.view(), change.view());
+  }
+  add(hidden, change.view());
+  block.ffn_norm.apply(hidden, normed.view());
+  run_feed_forward(config, block, normed.view(), change.view());
+  add(hidden, change.view());
+}
+
+void Forward::run_head(const HeadWeights& head, ConstMatrixView hidden, MatrixView logits) const {
+  const Scratch normed(hidden.rows, hidden.cols);
+  head.norm.apply(hidden, normed.view());
+  head.output.apply(normed.view(), logits);
+}
+
+Matrix compute_logits(const Model& model, std::span<const int32_t> tokens, const ForwardOptions& options) {
+  const Forward forward(model, options);
+  Matrix hidden(static_cast<int64_t>(tokens.size()), model.config().hidden);
+  forward.embed(tokens, hidden.view());
+  for (int64_t block = 0; block < model.config().layers; ++block) forward.run_block(*forward.load_block(block), hidden.view());
+  Matrix logits(hidden.rows(), model.config().vocabulary);
+  forward.run_head(*forward.load_head(), hidden.view(), logits.view());
+  return logits;
+}
+
+}  // namespace llmc

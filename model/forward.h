@@ -1,0 +1,51 @@
+// Owns the fast forward pass: decoder blocks one at a time, so that one block's weights are in memory, many sequences through it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/tensor.h"
+#include "model/linear.h"
+#include "model/model.h"
+
+namespace llmc {
+
+struct ForwardOptions {
+  Precision precision = Precision::f32;
+  MatmulBackend backend = default_backend();
+};
+
+/// The weights of one decoder block, ready to run.
+class BlockWeights;
+/// Final norm and output head, ready to run.
+class HeadWeights;
+
+/// Runs a model. Const members may be called from several threads at once; every result is the same, bit for bit, for any
+/// number of threads and whatever else runs beside it.
+class Forward {
+ public:
+  /// Borrows the model. Reads the embedding (and position) matrices.
+  Forward(const Model& model, const ForwardOptions& options);
+  ~Forward();
+
+  /// hidden [T, hidden] from T token ids; positions start at 0. Throws Error(input) for an id outside the vocabulary or
+  /// more positions than a learned position table holds.
+  void embed(std::span<const int32_t> tokens, MatrixView hidden) const;
+  std::shared_ptr<const BlockWeights> load_block(int64_t block) const;
+  /// One causal decoder block over one sequence, in place: hidden [T, hidden].
+  void run_block(const BlockWeights& block, MatrixView hidden) const;
+  std::shared_ptr<const HeadWeights> load_head() const;
+  /// logits [T, vocabulary] of any rows of the last block's hidden states.
+  void run_head(const HeadWeights& head, ConstMatrixView hidden, MatrixView logits) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// The whole pass over one sequence: logits [T, vocabulary]. For short inputs and tests.
+Matrix compute_logits(const Model& model, std::span<const int32_t> tokens, const ForwardOptions& options);
+
+}  // namespace llmc

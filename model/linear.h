@@ -1,0 +1,49 @@
+// Owns the product of activations with one weight matrix, on the fastest backend there is.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "core/tensor.h"
+#include "formats/stored_tensor.h"
+
+namespace llmc {
+
+enum class Precision {
+  f32,   ///< f32 operands, f32 accumulation
+  bf16,  ///< operands rounded to bf16, f32 accumulation
+};
+enum class MatmulBackend { onednn, eigen };
+
+std::string_view to_string(Precision precision);
+std::string_view to_string(MatmulBackend backend);
+/// Whether this build has the backend. Eigen is always there.
+bool has_backend(MatmulBackend backend);
+/// oneDNN where the build has it.
+MatmulBackend default_backend();
+
+/// y = x · Wᵀ + b with W [out, in]. The same rows of x give the same rows of y, bit for bit, for any number of threads.
+class Linear {
+ public:
+  /// Reads the weight (and the bias, unless nullptr) in whatever form it is. Throws Error(input).
+  Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend);
+  Linear(Linear&&) noexcept;
+  Linear& operator=(Linear&&) noexcept;
+  ~Linear();
+
+  int64_t in() const;
+  int64_t out() const;
+  /// x [T, in], y [T, out]; y is overwritten.
+  void apply(ConstMatrixView x, MatrixView y) const;
+
+ private:
+  struct Weights;
+  std::unique_ptr<Weights> weights_;
+};
+
+/// C = alpha · A · op(B) for the small products inside attention, on one thread. `transpose_b`: B is [N, K] and taken transposed.
+enum class Transpose { no, yes };
+void multiply(MatmulBackend backend, float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
+
+}  // namespace llmc

@@ -1,0 +1,52 @@
+// Owns the seam between Linear and the libraries that multiply matrices: one row per backend.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "core/tensor.h"
+#include "model/linear.h"
+
+namespace llmc {
+
+/// One weight matrix (and bias) in the layout its backend multiplies fastest. Safe to call from several threads.
+class PackedMatrix {
+ public:
+  /// Work is cut into tiles of so many rows for any number of threads.
+  static constexpr int64_t tile_rows = 64;
+
+  virtual ~PackedMatrix() = default;
+  /// y = x · Wᵀ + b for at most tile_rows rows, on this thread alone. A row of y depends on the same row of x and on its
+  /// place in the tile, not on the number of rows.
+  virtual void apply(ConstMatrixView x, MatrixView y) const = 0;
+};
+
+struct MatmulRow {
+  MatmulBackend backend;
+  std::string_view name;
+  /// `weight` [out, in] is read during the call only; an empty bias is zero.
+  std::unique_ptr<PackedMatrix> (*pack)(ConstMatrixView weight, std::span<const float> bias, Precision precision);
+  /// C = alpha · A · op(B), on this thread alone.
+  void (*multiply)(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
+};
+
+/// The backends of this build, best first.
+std::span<const MatmulRow> matmul_list();
+
+std::unique_ptr<PackedMatrix> pack_eigen(ConstMatrixView weight, std::span<const float> bias, Precision precision);
+void multiply_eigen(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
+#ifdef LLMC_ONEDNN
+std::unique_ptr<PackedMatrix> pack_onednn(ConstMatrixView weight, std::span<const float> bias, Precision precision);
+void multiply_onednn(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
+#endif
+
+/// At least `count` elements that belong to this thread, for use before the next call with the same type and slot.
+template <typename T, int slot = 0>
+std::span<T> thread_scratch(size_t count) {
+  thread_local std::vector<T> values;
+  if (values.size() < count) values.resize(count);
+  return std::span(values).first(count);
+}
+
+}  // namespace llmc

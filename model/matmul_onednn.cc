@@ -1,0 +1,166 @@
+#ifdef LLMC_ONEDNN
+
+#include <omp.h>
+
+#include <algorithm>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <string_view>
+
+#include "core/error.h"
+#include "model/kernels.h"
+#include "model/matmul.h"
+
+namespace llmc {
+namespace {
+
+using Tag = dnnl::memory::format_tag;
+using Type = dnnl::memory::data_type;
+
+/// oneDNN runs on OpenMP, whose number of threads is a setting of each thread that calls it: one, since llmc cuts the
+/// work itself. To be called before anything of oneDNN is made or run on a thread.
+void use_one_thread() {
+  thread_local const bool is_set = (omp_set_num_threads(1), true);
+  static_cast<void>(is_set);
+}
+
+const dnnl::engine& cpu() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+dnnl::stream& cpu_stream() {
+  thread_local dnnl::stream stream(cpu());
+  return stream;
+}
+
+dnnl::memory borrow(const dnnl::memory::desc& description, const void* data) { return {description, cpu(), const_cast<void*>(data)}; }
+
+/// y [rows, out] = x [rows, in] · W + b, for one number of rows. oneDNN keeps what it compiles, so a shape costs once.
+struct Product {
+  Product(int64_t rows, int64_t out, int64_t in, bool has_bias, Type type) {
+    x = {{rows, in}, type, Tag::ab};
+    y = {{rows, out}, Type::f32, Tag::ab};
+    if (has_bias) bias = {{1, out}, Type::f32, Tag::ab};
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // oneDNN's own belongs to the thread that made the primitive
+    const dnnl::matmul::primitive_desc description({x, {{in, out}, type, Tag::any}, bias, y}, attributes, cpu());
+    weight = description.weights_desc();
+    scratchpad = description.scratchpad_desc();
+    kernel = description.impl_info_str();
+    primitive = dnnl::matmul(description);
+  }
+  /// oneDNN's own kernels (brgemm) give a row the same result for any number of rows; its general GEMM does not.
+  bool is_uniform() const { return kernel.starts_with("brg"); }
+
+  dnnl::memory::desc x, y, bias, weight, scratchpad;
+  std::string kernel;
+  dnnl::matmul primitive;
+};
+
+class OneDnnMatrix final : public PackedMatrix {
+ public:
+  /// With bf16 precision and f32 type the operands are rounded to bf16 and multiplied as f32.
+  OneDnnMatrix(ConstMatrixView weight, std::span<const float> bias, Precision precision, Type type)
+      : precision_(precision), type_(type), tile_(tile_rows, weight.rows, weight.cols, !bias.empty(), type), part_(tile_) {
+    if (tile_.is_uniform()) {
+      Product part(part_rows, weight.rows, weight.cols, !bias.empty(), type);
+      if (part.is_uniform() && part.weight == tile_.weight) part_ = std::move(part);
+    }
+    Matrix rounded;
+    if (precision == Precision::bf16 && type == Type::f32) {
+      rounded = Matrix(weight.rows, weight.cols);
+      for (int64_t r = 0; r < weight.rows; ++r) round_to_bf16(weight.row_span(r), rounded.view().row_span(r));
+      weight = rounded.view();
+    }
+    weight_ = dnnl::memory(tile_.weight, cpu());
+    dnnl::memory source = borrow({{weight.cols, weight.rows}, Type::f32, dnnl::memory::dims{1, weight.stride}}, weight.data);
+    dnnl::reorder(source, weight_).execute(cpu_stream(), source, weight_);
+    if (bias.empty()) return;
+    bias_ = dnnl::memory(tile_.bias, cpu());
+    std::ranges::copy(bias, static_cast<float*>(bias_.get_data_handle()));
+  }
+
+  void apply(ConstMatrixView x, MatrixView y) const override {
+    use_one_thread();
+    if (x.rows == tile_rows) return run(tile_, x, y);
+    const int64_t step = part_.x.dims()[0];
+    for (int64_t first = 0; first < x.rows; first += step) {
+      const int64_t count = std::min(step, x.rows - first);
+      run(part_, x.row_range(first, count), y.row_range(first, count));
+    }
+  }
+
+ private:
+  static constexpr int64_t part_rows = 16;
+
+  /// Runs on as many rows as the product was made for; those beyond x are zero.
+  void run(const Product& product, ConstMatrixView x, MatrixView y) const {
+    const int64_t rows = product.x.dims()[0];
+    const bool writes_in_place = y.rows == rows && y.stride == y.cols;
+    float* out = writes_in_place ? y.data : thread_scratch<float, 1>(static_cast<size_t>(rows * y.cols)).data();
+    std::unordered_map<int, dnnl::memory> arguments{
+        {DNNL_ARG_SRC, borrow(product.x, prepare(x, rows))},
+        {DNNL_ARG_WEIGHTS, weight_},
+        {DNNL_ARG_DST, borrow(product.y, out)},
+        {DNNL_ARG_SCRATCHPAD, borrow(product.scratchpad, thread_scratch<std::byte>(product.scratchpad.get_size()).data())},
+    };
+    if (bias_) arguments.emplace(DNNL_ARG_BIAS, bias_);
+    product.primitive.execute(cpu_stream(), arguments);
+    if (writes_in_place) return;
+    for (int64_t r = 0; r < y.rows; ++r) std::copy_n(out + r * y.cols, y.cols, y.row(r));
+  }
+
+  /// x in the product's type, dense, padded with rows of zeros: x itself, or this thread's scratch.
+  const void* prepare(ConstMatrixView x, int64_t rows) const {
+    const size_t cols = static_cast<size_t>(x.cols);
+    if (type_ == Type::bf16) return copy(x, thread_scratch<uint16_t>(static_cast<size_t>(rows) * cols), narrow_to_bf16);
+    if (precision_ == Precision::f32 && x.rows == rows && x.stride == x.cols) return x.data;
+    const auto plain = [](std::span<const float> from, std::span<float> to) { std::ranges::copy(from, to.begin()); };
+    const std::span<float> scratch = thread_scratch<float, 0>(static_cast<size_t>(rows) * cols);
+    return precision_ == Precision::bf16 ? copy(x, scratch, round_to_bf16) : copy(x, scratch, plain);
+  }
+
+  template <typename T, typename Function>
+  static const T* copy(ConstMatrixView x, std::span<T> scratch, Function function) {
+    const size_t cols = static_cast<size_t>(x.cols);
+    for (int64_t r = 0; r < x.rows; ++r) function(x.row_span(r), scratch.subspan(static_cast<size_t>(r) * cols, cols));
+    std::ranges::fill(scratch.subspan(static_cast<size_t>(x.rows) * cols), T{});
+    return scratch.data();
+  }
+
+  Precision precision_;
+  Type type_;
+  Product tile_;  ///< tile_rows rows
+  Product part_;  ///< part_rows rows, or tile_rows where results depend on the number of rows
+  dnnl::memory weight_;
+  dnnl::memory bias_;
+};
+
+/// False where the processor has no bf16 instructions: oneDNN then refuses, or emulates them more slowly than f32.
+bool has_bf16(int64_t out, int64_t in, bool has_bias) {
+  try {
+    return Product(PackedMatrix::tile_rows, out, in, has_bias, Type::bf16).is_uniform();
+  } catch (const dnnl::error& error) {
+    if (error.status != dnnl_unimplemented) throw;
+    return false;
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<PackedMatrix> pack_onednn(ConstMatrixView weight, std::span<const float> bias, Precision precision) {
+  use_one_thread();
+  const bool is_bf16 = precision == Precision::bf16 && has_bf16(weight.rows, weight.cols, !bias.empty());
+  return std::make_unique<OneDnnMatrix>(weight, bias, precision, is_bf16 ? Type::bf16 : Type::f32);
+}
+
+void multiply_onednn(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c) {
+  use_one_thread();
+  const char transpose = transpose_b == Transpose::yes ? 'T' : 'N';
+  const dnnl_status_t status = dnnl_sgemm('N', transpose, c.rows, c.cols, a.cols, alpha, a.data, a.stride, b.data, b.stride, 0.0f, c.data, c.stride);
+  if (status != dnnl_success) throw Error(ErrorKind::bug, "oneDNN could not multiply two matrices");
+}
+
+}  // namespace llmc
+
+#endif

@@ -1,0 +1,221 @@
+#include "model/model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstring>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "core/parallel.h"
+#include "core/pattern.h"
+#include "core/suggest.h"
+
+namespace llmc {
+namespace {
+
+bool has_bias(const TensorRow& row, const ModelConfig& config) {
+  switch (row.bias) {
+    case Bias::never: return false;
+    case Bias::always: return true;
+    case Bias::if_attention_bias: return config.attention_bias;
+    case Bias::if_ffn_bias: return config.ffn_bias;
+  }
+  return false;
+}
+
+bool is_outer(const TensorRow& row) { return std::string_view(row.name).find("{}") == std::string_view::npos; }
+
+Shape expected_shape(const TensorRow& row, Part part, const ModelConfig& config) {
+  const int64_t out = get_size(row.out, config);
+  if (part == Part::bias || row.kind == TensorKind::norm) return {out};
+  const int64_t in = get_size(row.in, config);
+  return row.kind == TensorKind::conv1d ? Shape{in, out} : Shape{out, in};
+}
+
+/// A tensor that the architecture's rows ask for.
+struct Expected {
+  const TensorRow* row;
+  Part part;
+  int64_t block;
+  std::string name;
+  Shape shape;
+};
+
+std::vector<Expected> list_expected(const Architecture& architecture, const ModelConfig& config) {
+  std::vector<Expected> expected;
+  const auto add = [&](const TensorRow& row, int64_t block) {
+    const std::string name = is_outer(row) ? row.name : fmt::format(fmt::runtime(row.name), block);
+    expected.push_back({&row, Part::weight, block, name + ".weight", expected_shape(row, Part::weight, config)});
+    if (has_bias(row, config)) expected.push_back({&row, Part::bias, block, name + ".bias", expected_shape(row, Part::bias, config)});
+  };
+  for (const TensorRow& row : architecture.tensors)
+    if (is_outer(row)) add(row, -1);
+  for (int64_t block = 0; block < config.layers; ++block)
+    for (const TensorRow& row : architecture.tensors)
+      if (!is_outer(row)) add(row, block);
+  return expected;
+}
+
+bool same_values(const StoredTensor& a, const StoredTensor& b) {
+  const auto* left = std::get_if<FloatData>(&a.form);
+  const auto* right = std::get_if<FloatData>(&b.form);
+  return left && right && a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(left->bytes(), right->bytes());
+}
+
+bool is_buffer(const Architecture& architecture, const std::string& name) {
+  return std::ranges::any_of(architecture.buffers, [&](const char* pattern) { return Pattern(pattern).matches(name); });
+}
+
+/// A head beside a tied embedding must be its copy, and is dropped; a head that is the only copy serves as the embedding.
+void settle_tied_head(Checkpoint& checkpoint, const std::string& embedding_name, const std::string& head_name, Problems& problems) {
+  auto& tensors = checkpoint.tensors;
+  const auto head = std::ranges::find(tensors, head_name, &StoredTensor::name);
+  const auto embedding = std::ranges::find(tensors, embedding_name, &StoredTensor::name);
+  if (head == tensors.end() || embedding == tensors.end()) return;
+  if (!same_values(*head, *embedding)) {
+    problems.add(fmt::format("tensor {}: config.json says tie_word_embeddings, but its values differ from {}", head_name, embedding_name));
+    return;
+  }
+  checkpoint.notices.push_back(fmt::format("{} is a copy of the tied {} and is stored once from here on", head_name, embedding_name));
+  tensors.erase(head);
+}
+
+std::string check_tensor(const StoredTensor& tensor, const Expected& expected) {
+  const bool transposed = expected.row->kind == TensorKind::conv1d && expected.part == Part::weight;
+  if (tensor.shape != expected.shape) return fmt::format("tensor {}: expected shape {}, found {}", tensor.name, to_string(expected.shape), to_string(tensor.shape));
+  if (!is_weight_float(tensor.dtype)) return fmt::format("tensor {}: expected F32, F16 or BF16, found {}", tensor.name, get_info(tensor.dtype).name);
+  const bool is_encoded = std::holds_alternative<EncodedData>(tensor.form);
+  if (is_encoded && tensor.transposed != transposed) return fmt::format("tensor {}: stored as {}, but the architecture has it {}", tensor.name, tensor.transposed ? "transposed" : "not transposed", transposed ? "transposed" : "not transposed");
+  return "";
+}
+
+/// The name a checkpoint without the usual prefix gives the tensor.
+std::string without_prefix(const Architecture& architecture, const std::string& name) {
+  const std::string_view prefix = architecture.prefix;
+  return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+}
+
+}  // namespace
+
+Model place_tensors(Checkpoint opened, const std::set<std::string>& ignored) {
+  Model model;
+  model.checkpoint_ = std::make_unique<Checkpoint>(std::move(opened));
+  Checkpoint& checkpoint = *model.checkpoint_;
+  const std::string config_path = (checkpoint.directory / "config.json").string();
+  FieldReader fields(checkpoint.config, config_path);
+  const Architecture& architecture = get_architecture(fields.get_string("model_type"), config_path);
+  model.architecture_ = &architecture;
+  model.config_ = read_config(checkpoint.config, architecture, ignored, config_path);
+
+  std::vector<Expected> expected = list_expected(architecture, model.config_);
+  const auto is_stored = [&](const std::string& name) { return std::ranges::find(checkpoint.tensors, name, &StoredTensor::name) != checkpoint.tensors.end(); };
+  const bool has_prefix = std::ranges::any_of(checkpoint.tensors, [&](const StoredTensor& tensor) { return tensor.name.starts_with(architecture.prefix); });
+  if (!has_prefix)
+    for (Expected& item : expected) item.name = without_prefix(architecture, item.name);
+
+  Problems problems;
+  const auto embedding = std::ranges::find(expected, Role::token_embedding, [](const Expected& e) { return e.row->role; });
+  const auto head = std::ranges::find(expected, Role::output_head, [](const Expected& e) { return e.row->role; });
+  if (model.config_.tied_head) {
+    settle_tied_head(checkpoint, embedding->name, head->name, problems);
+    if (!is_stored(embedding->name) && is_stored(head->name)) embedding->name = head->name;
+    expected.erase(head);
+  }
+
+  std::erase_if(checkpoint.tensors, [&](const StoredTensor& tensor) { return is_buffer(architecture, tensor.name); });
+  std::map<std::string, StoredTensor*> by_name;
+  for (StoredTensor& tensor : checkpoint.tensors) by_name[tensor.name] = &tensor;
+  std::vector<std::string> missing_names;
+  for (const Expected& item : expected) {
+    const auto node = by_name.extract(item.name);
+    if (node.empty()) {
+      missing_names.push_back(item.name);
+      continue;
+    }
+    StoredTensor* tensor = node.mapped();
+    if (const std::string problem = check_tensor(*tensor, item); !problem.empty()) problems.add(problem);
+    tensor->transposed = item.row->kind == TensorKind::conv1d && item.part == Part::weight;
+    model.placed_.push_back({item.row, item.part, item.block, tensor});
+    model.index_[{item.row->role, item.block, item.part}] = tensor;
+  }
+  std::vector<std::string> surplus_names;
+  for (const auto& [name, tensor] : by_name) surplus_names.push_back(name);
+  for (const std::string& name : missing_names) problems.add(fmt::format("tensor {}: missing{}", name, did_you_mean(name, surplus_names)));
+  for (const std::string& name : surplus_names) problems.add(fmt::format("tensor {}: found, but {} has no such tensor", name, architecture.causal_class));
+  problems.throw_if_any(ErrorKind::input, checkpoint.directory.string());
+  if (model.config_.tied_head) model.index_[{Role::output_head, -1, Part::weight}] = model.index_.at({Role::token_embedding, -1, Part::weight});
+  return model;
+}
+
+const StoredTensor* Model::find(Role role, int64_t block, Part part) const {
+  const auto it = index_.find({role, block, part});
+  return it == index_.end() ? nullptr : it->second;
+}
+
+const StoredTensor& Model::get(Role role, int64_t block, Part part) const {
+  const StoredTensor* tensor = find(role, block, part);
+  if (!tensor) throw Error(ErrorKind::bug, fmt::format("block {} has no {}", block, to_string(role)));
+  return *tensor;
+}
+
+int64_t Model::parameters() const {
+  int64_t count = 0;
+  for (const PlacedTensor& placed : placed_) count += placed.tensor->count();
+  return count;
+}
+
+bool is_block_linear(const PlacedTensor& placed) {
+  return placed.part == Part::weight && placed.block >= 0 && (placed.row->kind == TensorKind::linear || placed.row->kind == TensorKind::conv1d);
+}
+
+namespace {
+
+/// Position of the first NaN or infinity, or -1. Looks at exponents only.
+int64_t find_non_finite(DType dtype, std::span<const std::byte> bytes) {
+  const size_t size = get_info(dtype).bytes;
+  const uint32_t exponent = dtype == DType::f32 ? 0x7f800000u : dtype == DType::bf16 ? 0x7f80u : 0x7c00u;
+  const size_t count = bytes.size() / size;
+  for (size_t i = 0; i < count; ++i) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, bytes.data() + i * size, size);
+    if ((bits & exponent) == exponent) return static_cast<int64_t>(i);
+  }
+  return -1;
+}
+
+}  // namespace
+
+void check_finite(const Model& model, const RunContext& context) {
+  Problems problems;
+  std::mutex mutex;
+  Stage stage(context, "check", static_cast<int64_t>(model.tensors().size()));
+  parallel_for(static_cast<int64_t>(model.tensors().size()), [&](int64_t i) {
+    const StoredTensor& tensor = *model.tensors()[static_cast<size_t>(i)].tensor;
+    if (const auto* floats = std::get_if<FloatData>(&tensor.form)) {
+      const int64_t at = find_non_finite(tensor.dtype, floats->bytes());
+      const std::scoped_lock lock(mutex);
+      if (at >= 0) problems.add(fmt::format("tensor {}: element {} is NaN or infinite; expected finite weights", tensor.name, at));
+    } else {
+      const Matrix values = read_matrix(tensor);
+      const bool finite = std::ranges::all_of(values.values(), [](float v) { return std::isfinite(v); });
+      const std::scoped_lock lock(mutex);
+      if (!finite) problems.add(fmt::format("tensor {}: decodes to NaN or infinity; expected finite weights", tensor.name));
+    }
+    stage.advance();
+  });
+  problems.throw_if_any(ErrorKind::input, model.checkpoint().directory.string());
+}
+
+Model load_model(const std::filesystem::path& directory, const std::set<std::string>& ignored_config_fields, const RunContext& context) {
+  Model model = place_tensors(open_checkpoint(directory), ignored_config_fields);
+  for (const std::string& notice : model.checkpoint().notices) context.sink.info(notice);
+  check_finite(model, context);
+  return model;
+}
+
+}  // namespace llmc

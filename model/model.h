@@ -1,0 +1,65 @@
+// Owns a loaded model: a checkpoint whose every tensor has a role, with nothing missing and nothing over.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "core/run_context.h"
+#include "formats/checkpoint.h"
+#include "model/architecture.h"
+#include "model/config.h"
+
+namespace llmc {
+
+enum class Part { weight, bias };
+
+/// A tensor in its place. `block` is −1 outside the blocks.
+struct PlacedTensor {
+  const TensorRow* row = nullptr;
+  Part part = Part::weight;
+  int64_t block = -1;
+  StoredTensor* tensor = nullptr;
+};
+
+class Model {
+ public:
+  const Architecture& architecture() const { return *architecture_; }
+  const ModelConfig& config() const { return config_; }
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  Checkpoint& checkpoint() { return *checkpoint_; }
+
+  /// Every tensor, outer ones first, then block by block in the order of the rows. A tied head is not listed.
+  const std::vector<PlacedTensor>& tensors() const { return placed_; }
+  /// nullptr when the model has none (no bias, no gate, …). A tied head finds the embedding.
+  const StoredTensor* find(Role role, int64_t block = -1, Part part = Part::weight) const;
+  const StoredTensor& get(Role role, int64_t block = -1, Part part = Part::weight) const;
+  /// Count of weights, a tied matrix counted once.
+  int64_t parameters() const;
+
+ private:
+  friend Model place_tensors(Checkpoint, const std::set<std::string>&);
+  const Architecture* architecture_ = nullptr;
+  ModelConfig config_;
+  std::unique_ptr<Checkpoint> checkpoint_;  // stays put when the model moves: tensors are pointed to
+  std::vector<PlacedTensor> placed_;
+  std::map<std::tuple<Role, int64_t, Part>, StoredTensor*> index_;
+};
+
+/// A linear weight inside a block, the embedding or the head: what quantization and pruning work on.
+bool is_block_linear(const PlacedTensor& placed);
+
+/// Gives every tensor its role and checks names, shapes and types, not values. Throws Error(input) that lists everything
+/// missing, surplus or wrong.
+Model place_tensors(Checkpoint checkpoint, const std::set<std::string>& ignored_config_fields);
+
+/// Throws Error(input) that names every tensor with a NaN or an infinity.
+void check_finite(const Model& model, const RunContext& context);
+
+/// open_checkpoint, place_tensors and check_finite.
+Model load_model(const std::filesystem::path& directory, const std::set<std::string>& ignored_config_fields, const RunContext& context);
+
+}  // namespace llmc

@@ -1,0 +1,149 @@
+#include "passes/artifact.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "core/error.h"
+#include "core/mapped_file.h"
+#include "core/output.h"
+#include "core/sha256.h"
+#include "core/version.h"
+#include "formats/packed_container.h"
+
+namespace llmc {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+/// Files of a checkpoint directory that belong to the model and hold no weights.
+constexpr std::array carried_files = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE"};
+
+ModuleKind kind_of(const PlacedTensor& placed) { return placed.row->kind == TensorKind::embedding ? ModuleKind::embedding : ModuleKind::linear; }
+
+std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.size() - std::string_view(".weight").size()); }
+
+bool is_quantized(const PlacedTensor& placed) { return std::holds_alternative<QuantizedMatrix>(placed.tensor->form); }
+
+std::string head_module(const Model& model) {
+  const auto row = std::ranges::find(model.architecture().tensors, Role::output_head, &TensorRow::role);
+  return row->name;
+}
+
+/// A tied head whose embedding is quantized is named beside it.
+std::vector<TiedAlias> tied_aliases(const Model& model) {
+  const StoredTensor& embedding = model.get(Role::token_embedding);
+  if (!model.config().tied_head || !std::holds_alternative<QuantizedMatrix>(embedding.form)) return {};
+  return {{head_module(model), embedding.name}};
+}
+
+json describe_compressed_tensors(const Model& model) {
+  std::vector<ModuleScheme> quantized;
+  std::vector<std::string> ignored;
+  for (const PlacedTensor& placed : model.tensors()) {
+    const std::string& name = placed.tensor->name;
+    if (is_quantized(placed)) quantized.push_back({module_of(name), kind_of(placed), std::get<QuantizedMatrix>(placed.tensor->form).scheme});
+    else if (placed.part == Part::weight && placed.row->kind == TensorKind::linear) ignored.push_back(module_of(name));
+  }
+  const auto aliases = tied_aliases(model);
+  for (const TiedAlias& alias : aliases) quantized.push_back({alias.module, ModuleKind::embedding, std::get<QuantizedMatrix>(model.get(Role::token_embedding).form).scheme});
+  if (model.config().tied_head && aliases.empty()) ignored.push_back(head_module(model));
+  return make_quantization_config(quantized, ignored);
+}
+
+json make_config(Container container, const Model& model) {
+  json config = model.checkpoint().config;
+  config.erase("quantization_config");
+  if (container == Container::compressed_tensors) config["quantization_config"] = describe_compressed_tensors(model);
+  if (container == Container::llmc_packed) config["quantization_config"] = make_packed_quantization_config();
+  const bool widened = container == Container::dense && std::ranges::any_of(model.tensors(), [](const PlacedTensor& placed) { return !std::holds_alternative<FloatData>(placed.tensor->form); });
+  if (widened)  // dequantized weights are f32
+    for (const char* key : {"dtype", "torch_dtype"})
+      if (config.contains(key)) config[key] = "float32";
+  return config;
+}
+
+void write_text(const fs::path& path, const std::string& text) {
+  OutputFile file(path);
+  file.write(text);
+  file.close();
+}
+
+json describe_provenance(const Provenance& provenance, Container container) {
+  json result = {{"format", "llmc-artifact"}, {"version", 1}, {"llmc_version", version_text}, {"command", provenance.command}, {"container", to_string(container)}};
+  if (provenance.recipe) result["recipe"] = to_json(*provenance.recipe);
+  for (const auto& [file, hash] : provenance.source_hashes) result["source_sha256"][file] = hash;
+  return result;
+}
+
+}  // namespace
+
+ContainerChoice choose_container(Format format, const Model& model) {
+  const bool any_codes = std::ranges::any_of(model.tensors(), is_quantized);
+  const bool any_pruned = std::ranges::any_of(model.tensors(), [](const PlacedTensor& placed) { return placed.tensor->pruned; });
+  if (format == Format::packed) return {Container::llmc_packed, {}};
+
+  const Container huggingface = any_codes ? Container::compressed_tensors : Container::dense;
+  std::vector<std::string> reasons;
+  for (const PlacedTensor& placed : model.tensors()) {
+    const bool zeros_are_fine = format == Format::huggingface && !placed.tensor->transposed;
+    const std::string reason = zeros_are_fine && placed.tensor->pruned ? "" : reason_against_compressed_tensors(*placed.tensor, kind_of(placed));
+    if (!reason.empty() && (is_quantized(placed) || format == Format::automatic)) reasons.push_back(reason);
+  }
+  if (reasons.empty() || (!any_codes && !any_pruned)) return {huggingface, {}};
+  const std::string summary = reasons.size() == 1 ? reasons[0] : fmt::format("{} (and {} more tensors)", reasons[0], reasons.size() - 1);
+  if (format == Format::huggingface) throw Error(ErrorKind::usage, fmt::format("--format hf: {}; --format packed stores it, and `llmc export --dense` makes an ordinary checkpoint of that", summary));
+  return {Container::llmc_packed, {fmt::format("stored in llmc's packed container: {}", summary)}};
+}
+
+std::vector<std::pair<std::string, std::string>> hash_sources(const Checkpoint& checkpoint, const RunContext& context) {
+  std::vector<std::pair<std::string, std::string>> hashes;
+  Stage stage(context, "hash source", static_cast<int64_t>(checkpoint.files.size()) + 1);
+  hashes.emplace_back("config.json", sha256(MappedFile(checkpoint.directory / "config.json").bytes()));
+  stage.advance();
+  for (const MappedFile& file : checkpoint.files) {
+    hashes.emplace_back(file.path().filename().string(), sha256(file.bytes()));
+    stage.advance();
+  }
+  return hashes;
+}
+
+std::vector<StoredAs> write_artifact(const fs::path& directory, Container container, const Model& model, const Provenance& provenance, const RunContext& context) {
+  std::vector<const StoredTensor*> tensors;
+  for (const PlacedTensor& placed : model.tensors()) tensors.push_back(placed.tensor);
+  std::vector<StoredAs> stored = write_weights(directory / "model.safetensors", container, tensors, tied_aliases(model), context);
+  write_text(directory / "config.json", make_config(container, model).dump(2) + "\n");
+  for (const char* name : carried_files)
+    if (const fs::path source = model.checkpoint().directory / name; fs::exists(source)) write_text(directory / name, read_text_file(source));
+  if (provenance.recipe) write_text(directory / "recipe.yaml", to_yaml(*provenance.recipe));
+  write_text(directory / "llmc.json", describe_provenance(provenance, container).dump(2) + "\n");
+  return stored;
+}
+
+void check_reopened(const Model& written, const Model& reopened, Container container) {
+  for (const PlacedTensor& placed : written.tensors()) {
+    const StoredTensor& read_back = reopened.get(placed.row->role, placed.block, placed.part);
+    const auto* before = std::get_if<QuantizedMatrix>(&placed.tensor->form);
+    bool same = false;
+    if (before && container != Container::dense) {
+      StoredTensor copy{.name = read_back.name, .dtype = read_back.dtype, .shape = read_back.shape, .transposed = read_back.transposed, .form = std::get<EncodedData>(read_back.form)};
+      decode(copy);
+      same = std::get<QuantizedMatrix>(copy.form) == *before;
+    } else {
+      const Matrix expected = read_matrix(*placed.tensor), found = read_matrix(read_back);
+      same = std::ranges::equal(expected.values(), found.values());
+    }
+    if (!same) throw Error(ErrorKind::output, fmt::format("tensor {}: what was read back from disk differs from what was written", placed.tensor->name));
+  }
+}
+
+uint64_t dense_weight_bytes(const Model& model) {
+  uint64_t bytes = 0;
+  for (const PlacedTensor& placed : model.tensors()) bytes += static_cast<uint64_t>(placed.tensor->count()) * get_info(placed.tensor->dtype).bytes;
+  return bytes;
+}
+
+}  // namespace llmc

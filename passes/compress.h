@@ -1,0 +1,54 @@
+// Owns the straight line: recipe → passes → artifact on disk → re-opened → judged → report → final name.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/output.h"
+#include "core/run_context.h"
+#include "passes/pass.h"
+#include "passes/recipe.h"
+#include "verify/gates.h"
+#include "verify/report.h"
+
+namespace llmc {
+
+struct CompressRequest {
+  std::string command;                                  ///< for provenance
+  std::filesystem::path model;
+  std::filesystem::path output;
+  Recipe recipe;
+  std::optional<std::filesystem::path> evaluation_data;  ///< none: the bundled text
+  WindowOptions windows;
+  Precision precision = Precision::f32;
+  std::vector<GateLimit> gates;
+  std::set<std::string> ignored_config_fields;
+  Overwrite overwrite = Overwrite::refuse;
+};
+
+/// Text to judge on, cut into windows that borrow it.
+struct EvaluationText {
+  TokenData data;
+  Windows windows;
+};
+/// Loads a file, or the bundled text when there is none, for a model. Throws Error(input).
+EvaluationText load_evaluation_text(const Model& model, const std::optional<std::filesystem::path>& file, const WindowOptions& options);
+
+/// The passes of a recipe, each checked against the model as it is before the first of them runs.
+struct CheckedRecipe {
+  std::vector<std::unique_ptr<Pass>> passes;
+  std::vector<std::vector<Treatment>> treatments;  ///< by step: what it will do
+};
+CheckedRecipe check_recipe(const Recipe& recipe, const Model& model);
+
+/// Passes start from floats. Throws Error(input) for a checkpoint that is compressed already.
+void refuse_compressed_source(const Model& model);
+
+/// Runs the whole line. The output directory appears complete, with its report, or not at all; a missed gate is in the
+/// report and does not keep the artifact from being written.
+Report compress(const CompressRequest& request, const RunContext& context);
+
+}  // namespace llmc

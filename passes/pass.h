@@ -1,0 +1,44 @@
+// Owns what a pass is: a step of a recipe that changes a model's weights.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/run_context.h"
+#include "model/model.h"
+
+namespace llmc {
+
+/// What a pass will do to one tensor.
+struct Treatment {
+  const PlacedTensor* target = nullptr;
+  std::string description;   ///< "W4A16-g32-symmetric", "50 % zeros"
+  double bits = 0;           ///< expected bits per weight afterwards, scales included
+};
+
+class Pass {
+ public:
+  virtual ~Pass() = default;
+  /// The options in effect, defaults filled in: what the recipe records. `pass` is the name in the list.
+  virtual nlohmann::json options() const = 0;
+  /// Checks everything that can be checked before work begins, and says what run() will do. Throws Error(usage) that
+  /// lists every problem.
+  virtual std::vector<Treatment> plan(const Model& model) const = 0;
+  /// Changes the model. Returns what the report should say. Throws Error(bug) when it did other than planned.
+  virtual nlohmann::json run(Model& model, const RunContext& context) = 0;
+};
+
+/// One row per pass. `make` reads the options of a recipe step strictly (Error(input) for unknown fields).
+struct PassInfo {
+  const char* name;
+  const char* summary;
+  std::unique_ptr<Pass> (*make)(const nlohmann::json& step, const std::string& where);
+};
+std::span<const PassInfo> pass_list();
+/// Throws Error(input) that lists the known ones.
+std::unique_ptr<Pass> make_pass(const nlohmann::json& step, const std::string& where);
+
+}  // namespace llmc

@@ -1,0 +1,33 @@
+#include <fmt/format.h>
+
+#include <array>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "core/suggest.h"
+#include "passes/pass.h"
+#include "passes/prune_magnitude.h"
+#include "passes/quantize_rtn.h"
+
+namespace llmc {
+
+std::span<const PassInfo> pass_list() {
+  static constexpr std::array list = {
+      PassInfo{"prune.magnitude", "sets the smallest weights to zero", make_prune_magnitude},
+      PassInfo{"quantize.rtn", "rounds weights to the nearest value of a 2- to 8-bit grid", make_quantize_rtn},
+  };
+  return list;
+}
+
+std::unique_ptr<Pass> make_pass(const nlohmann::json& step, const std::string& where) {
+  FieldReader fields(step, where);
+  const std::string name = fields.get_string("pass");
+  std::vector<std::string> names;
+  for (const PassInfo& info : pass_list()) {
+    if (info.name == name) return info.make(step, where);
+    names.push_back(info.name);
+  }
+  throw Error(ErrorKind::input, fmt::format("{}: pass \"{}\" is not known{}; `llmc list` names the passes", where, name, did_you_mean(name, names)));
+}
+
+}  // namespace llmc

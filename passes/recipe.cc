@@ -1,0 +1,120 @@
+#include "passes/recipe.h"
+
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include <array>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "passes/pass.h"
+
+namespace llmc {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::array format_names = {"auto", "hf", "packed"};
+
+/// A YAML tree as JSON: plain scalars become null, booleans, integers or numbers where they look like one (YAML 1.2 core).
+class YamlReader {
+ public:
+  explicit YamlReader(std::string where) : where_(std::move(where)) {}
+
+  json read(const YAML::Node& node, int depth = 0) {
+    constexpr int most_levels = 64, most_nodes = 100'000;
+    if (depth > most_levels || ++nodes_ > most_nodes) throw Error(ErrorKind::input, fmt::format("{}: more than {} levels or {} values", where_, most_levels, most_nodes));
+    switch (node.Type()) {
+      case YAML::NodeType::Scalar: return read_scalar(node);
+      case YAML::NodeType::Sequence: {
+        json list = json::array();
+        for (const YAML::Node& item : node) list.push_back(read(item, depth + 1));
+        return list;
+      }
+      case YAML::NodeType::Map: {
+        json object = json::object();
+        for (const auto& pair : node) {
+          const std::string key = pair.first.Scalar();
+          if (object.contains(key)) throw Error(ErrorKind::input, fmt::format("{}: key \"{}\" appears twice in one map", where_, key));
+          object[key] = read(pair.second, depth + 1);
+        }
+        return object;
+      }
+      default: return nullptr;
+    }
+  }
+
+ private:
+  static json read_scalar(const YAML::Node& node) {
+    const std::string& text = node.Scalar();
+    if (node.Tag() == "!") return text;  // quoted
+    if (text.empty() || text == "~" || text == "null") return nullptr;
+    if (text == "true" || text == "false") return text == "true";
+    if (text.find_first_not_of("+-.0123456789eE") != std::string::npos) return text;
+    const json number = json::parse(text, nullptr, false);
+    return number.is_number() ? number : json(text);
+  }
+
+  std::string where_;
+  int nodes_ = 0;
+};
+
+YAML::Node to_node(const json& value) {
+  YAML::Node node;
+  if (value.is_object()) {
+    node = YAML::Node(YAML::NodeType::Map);
+    for (const auto& [key, item] : value.items()) node[key] = to_node(item);
+  } else if (value.is_array()) {
+    node = YAML::Node(YAML::NodeType::Sequence);
+    for (const json& item : value) node.push_back(to_node(item));
+  } else if (value.is_string()) {
+    node = value.get<std::string>();
+    node.SetTag("!");  // quoted, so that it stays a string
+  } else {
+    node = value.dump();
+  }
+  return node;
+}
+
+}  // namespace
+
+std::string_view to_string(Format format) { return format_names[static_cast<size_t>(format)]; }
+
+Format parse_format(const std::string& text) {
+  for (size_t i = 0; i < format_names.size(); ++i)
+    if (text == format_names[i]) return static_cast<Format>(i);
+  throw Error(ErrorKind::usage, fmt::format("format '{}' is not known; expected auto, hf or packed", text));
+}
+
+Recipe parse_recipe(std::string_view yaml, const std::string& where) {
+  json object;
+  try {
+    object = YamlReader(where).read(YAML::Load(std::string(yaml)));
+  } catch (const YAML::Exception& problem) {
+    throw Error(ErrorKind::input, fmt::format("{}: not valid YAML: {}", where, problem.what()));
+  }
+  FieldReader fields(object, where);
+  if (const int64_t version = fields.get_int("version"); version != recipe_version) throw Error(ErrorKind::input, fmt::format("{}: version: expected {}, found {}", where, recipe_version, version));
+  Recipe recipe;
+  const int64_t seed = fields.find_int("seed").value_or(0);
+  if (seed < 0) throw Error(ErrorKind::input, fmt::format("{}: seed: expected a number from 0, found {}", where, seed));
+  recipe.seed = static_cast<uint64_t>(seed);
+  recipe.format = parse_format(fields.find_string("format").value_or("auto"));
+  const json* steps = fields.find("steps");
+  if (!steps || !steps->is_array() || steps->empty()) throw Error(ErrorKind::input, fmt::format("{}: steps: expected a list with at least one step", where));
+  for (const json& step : *steps) recipe.steps.push_back(make_pass(step, fmt::format("{}: step {}", where, recipe.steps.size() + 1))->options());
+  fields.finish();
+  return recipe;
+}
+
+json to_json(const Recipe& recipe) { return {{"version", recipe_version}, {"seed", recipe.seed}, {"format", to_string(recipe.format)}, {"steps", recipe.steps}}; }
+
+std::string to_yaml(const Recipe& recipe) {
+  YAML::Emitter emitter;
+  emitter.SetStringFormat(YAML::DoubleQuoted);
+  emitter << to_node(to_json(recipe));
+  return std::string(emitter.c_str()) + "\n";
+}
+
+}  // namespace llmc

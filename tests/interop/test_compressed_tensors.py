@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+"""Loads what llmc writes in Hugging Face transformers and compares the logits.
+
+    python test_compressed_tensors.py --llmc BUILD/llmc --model DIR --work TMP
+
+For every quantization setting: `llmc quantize`, then transformers with compressed-tensors reads the output in
+float32 without a missing or unexpected tensor, and its logits and perplexity are those of `llmc evaluate`.
+Pruned models and packed containers are read by plain transformers after `llmc export --dense`.
+
+Exit code: 0 all agree, 1 something differs, 77 the peers are not installed.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+try:
+    import compressed_tensors  # noqa: F401 (transformers loads it by name)
+    import numpy as np
+    import torch
+    import transformers
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM
+except ImportError as error:
+    print(f"skipped: {error} (see tests/interop/requirements.txt)")
+    sys.exit(77)
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+LARGEST_LOGIT_ERROR = 1e-3
+LARGEST_PERPLEXITY_ERROR = 1e-4  # relative
+WINDOW = 512
+
+QUANTIZED = {
+    "int8-channel": ["--bits", "8", "--granularity", "channel"],
+    "int4-g32": ["--bits", "4", "--group-size", "32"],
+    "int4-g32-linear": ["--bits", "4", "--group-size", "32", "--scheme", "linear"],
+    "int3-g32": ["--bits", "3", "--group-size", "32"],
+    "mixed": ["--bits", "4", "--group-size", "32", "--tensor-type", "down_proj=W8A16"],
+}
+
+
+class Failure(Exception):
+    pass
+
+
+def require(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+# ---------------------------------------------------------------- llmc
+
+
+class Llmc:
+    def __init__(self, binary):
+        self.binary = binary
+
+    def run(self, *arguments):
+        """Standard output of a successful run."""
+        command = [str(self.binary), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+        require(done.returncode == 0, f"{' '.join(command)}\nexit code {done.returncode}\n{done.stderr[-2000:]}")
+        return done.stdout
+
+    def evaluate(self, model, ids, work):
+        """(logits [tokens, vocabulary] of the first window, perplexity)."""
+        data, logits = work / "ids.npy", work / "logits.npy"
+        logits.unlink(missing_ok=True)
+        np.save(data, ids.astype(np.uint16))
+        report = json.loads(self.run("evaluate", model, "--data", data, "--logits", logits, "--json"))
+        stored = np.load(logits)
+        require(stored.dtype == np.float32 and stored.ndim == 2, f"{logits}: {stored.dtype} {stored.shape}")
+        perplexity = find_number(report, "perplexity")
+        require(perplexity is not None, f"no perplexity in {json.dumps(report)[:1000]}")
+        return stored, perplexity
+
+
+def find_number(report, key):
+    """The first number called `key` at any depth of a JSON report."""
+    if isinstance(report, dict):
+        if isinstance(report.get(key), (int, float)):
+            return report[key]
+        report = list(report.values())
+    if isinstance(report, list):
+        found = (find_number(value, key) for value in report)
+        return next((value for value in found if value is not None), None)
+    return None
+
+
+# ---------------------------------------------------------------- transformers
+
+
+def load(folder):
+    """The model in float32; refuses tensors that are missing, unexpected or of another shape."""
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    problems = {name: sorted(map(str, value))[:4] for name, value in info.items() if value}
+    require(not problems, f"transformers loaded {folder} with {problems}")
+    return model.eval()
+
+
+@torch.no_grad()
+def logits_of(model, ids):
+    return model(torch.from_numpy(ids.astype(np.int64))[None], use_cache=False).logits[0].numpy()
+
+
+def perplexity_of(logits, ids):
+    logits = torch.from_numpy(logits[:-1]).double()
+    targets = torch.from_numpy(ids[1:].astype(np.int64))
+    return math.exp(torch.nn.functional.cross_entropy(logits, targets).item())
+
+
+def count_quantized(model):
+    return sum(hasattr(module, "quantization_scheme") for module in model.modules())
+
+
+def read_config(folder):
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def token_ids(model_folder):
+    """One window of text, or of random ids where there is no tokenizer."""
+    config = read_config(model_folder)
+    window = min(WINDOW, config.get("max_position_embeddings") or config.get("n_positions"))
+    tokenizer_json = model_folder / "tokenizer.json"
+    if not tokenizer_json.exists():
+        return np.random.default_rng(5).integers(0, config["vocab_size"], window)
+    cases = map(json.loads, (GOLDEN / "tokenizer/quill_cases.jsonl").read_text().splitlines())
+    paragraphs = [case["text"] for case in cases if len(case["text"]) > 150 and case["text"].isascii()]
+    ids = Tokenizer.from_file(str(tokenizer_json)).encode("\n".join(paragraphs)).ids
+    require(len(ids) >= window, f"{len(ids)} tokens do not fill a window of {window}")
+    return np.asarray(ids[:window])
+
+
+# ---------------------------------------------------------------- cases
+
+
+def compare(llmc, ours, theirs, ids, work):
+    """llmc's evaluation of the folder `ours` against the transformers model `theirs`."""
+    expected = logits_of(theirs, ids)
+    logits, perplexity = llmc.evaluate(ours, ids, work)
+    require(logits.shape == expected.shape, f"logits {logits.shape}, transformers {expected.shape}")
+    error = float(np.abs(logits - expected).max())
+    expected_perplexity = perplexity_of(expected, ids)
+    summary = f"max|Δ| {error:.1e}, perplexity {perplexity:.6g} / {expected_perplexity:.6g}"
+    require(error <= LARGEST_LOGIT_ERROR, summary)
+    require(abs(perplexity / expected_perplexity - 1) <= LARGEST_PERPLEXITY_ERROR, summary)
+    return expected, summary
+
+
+def check_quantized(llmc, model, work, options):
+    ids, out = token_ids(model), work / "quantized"
+    llmc.run("quantize", model, "-o", out, *options)
+    method = read_config(out).get("quantization_config", {}).get("quant_method")
+    require(method == "compressed-tensors", f"quant_method is {method}")
+    theirs = load(out)
+    require(count_quantized(theirs) > 0, "transformers found no quantized module")
+    logits, summary = compare(llmc, out, theirs, ids, work)
+    change = float(np.abs(logits - logits_of(load(model), ids)).max())
+    require(change > LARGEST_LOGIT_ERROR, f"the logits are those of the original model (max|Δ| {change:.1e})")
+    return summary
+
+
+def check_pruned(llmc, model, work):
+    ids, pruned, dense = token_ids(model), work / "pruned", work / "dense"
+    llmc.run("prune", model, "-o", pruned, "--sparsity", "0.5")
+    llmc.run("export", pruned, "--dense", "-o", dense)
+    require("quantization_config" not in read_config(dense), "the dense export has a quantization_config")
+    theirs = load(dense)
+    zeros = [float((weight == 0).float().mean()) for name, weight in theirs.named_parameters() if "_proj." in name]
+    require(max(zeros, default=0) > 0.4, "no weight of the dense export is sparse")
+    return compare(llmc, pruned, theirs, ids, work)[1]
+
+
+def check_packed_gpt2(llmc, work):
+    model, packed, dense = GOLDEN / "tiny/gpt2-tied", work / "packed", work / "dense"
+    ids = token_ids(model)
+    llmc.run("quantize", model, "-o", packed, "--bits", "4", "--group-size", "32")
+    llmc.run("export", packed, "--dense", "-o", dense)
+    logits, summary = compare(llmc, packed, load(dense), ids, work)
+    change = float(np.abs(logits - logits_of(load(model), ids)).max())
+    require(change > LARGEST_LOGIT_ERROR, f"the logits are those of the original model (max|Δ| {change:.1e})")
+    return summary
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--llmc", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="a Llama checkpoint, rows multiples of 32")
+    parser.add_argument("--work", type=Path, required=True, help="a folder for outputs")
+    arguments = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+    llmc, model = Llmc(arguments.llmc.resolve()), arguments.model.resolve()
+    cases = {name: lambda work, options=options: check_quantized(llmc, model, work, options)
+             for name, options in QUANTIZED.items()}
+    cases["pruned-dense"] = lambda work: check_pruned(llmc, model, work)
+    cases["gpt2-packed-dense"] = lambda work: check_packed_gpt2(llmc, work)
+
+    failures = 0
+    for name, check in cases.items():
+        work = arguments.work.resolve() / name
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            print(f"ok      {name}: {check(work)}", flush=True)
+        except Failure as failure:
+            failures += 1
+            print(f"FAILED  {name}: {failure}", flush=True)
+        except Exception:
+            failures += 1
+            print(f"FAILED  {name}:\n{traceback.format_exc()}", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+#include "verify/oracle.h"
+
+#include <cmath>
+#include <numbers>
+
+namespace llmc {
+namespace {
+
+using Rows = std::vector<std::vector<double>>;  ///< [T][width]
+
+std::vector<double> read_vector(const StoredTensor* tensor) {
+  if (!tensor) return {};
+  const Matrix values = read_matrix(*tensor);
+  return {values.values().begin(), values.values().end()};
+}
+
+class Oracle {
+ public:
+  explicit Oracle(const Model& model) : model_(model), config_(model.config()) {}
+
+  std::vector<double> run(std::span<const int32_t> tokens) const {
+    Rows x = embed(tokens);
+    for (int64_t block = 0; block < config_.layers; ++block) {
+      add(x, attention(normalize(x, Role::attention_norm, block), block));
+      add(x, feed_forward(normalize(x, Role::ffn_norm, block), block));
+    }
+    std::vector<double> logits;
+    for (const auto& row : linear(normalize(x, Role::final_norm, -1), Role::output_head, -1)) logits.insert(logits.end(), row.begin(), row.end());
+    return logits;
+  }
+
+ private:
+  Rows embed(std::span<const int32_t> tokens) const {
+    const Matrix table = read_matrix(model_.get(Role::token_embedding));
+    Rows x;
+    for (int32_t token : tokens) x.emplace_back(table.row(token), table.row(token) + table.cols());
+    if (config_.positions == Positions::learned) {
+      const Matrix positions = read_matrix(model_.get(Role::position_embedding));
+      for (size_t t = 0; t < x.size(); ++t)
+        for (size_t i = 0; i < x[t].size(); ++i) x[t][i] += positions.row(static_cast<int64_t>(t))[i];
+    }
+    return x;
+  }
+
+  static void add(Rows& x, const Rows& y) {
+    for (size_t t = 0; t < x.size(); ++t)
+      for (size_t i = 0; i < x[t].size(); ++i) x[t][i] += y[t][i];
+  }
+
+  Rows normalize(Rows x, Role role, int64_t block) const {
+    const std::vector<double> weight = read_vector(&model_.get(role, block));
+    const std::vector<double> bias = read_vector(model_.find(role, block, Part::bias));
+    for (auto& row : x) {
+      double mean = 0;
+      if (config_.norm == Norm::layer) {
+        for (double v : row) mean += v;
+        mean /= static_cast<double>(row.size());
+      }
+      double square = 0;
+      for (double v : row) square += (v - mean) * (v - mean);
+      const double scale = 1 / std::sqrt(square / static_cast<double>(row.size()) + config_.norm_epsilon);
+      for (size_t i = 0; i < row.size(); ++i) row[i] = (row[i] - mean) * scale * weight[i] + (bias.empty() ? 0 : bias[i]);
+    }
+    return x;
+  }
+
+  Rows linear(const Rows& x, Role role, int64_t block) const {
+    const Matrix weight = read_matrix(model_.get(role, block));
+    const std::vector<double> bias = read_vector(model_.find(role, block, Part::bias));
+    Rows y;
+    for (const auto& row : x) {
+      std::vector<double> out(static_cast<size_t>(weight.rows()));
+      for (size_t o = 0; o < out.size(); ++o) {
+        double sum = bias.empty() ? 0 : bias[o];
+        const float* w = weight.row(static_cast<int64_t>(o));
+        for (size_t i = 0; i < row.size(); ++i) sum += row[i] * w[i];
+        out[o] = sum;
+      }
+      y.push_back(std::move(out));
+    }
+    return y;
+  }
+
+  /// Query, key and value rows, from three matrices or from one.
+  void project(const Rows& x, int64_t block, Rows& q, Rows& k, Rows& v) const {
+    if (!model_.find(Role::query_key_value, block)) {
+      q = linear(x, Role::query, block);
+      k = linear(x, Role::key, block);
+      v = linear(x, Role::value, block);
+      return;
+    }
+    for (const auto& row : linear(x, Role::query_key_value, block)) {
+      const auto keys = row.begin() + config_.query_width();
+      const auto values = keys + config_.kv_width();
+      q.emplace_back(row.begin(), keys);
+      k.emplace_back(keys, values);
+      v.emplace_back(values, row.end());
+    }
+  }
+
+  /// Rotates pairs (i, i + half) of every head by position · θ^(−2i/d) (Su 2021, in the half-split order of Hugging Face).
+  void rotate(Rows& rows, int64_t heads) const {
+    const int64_t half = config_.head_dim / 2;
+    for (size_t t = 0; t < rows.size(); ++t)
+      for (int64_t head = 0; head < heads; ++head)
+        for (int64_t i = 0; i < half; ++i) {
+          const auto exponent = static_cast<float>(2 * i) / static_cast<float>(config_.head_dim);
+          const auto frequency = static_cast<float>(1.0 / std::pow(config_.rope_theta, static_cast<double>(exponent)));
+          const float angle = static_cast<float>(t) * frequency;
+          const double c = std::cos(static_cast<double>(angle)), s = std::sin(static_cast<double>(angle));
+          double& a = rows[t][static_cast<size_t>(head * config_.head_dim + i)];
+          double& b = rows[t][static_cast<size_t>(head * config_.head_dim + i + half)];
+          const double first = a, second = b;
+          a = first * c - second * s;
+          b = second * c + first * s;
+        }
+  }
+
+  Rows attention(const Rows& x, int64_t block) const {
+    Rows q, k, v;
+    project(x, block, q, k, v);
+    if (config_.positions == Positions::rope) rotate(q, config_.heads), rotate(k, config_.kv_heads);
+    const auto width = static_cast<size_t>(config_.head_dim);
+    const double scale = 1 / std::sqrt(static_cast<double>(config_.head_dim));
+    Rows mixed(x.size(), std::vector<double>(static_cast<size_t>(config_.query_width())));
+    for (int64_t head = 0; head < config_.heads; ++head) {
+      const size_t at = static_cast<size_t>(head) * width;
+      const size_t kv_at = static_cast<size_t>(head / (config_.heads / config_.kv_heads)) * width;
+      for (size_t t = 0; t < x.size(); ++t) {
+        std::vector<double> weights(t + 1);
+        double highest = -INFINITY;
+        for (size_t s = 0; s <= t; ++s) {
+          for (size_t i = 0; i < width; ++i) weights[s] += q[t][at + i] * k[s][kv_at + i];
+          weights[s] *= scale;
+          highest = std::max(highest, weights[s]);
+        }
+        double sum = 0;
+        for (double& weight : weights) sum += weight = std::exp(weight - highest);
+        for (size_t s = 0; s <= t; ++s)
+          for (size_t i = 0; i < width; ++i) mixed[t][at + i] += weights[s] / sum * v[s][kv_at + i];
+      }
+    }
+    return linear(mixed, Role::attention_output, block);
+  }
+
+  double activate(double x) const {
+    switch (config_.activation) {
+      case Activation::silu: return x / (1 + std::exp(-x));
+      case Activation::gelu: return 0.5 * x * (1 + std::erf(x / std::numbers::sqrt2));
+      case Activation::gelu_tanh: return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+      case Activation::relu: return std::max(x, 0.0);
+    }
+    return x;
+  }
+
+  Rows feed_forward(const Rows& x, int64_t block) const {
+    Rows up = linear(x, Role::ffn_up, block);
+    if (config_.feed_forward == FeedForward::plain) {
+      for (auto& row : up)
+        for (double& value : row) value = activate(value);
+    } else {
+      const Rows gate = linear(x, Role::ffn_gate, block);
+      for (size_t t = 0; t < up.size(); ++t)
+        for (size_t i = 0; i < up[t].size(); ++i) up[t][i] *= activate(gate[t][i]);
+    }
+    return linear(up, Role::ffn_down, block);
+  }
+
+  const Model& model_;
+  const ModelConfig& config_;
+};
+
+}  // namespace
+
+std::vector<double> compute_oracle_logits(const Model& model, std::span<const int32_t> tokens) { return Oracle(model).run(tokens); }
+
+}  // namespace llmc

@@ -1,0 +1,139 @@
+#include "verify/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace llmc {
+
+using nlohmann::json;
+
+bool Report::passed() const { return std::ranges::all_of(gates, &Gate::passed); }
+
+std::vector<RoleSize> sizes_by_role(const Report& report) {
+  std::vector<RoleSize> sizes;
+  for (const TensorReport& tensor : report.tensors) {
+    auto row = std::ranges::find(sizes, tensor.role, &RoleSize::role);
+    if (row == sizes.end()) row = sizes.insert(sizes.end(), {.role = tensor.role});
+    row->tensors += 1;
+    row->weights += tensor.error.count;
+    row->source_bytes += tensor.source_bytes;
+    row->bytes += tensor.bytes;
+  }
+  return sizes;
+}
+
+json number(double value) { return std::isfinite(value) ? json(value) : json(); }
+
+namespace {
+
+json optional_number(const std::optional<double>& value) { return value ? number(*value) : json(); }
+
+json to_json(const TensorReport& tensor) {
+  const double count = static_cast<double>(std::max<int64_t>(1, tensor.error.count));
+  return {{"name", tensor.name},
+          {"role", tensor.role},
+          {"block", tensor.block < 0 ? json() : json(tensor.block)},
+          {"shape", tensor.shape},
+          {"treatment", tensor.treatment},
+          {"codec", tensor.codec},
+          {"source_bytes", tensor.source_bytes},
+          {"bytes", tensor.bytes},
+          {"bits_per_weight", 8.0 * static_cast<double>(tensor.bytes) / count},
+          {"sqnr_db", number(tensor.error.sqnr_db)},
+          {"max_error", number(tensor.error.max_error)},
+          {"sparsity", static_cast<double>(tensor.error.zeros) / count}};
+}
+
+json to_json(const Gate& gate) {
+  return {{"name", gate.name}, {"direction", gate.direction == GateDirection::at_most ? "at_most" : "at_least"}, {"limit", gate.limit}, {"value", optional_number(gate.value)}, {"passed", gate.passed}};
+}
+
+std::string escape_xml(std::string_view text) {
+  std::string escaped;
+  for (char c : text) {
+    switch (c) {
+      case '&': escaped += "&amp;"; break;
+      case '<': escaped += "&lt;"; break;
+      case '>': escaped += "&gt;"; break;
+      case '"': escaped += "&quot;"; break;
+      default: escaped += c;
+    }
+  }
+  return escaped;
+}
+
+}  // namespace
+
+json to_json(const Quality& quality) {
+  json result = {{"data", quality.data},
+                 {"convention", quality.convention},
+                 {"windows", quality.windows},
+                 {"tokens", quality.tokens},
+                 {"unused_tokens", quality.unused_tokens},
+                 {"scored_tokens", quality.scored_tokens},
+                 {"mean_nll", number(quality.mean_nll)},
+                 {"perplexity", number(quality.perplexity)},
+                 {"bits_per_byte", optional_number(quality.bits_per_byte)},
+                 {"top1_accuracy", number(quality.top1_accuracy)}};
+  if (quality.comparison) {
+    const Comparison& c = *quality.comparison;
+    result.update({{"reference_perplexity", number(c.reference_perplexity)},
+                   {"reference_top1_accuracy", number(c.reference_top1_accuracy)},
+                   {"perplexity_increase", number(c.perplexity_increase)},
+                   {"perplexity_delta", number(c.perplexity_delta)},
+                   {"perplexity_delta_standard_error", optional_number(c.perplexity_delta_error)},
+                   {"kl_mean", number(c.kl_mean)},
+                   {"kl_median", number(c.kl_median)},
+                   {"kl_p99", number(c.kl_p99)},
+                   {"kl_max", number(c.kl_max)},
+                   {"top1_agreement", number(c.top1_agreement)}});
+  }
+  return result;
+}
+
+json to_json(const OracleAgreement& oracle) {
+  return {{"positions", oracle.positions}, {"max_logit_difference", number(oracle.max_logit_difference)}, {"mean_logit_difference", number(oracle.mean_logit_difference)}, {"max_logit", number(oracle.max_logit)}};
+}
+
+json to_json(const Report& report) {
+  json result = {{"format", "llmc-report"},
+                 {"version", report_version},
+                 {"llmc_version", report.llmc_version},
+                 {"architecture", report.architecture},
+                 {"parameters", report.parameters},
+                 {"source", {{"path", report.source_path}, {"bytes", report.source_bytes}}},
+                 {"artifact", {{"path", report.artifact_path}, {"bytes", report.artifact_bytes}, {"container", report.container}, {"dense_bytes", report.dense_bytes ? json(*report.dense_bytes) : json()}}},
+                 {"ratio", report.ratio()},
+                 {"bits_per_weight", report.bits_per_weight()},
+                 {"sparsity", report.sparsity},
+                 {"recipe", report.recipe},
+                 {"notes", report.notes},
+                 {"passed", report.passed()}};
+  result["sizes"] = json::array();
+  for (const RoleSize& size : sizes_by_role(report)) result["sizes"].push_back({{"role", size.role}, {"tensors", size.tensors}, {"weights", size.weights}, {"source_bytes", size.source_bytes}, {"bytes", size.bytes}});
+  result["tensors"] = json::array();
+  for (const TensorReport& tensor : report.tensors) result["tensors"].push_back(to_json(tensor));
+  result["quality"] = report.quality ? to_json(*report.quality) : json();
+  result["oracle"] = report.oracle ? to_json(*report.oracle) : json();
+  result["steps"] = json::array();
+  for (const StepReport& step : report.steps) result["steps"].push_back({{"name", step.name}, {"seconds", step.seconds}, {"peak_memory_bytes", step.peak_memory_bytes}, {"details", step.details}});
+  result["gates"] = json::array();
+  for (const Gate& gate : report.gates) result["gates"].push_back(to_json(gate));
+  return result;
+}
+
+std::string to_junit(const Report& report) {
+  const auto failures = std::ranges::count(report.gates, false, &Gate::passed);
+  std::string xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+  xml += fmt::format("<testsuites><testsuite name=\"llmc {}\" tests=\"{}\" failures=\"{}\">\n", escape_xml(report.artifact_path), report.gates.size(), failures);
+  for (const Gate& gate : report.gates) {
+    xml += fmt::format("  <testcase classname=\"llmc.gates\" name=\"{}\">", escape_xml(gate.name));
+    if (!gate.passed) xml += fmt::format("<failure message=\"{}\"/>", escape_xml(describe_misses({gate})));
+    xml += "</testcase>\n";
+  }
+  return xml + "</testsuite></testsuites>\n";
+}
+
+}  // namespace llmc

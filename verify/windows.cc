@@ -1,0 +1,54 @@
+#include "verify/windows.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace llmc {
+
+std::string_view to_string(Convention convention) { return convention == Convention::all ? "all" : "second-half"; }
+
+int64_t Windows::first_scored(const Window& window) const {
+  const auto size = static_cast<int64_t>(window.tokens.size());
+  return convention == Convention::all ? 1 : size / 2 + 1;
+}
+
+std::string Windows::description() const {
+  return fmt::format("windows of {} tokens, no overlap, {} scored", length, convention == Convention::all ? "all but the first token" : "second half");
+}
+
+Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t context) {
+  constexpr int64_t usual_length = 512;
+  if (options.length > context) throw Error(ErrorKind::usage, fmt::format("--seqlen: the model's context is {}, found {}", context, options.length));
+  Windows windows{.length = options.length > 0 ? options.length : std::min(usual_length, context), .convention = options.convention};
+  if (windows.length < 2) throw Error(ErrorKind::usage, fmt::format("--seqlen: expected at least 2, found {}", windows.length));
+
+  std::vector<Window> all;
+  for (size_t s = 0; s < data.sequences.size(); ++s) {
+    const std::span<const int32_t> tokens = data.sequences[s];
+    const std::span<const int32_t> bytes = data.byte_lengths.empty() ? std::span<const int32_t>() : data.byte_lengths[s];
+    const auto size = static_cast<int64_t>(tokens.size());
+    windows.tokens += size;
+    const int64_t length = std::min(windows.length, size);
+    if (length < 2) continue;
+    for (int64_t start = 0; start + length <= size; start += length) {
+      const auto at = static_cast<size_t>(start), count = static_cast<size_t>(length);
+      all.push_back({tokens.subspan(at, count), bytes.empty() ? bytes : bytes.subspan(at, count)});
+    }
+  }
+  const auto found = static_cast<int64_t>(all.size());
+  const int64_t used = options.most > 0 ? std::min(options.most, found) : found;
+  for (int64_t i = 0; i < used; ++i) windows.list.push_back(all[static_cast<size_t>(i * found / used)]);
+  windows.unused_tokens = windows.tokens;
+  int64_t scored = 0;
+  for (const Window& window : windows.list) {
+    windows.unused_tokens -= static_cast<int64_t>(window.tokens.size());
+    scored += std::max<int64_t>(0, static_cast<int64_t>(window.tokens.size()) - windows.first_scored(window));
+  }
+  if (scored == 0) throw Error(ErrorKind::input, fmt::format("{}: holds {} tokens, too few to score any", data.name, windows.tokens));
+  return windows;
+}
+
+}  // namespace llmc

@@ -1,0 +1,50 @@
+// Owns the cut of evaluation text into windows, and the convention by which their tokens are scored.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "calib/token_data.h"
+
+namespace llmc {
+
+/// Which tokens of a window are scored. A window's first token never is: nothing predicts it.
+enum class Convention {
+  all,          ///< every token but the first (GPTQ's papers, with windows of 2048)
+  second_half,  ///< positions past the middle (llama.cpp's perplexity tool, with windows of 512)
+};
+std::string_view to_string(Convention convention);
+
+struct WindowOptions {
+  int64_t length = 0;  ///< tokens in a window; 0: 512, or the model's context if that is less
+  int64_t most = 0;    ///< windows to evaluate, spread evenly over the text; 0: all
+  Convention convention = Convention::all;
+};
+
+struct Window {
+  std::span<const int32_t> tokens;
+  std::span<const int32_t> byte_lengths;  ///< bytes of text per token; empty when unknown
+};
+
+/// Windows borrow the token data.
+struct Windows {
+  std::vector<Window> list;
+  int64_t length = 0;
+  int64_t tokens = 0;          ///< in the whole data
+  int64_t unused_tokens = 0;   ///< rests shorter than a window, and windows past `most`
+  Convention convention = Convention::all;
+
+  /// First scored position of a window.
+  int64_t first_scored(const Window& window) const;
+  /// "windows of 512 tokens, no overlap, all but the first token scored"
+  std::string description() const;
+};
+
+/// Cuts each sequence into windows without overlap. A rest shorter than a window is left out, unless the sequence has no
+/// whole window at all. Throws Error(input) when nothing is left to score, Error(usage) when the length is over `context`.
+Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t context);
+
+}  // namespace llmc
