@@ -38,8 +38,7 @@ void refuse_unless_empty(FieldReader& fields, const std::string& key) {
 
 }  // namespace
 
-BytePairEncoding::BytePairEncoding(Vocabulary vocabulary, size_t merges, std::string where)
-    : vocabulary_(std::move(vocabulary)), merges_(merges), where_(std::move(where)) {
+BytePairEncoding::BytePairEncoding(Vocabulary vocabulary, size_t merges) : vocabulary_(std::move(vocabulary)), merges_(merges) {
   for (int byte = 0; byte < 256; ++byte) {
     const char raw = static_cast<char>(byte);
     byte_ids_[static_cast<size_t>(byte)] = vocabulary_.find_id(spell_bytes({&raw, 1})).value_or(-1);
@@ -62,7 +61,7 @@ BytePairEncoding BytePairEncoding::parse(const json& model, const std::string& w
   if (!merges || !merges->is_array()) throw Error(ErrorKind::input, fmt::format("{}: field \"merges\" is missing or not a list", where));
   fields.finish();
 
-  BytePairEncoding result(Vocabulary::parse(*ids, where + ": vocab"), merges->size(), where);
+  BytePairEncoding result(Vocabulary::parse(*ids, where + ": vocab"), merges->size());
   if (unknown && std::ranges::count(result.byte_ids_, -1) > 0)
     throw Error(ErrorKind::input, fmt::format("{}: unk_token \"{}\" is not supported in a vocabulary that lacks bytes", where, *unknown));
   result.read_merges(*merges, where + ": merges");
@@ -169,7 +168,7 @@ void BytePairEncoding::encode(std::string_view word, std::vector<int32_t>& ids) 
   std::vector<Symbol> symbols(word.size());
   for (size_t i = 0; i < word.size(); ++i) {
     const auto byte = static_cast<unsigned char>(word[i]);
-    if (byte_ids_[byte] == none) throw Error(ErrorKind::input, fmt::format("{}: the vocabulary has no token for byte 0x{:02X} of the text", where_, byte));
+    if (byte_ids_[byte] == none) throw Error(ErrorKind::input, fmt::format("text: the vocabulary has no token for byte 0x{:02X}", byte));
     const int32_t position = static_cast<int32_t>(i);
     symbols[i] = {.id = byte_ids_[byte], .previous = position - 1, .next = i + 1 < word.size() ? position + 1 : none};
   }

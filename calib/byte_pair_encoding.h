@@ -20,14 +20,13 @@ class BytePairEncoding final : public TokenModel {
   const Vocabulary& vocabulary() const override { return vocabulary_; }
 
  private:
-  BytePairEncoding(Vocabulary vocabulary, size_t merges, std::string where);
+  BytePairEncoding(Vocabulary vocabulary, size_t merges);
   void read_merges(const nlohmann::json& list, const std::string& where);
 
   Vocabulary vocabulary_;
   MergeTable merges_;
   std::array<int32_t, 256> byte_ids_{};  ///< −1: the vocabulary has no token for the byte
   TextMap<int32_t> whole_words_;         ///< with `ignore_merges`: tokens by their bytes, tried before merging
-  std::string where_;
 };
 
 }  // namespace llmc

@@ -12,8 +12,9 @@ namespace llmc {
 using nlohmann::json;
 
 std::optional<int32_t> find_token_id(const json& value) {
-  if (!value.is_number_unsigned() || value.get<uint64_t>() >= INT32_MAX) return std::nullopt;
-  return value.get<int32_t>();
+  if (!value.is_number_integer()) return std::nullopt;
+  const bool is_possible = value.is_number_unsigned() ? value.get<uint64_t>() < INT32_MAX : value.get<int64_t>() >= 0 && value.get<int64_t>() < INT32_MAX;
+  return is_possible ? std::optional(value.get<int32_t>()) : std::nullopt;
 }
 
 Vocabulary Vocabulary::parse(const json& object, const std::string& where) {

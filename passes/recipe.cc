@@ -60,21 +60,24 @@ class YamlReader {
   int nodes_ = 0;
 };
 
-YAML::Node to_node(const json& value) {
-  YAML::Node node;
+/// Strings quoted, so that they stay strings; numbers and booleans plain.
+void emit(YAML::Emitter& out, const json& value) {
   if (value.is_object()) {
-    node = YAML::Node(YAML::NodeType::Map);
-    for (const auto& [key, item] : value.items()) node[key] = to_node(item);
+    out << YAML::BeginMap;
+    for (const auto& [key, item] : value.items()) {
+      out << YAML::Key << key << YAML::Value;
+      emit(out, item);
+    }
+    out << YAML::EndMap;
   } else if (value.is_array()) {
-    node = YAML::Node(YAML::NodeType::Sequence);
-    for (const json& item : value) node.push_back(to_node(item));
+    out << YAML::BeginSeq;
+    for (const json& item : value) emit(out, item);
+    out << YAML::EndSeq;
   } else if (value.is_string()) {
-    node = value.get<std::string>();
-    node.SetTag("!");  // quoted, so that it stays a string
+    out << YAML::DoubleQuoted << value.get<std::string>();
   } else {
-    node = value.dump();
+    out << value.dump();
   }
-  return node;
 }
 
 }  // namespace
@@ -112,8 +115,7 @@ json to_json(const Recipe& recipe) { return {{"version", recipe_version}, {"seed
 
 std::string to_yaml(const Recipe& recipe) {
   YAML::Emitter emitter;
-  emitter.SetStringFormat(YAML::DoubleQuoted);
-  emitter << to_node(to_json(recipe));
+  emit(emitter, to_json(recipe));
   return std::string(emitter.c_str()) + "\n";
 }
 

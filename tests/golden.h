@@ -29,10 +29,12 @@ GoldenArray<T> read_golden(const std::filesystem::path& path, llmc::DType dtype)
   return array;
 }
 
+inline std::filesystem::path golden_root() { return std::filesystem::path(LLMC_SOURCE_DIR) / "tests/golden/tiny"; }
+
 /// The directories of tests/golden/tiny, by name.
 inline std::vector<std::filesystem::path> golden_models() {
   std::vector<std::filesystem::path> models;
-  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(LLMC_SOURCE_DIR) / "tests/golden/tiny"))
+  for (const auto& entry : std::filesystem::directory_iterator(golden_root()))
     if (entry.is_directory()) models.push_back(entry.path());
   std::ranges::sort(models);
   return models;

@@ -1,0 +1,156 @@
+// One test loops over all codecs, schemes and odd sizes: decode(encode(x)) == x, and layout() tells the truth.
+#include "formats/codec.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+#include "formats/bit_stream.h"
+#include "formats/codecs/compressed_tensors_codecs.h"
+#include "formats/codecs/packed_codecs.h"
+#include "passes/rounding.h"
+#include "tests/catch.h"
+#include "tests/support.h"
+
+using namespace llmc;
+using Catch::Matchers::Contains;
+
+namespace {
+
+/// Encodes, hands the parts back as a file would, and decodes. Keeps the encoded bytes alive.
+struct RoundTrip {
+  std::vector<EncodedPart> parts;
+  StoredTensor decoded;
+
+  RoundTrip(const Codec& codec, const StoredTensor& tensor) : parts(codec.encode(tensor)) {
+    decoded = {.name = tensor.name, .dtype = tensor.dtype, .shape = tensor.shape, .transposed = tensor.transposed, .pruned = tensor.pruned};
+    EncodedData data{.codec = &codec};
+    if (const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form)) data.scheme = matrix->scheme;
+    for (const EncodedPart& part : parts) data.parts[part.layout.name] = {part.layout.dtype, part.layout.shape, part.bytes};
+    decoded.form = std::move(data);
+  }
+};
+
+bool same_meaning(const StoredTensor& a, const StoredTensor& b) {
+  if (a.form.index() != b.form.index()) return false;
+  if (const auto* matrix = std::get_if<QuantizedMatrix>(&a.form)) return *matrix == std::get<QuantizedMatrix>(b.form);
+  return std::ranges::equal(std::get<FloatData>(a.form).bytes(), std::get<FloatData>(b.form).bytes());
+}
+
+std::vector<const Codec*> all_codecs() {
+  std::vector<const Codec*> codecs;
+  for (const auto list : {packed_codecs(), compressed_tensors_codecs()})
+    for (const Codec& codec : list) codecs.push_back(&codec);
+  return codecs;
+}
+
+/// Dense, pruned and quantized tensors of odd sizes in every type and scheme.
+std::vector<StoredTensor> all_tensors() {
+  std::vector<StoredTensor> tensors;
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {3, 31}, {33, 32}, {7, 255}, {40, 96}})
+    for (DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      Matrix values = test::random_matrix(rows, cols, "codec");
+      for (bool transposed : {false, true}) tensors.push_back(test::make_tensor("t.weight", dtype, values, transposed));
+      for (size_t i = 0; i < values.values().size(); ++i)
+        if (i % 3 != 1) values.values()[i] = 0;
+      if (values.values().size() > 1) values.values()[1] = -0.0f;  // must come back with its sign
+      tensors.push_back(test::make_tensor("p.weight", dtype, values));
+      tensors.back().pruned = true;
+      for (int bits = 2; bits <= 8; ++bits)
+        for (Mapping mapping : {Mapping::symmetric, Mapping::linear})
+          for (Granularity granularity : {Granularity::tensor, Granularity::channel, Granularity::group}) {
+            const bool grouped = granularity == Granularity::group;
+            if (grouped && cols % 32 != 0) continue;
+            const Scheme scheme{.bits = bits, .mapping = mapping, .granularity = granularity, .group_size = grouped ? 32 : 0};
+            for (bool pruned : {false, true}) {
+              StoredTensor tensor{.name = "q.weight", .dtype = dtype, .shape = {rows, cols}, .pruned = pruned};
+              tensor.form = round_to_nearest((pruned ? values : test::random_matrix(rows, cols, "q")).view(), scheme, dtype, {}, "q");
+              tensors.push_back(std::move(tensor));
+            }
+          }
+    }
+  return tensors;
+}
+
+}  // namespace
+
+TEST_CASE("every codec gives back exactly what it was given", "[codec]") {
+  for (const StoredTensor& tensor : all_tensors())
+    for (const Codec* codec : all_codecs()) {
+      if (!codec->fits(tensor)) continue;
+      INFO(codec->name << " " << tensor.name << " " << to_string(tensor.shape));
+      RoundTrip trip(*codec, tensor);
+      const std::vector<TensorLayout> layout = codec->layout(tensor);
+      REQUIRE(layout.size() == trip.parts.size());
+      for (size_t i = 0; i < layout.size(); ++i) {
+        REQUIRE(layout[i].name == trip.parts[i].layout.name);
+        REQUIRE(layout[i].shape == trip.parts[i].layout.shape);
+        REQUIRE(layout[i].dtype == trip.parts[i].layout.dtype);
+        REQUIRE(layout[i].bytes() == static_cast<int64_t>(trip.parts[i].bytes.size()));
+      }
+      decode(trip.decoded);
+      REQUIRE(same_meaning(tensor, trip.decoded));
+    }
+}
+
+TEST_CASE("the chosen codec is never larger than dense or than plain codes", "[codec]") {
+  for (const StoredTensor& tensor : all_tensors()) {
+    const Codec& chosen = choose_packed_codec(tensor);
+    for (const Codec& codec : packed_codecs())
+      if (codec.fits(tensor)) REQUIRE(stored_bytes(chosen.layout(tensor)) <= stored_bytes(codec.layout(tensor)));
+  }
+}
+
+TEST_CASE("damaged parts are refused by name", "[codec]") {
+  Matrix values = test::random_matrix(4, 33, "damage");
+  for (size_t i = 0; i < values.values().size(); i += 2) values.values()[i] = 0;
+  StoredTensor tensor = test::make_tensor("p.weight", DType::bf16, values);
+  tensor.pruned = true;
+  SECTION("a mask bit past the end") {
+    RoundTrip trip(*find_packed_codec("bitmask"), tensor);
+    trip.parts[0].bytes.back() |= std::byte{0x80};
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("p.weight") && Contains("part mask: bit 135 is set"));
+  }
+  SECTION("a mask that disagrees with the number of values") {
+    RoundTrip trip(*find_packed_codec("bitmask"), tensor);
+    trip.parts[0].bytes.front() ^= std::byte{1};
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("part values: expected BF16 [67], found BF16 [66]"));
+  }
+  SECTION("a missing part") {
+    RoundTrip trip(*find_packed_codec("bitmask"), tensor);
+    std::get<EncodedData>(trip.decoded.form).parts.erase("values");
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("part values is missing"));
+  }
+  SECTION("a scale that is not finite") {
+    tensor.form = round_to_nearest(values.view(), parse_scheme("W4A16-channel"), DType::f32, {}, "p");
+    RoundTrip trip(*find_packed_codec("packed-int"), tensor);
+    const float nan = NAN;
+    std::memcpy(trip.parts[1].bytes.data() + 4, &nan, 4);
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("p.weight: scale 1 is nan"));
+  }
+  SECTION("weight_shape that lies") {
+    tensor.pruned = false;
+    tensor.form = round_to_nearest(values.view(), parse_scheme("W4A16-channel"), DType::f32, {}, "p");
+    RoundTrip trip(*find_compressed_tensors_codec("pack-quantized"), tensor);
+    trip.parts[2].bytes[0] = std::byte{5};
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("weight_shape: expected [4, 33], found [5, 33]"));
+  }
+}
+
+TEST_CASE("bits lie least significant first, across byte borders", "[bit_stream]") {
+  const std::vector<int8_t> codes = {-4, -3, 3, 0, 1};  // 3 bits: 0 1 7 4 5 → 000 100 111 001 101 in stream order
+  std::vector<std::byte> packed(2);
+  pack_codes(codes, 3, packed);
+  CHECK(packed == std::vector<std::byte>{std::byte{0b11001000}, std::byte{0b01011001}});
+  for (int bits = 2; bits <= 8; ++bits)
+    for (int64_t count : {0, 1, 31, 33, 255}) {
+      std::vector<int8_t> values;
+      for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<int8_t>(i * 37 % (1 << bits) - (1 << (bits - 1))));
+      std::vector<std::byte> bytes(static_cast<size_t>(packed_bytes(count, bits)));
+      pack_codes(values, bits, bytes);
+      std::vector<int8_t> back(values.size());
+      unpack_codes(bytes, bits, back);
+      CHECK(back == values);
+    }
+}

@@ -1,0 +1,24 @@
+// Fuzzes reading a tokenizer.json, and encoding text with what was read: only llmc::Error may come out.
+#include <string_view>
+
+#include "calib/tokenizer.h"
+#include "core/error.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view bytes(reinterpret_cast<const char*>(data), size);
+  try {
+    const llmc::Tokenizer tokenizer = llmc::Tokenizer::parse(bytes, "tokenizer.json");
+    for (const std::string_view text : {std::string_view("It's  a naïve\u3000<s> 東京 e\u0301 12½\n\n"), bytes.substr(0, 256)}) {
+      try {
+        const auto ids = tokenizer.encode(text, llmc::SpecialTokens::add);
+        tokenizer.decode(ids);
+        tokenizer.byte_lengths(ids);
+        for (int32_t id : ids)
+          if (id < 0 || id >= tokenizer.vocabulary_size()) __builtin_trap();
+      } catch (const llmc::Error&) {
+      }
+    }
+  } catch (const llmc::Error&) {
+  }
+  return 0;
+}

@@ -1,0 +1,86 @@
+#include "model/config.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "model/architecture.h"
+#include "tests/catch.h"
+
+using namespace llmc;
+using nlohmann::json;
+using Catch::Matchers::Contains;
+
+namespace {
+
+json llama() {
+  return {{"model_type", "llama"}, {"architectures", {"LlamaForCausalLM"}}, {"vocab_size", 96}, {"hidden_size", 64}, {"intermediate_size", 128}, {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"max_position_embeddings", 128}, {"rms_norm_eps", 1e-5}, {"hidden_act", "silu"}};
+}
+
+ModelConfig read(const json& object, const std::set<std::string>& ignored = {}) { return read_config(object, get_architecture(object.at("model_type"), "c"), ignored, "config.json"); }
+
+json with(json object, const std::string& key, json value) {
+  object[key] = std::move(value);
+  return object;
+}
+
+}  // namespace
+
+TEST_CASE("rope_theta is found at the top and inside rope_parameters", "[config]") {
+  CHECK(read(llama()).rope_theta == 10000);
+  CHECK(read(with(llama(), "rope_theta", 5000.0)).rope_theta == 5000);
+  CHECK(read(with(llama(), "rope_parameters", {{"rope_type", "default"}, {"rope_theta", 7000.0}})).rope_theta == 7000);
+  CHECK(read(with(llama(), "rope_scaling", nullptr)).rope_theta == 10000);
+  CHECK_THROWS_WITH(read(with(with(llama(), "rope_theta", 1.0), "rope_parameters", {{"rope_theta", 2.0}})), Contains("1 at the top and 2 in rope_parameters"));
+}
+
+TEST_CASE("derived sizes", "[config]") {
+  CHECK(read(llama()).head_dim == 16);
+  CHECK(read(with(llama(), "head_dim", 32)).query_width() == 128);
+  json mha = llama();
+  mha.erase("num_key_value_heads");
+  CHECK(read(mha).kv_heads == 4);
+  const json gpt2 = {{"model_type", "gpt2"}, {"vocab_size", 10}, {"n_embd", 8}, {"n_layer", 1}, {"n_head", 2}, {"n_positions", 16}, {"n_inner", nullptr}};
+  CHECK(read(gpt2).ffn == 32);
+  CHECK(read(gpt2).tied_head);
+  CHECK(read(gpt2).activation == Activation::gelu_tanh);
+}
+
+TEST_CASE("what changes the maths and is not understood is refused by name", "[config]") {
+  const struct {
+    json config;
+    const char* message;
+  } cases[] = {
+      {with(llama(), "rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}), "rope type \"llama3\" is not supported"},
+      {with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2.0}}), "rope type \"linear\""},
+      {with(llama(), "rope_parameters", {{"rope_theta", 1e4}, {"mystery", 1}}), "unknown field \"mystery\""},
+      {with(llama(), "rope_parameters", {{"partial_rotary_factor", 0.5}}), "partial_rotary_factor 0.5"},
+      {with(llama(), "hidden_act", "mish"), "activation \"mish\""},
+      {with(llama(), "pretraining_tp", 2), "\"pretraining_tp\": expected 1"},
+      {with(llama(), "sliding_window", 4096), "field \"sliding_window\": 4096 is not understood"},
+      {with(llama(), "auto_map", json::object()), "\"auto_map\""},
+      {with(llama(), "is_encoder_decoder", true), "\"is_encoder_decoder\": expected false"},
+      {with(llama(), "architectures", {"LlamaForSequenceClassification"}), "expected LlamaForCausalLM, found LlamaForSequenceClassification"},
+      {with(llama(), "hidden_size", "64"), "\"hidden_size\": expected an integer"},
+      {with(llama(), "hidden_size", 0), "\"hidden_size\": expected 1 to"},
+      {with(llama(), "hidden_size", 1LL << 40), "\"hidden_size\": expected 1 to"},
+      {with(llama(), "hidden_size", nullptr), "\"hidden_size\" is missing"},
+      {with(llama(), "hidden_size", 66), "66 is not a multiple of 4 attention heads"},
+      {with(llama(), "num_key_value_heads", 3), "4 attention heads are not a multiple of 3"},
+      {with(llama(), "head_dim", 15), "even head size, found 15"},
+      {with(llama(), "rms_norm_eps", -1), "\"rms_norm_eps\": expected a positive number"},
+      {with(llama(), "rope_theta", 0), "\"rope_theta\": expected a positive number"},
+      {with(llama(), "tie_word_embeddings", "yes"), "expected true or false"},
+  };
+  for (const auto& c : cases) {
+    INFO(c.message);
+    CHECK_THROWS_WITH(read(c.config), Contains("config.json") && Contains(c.message));
+  }
+  CHECK_THROWS_WITH(read(with(with(llama(), "hidden_act", "mish"), "surprise", 1)), Contains("2 problems"));
+  CHECK_THROWS_WITH(get_architecture("lama", "c"), Contains("did you mean \"llama\""));
+  const json gpt2 = {{"model_type", "gpt2"}, {"vocab_size", 10}, {"n_embd", 8}, {"n_layer", 1}, {"n_head", 2}, {"n_positions", 16}, {"scale_attn_by_inverse_layer_idx", true}};
+  CHECK_THROWS_WITH(read(gpt2), Contains("scale_attn_by_inverse_layer_idx"));
+}
+
+TEST_CASE("a field that the user vouches for is let through", "[config]") {
+  CHECK(read(with(llama(), "sliding_window", 4096), {"sliding_window"}).hidden == 64);
+}

@@ -1,0 +1,60 @@
+#include "verify/windows.h"
+
+#include <numeric>
+
+#include "core/error.h"
+#include "tests/catch.h"
+
+using namespace llmc;
+using Catch::Matchers::Contains;
+
+namespace {
+
+TokenData make_data(std::initializer_list<int> lengths) {
+  TokenData data{.name = "d"};
+  for (int length : lengths) {
+    data.sequences.emplace_back(static_cast<size_t>(length));
+    std::iota(data.sequences.back().begin(), data.sequences.back().end(), 0);
+  }
+  return data;
+}
+
+}  // namespace
+
+TEST_CASE("windows do not overlap, do not cross sequences, and leave short rests out", "[windows]") {
+  const TokenData data = make_data({25, 10, 3, 1});
+  const Windows windows = cut_windows(data, {.length = 10}, 64);
+  REQUIRE(windows.list.size() == 4);  // two of 10, one of 10, and a sequence of 3 that has no whole window
+  CHECK(windows.list[1].tokens.front() == 10);
+  CHECK(windows.list[3].tokens.size() == 3);
+  CHECK(windows.tokens == 39);
+  CHECK(windows.unused_tokens == 6);
+}
+
+TEST_CASE("fewer windows are spread over the text", "[windows]") {
+  const TokenData data = make_data({100});
+  const Windows windows = cut_windows(data, {.length = 10, .most = 3}, 64);
+  REQUIRE(windows.list.size() == 3);
+  CHECK(windows.list[0].tokens.front() == 0);
+  CHECK(windows.list[1].tokens.front() == 30);
+  CHECK(windows.list[2].tokens.front() == 60);
+}
+
+TEST_CASE("conventions say which positions count", "[windows]") {
+  const TokenData data = make_data({512});
+  CHECK(cut_windows(data, {}, 1024).length == 512);
+  CHECK(cut_windows(data, {}, 256).length == 256);
+  const Windows all = cut_windows(data, {}, 1024);
+  CHECK(all.first_scored(all.list[0]) == 1);
+  const Windows half = cut_windows(data, {.convention = Convention::second_half}, 1024);
+  CHECK(512 - half.first_scored(half.list[0]) == 255);  // as llama.cpp: n_ctx − n_ctx/2 − 1
+  CHECK_THAT(half.description(), Contains("512 tokens") && Contains("second half"));
+}
+
+TEST_CASE("what cannot be scored is refused", "[windows]") {
+  CHECK_THROWS_WITH(cut_windows(make_data({}), {}, 64), Contains("holds 0 tokens"));
+  CHECK_THROWS_WITH(cut_windows(make_data({1, 1}), {}, 64), Contains("too few to score"));
+  CHECK_THROWS_WITH(cut_windows(make_data({2}), {.convention = Convention::second_half}, 64), Contains("too few"));
+  CHECK_THROWS_WITH(cut_windows(make_data({100}), {.length = 65}, 64), Contains("context is 64, found 65"));
+  CHECK_THROWS_WITH(cut_windows(make_data({100}), {.length = 1}, 64), Contains("at least 2"));
+}
