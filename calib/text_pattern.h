@@ -15,6 +15,7 @@ struct Span {
   size_t end = 0;
 };
 
+/// Letters, numbers and so on are those of PCRE2's Unicode version (14 in PCRE2 10.42; Hugging Face tokenizers 0.23 has 16).
 class TextPattern {
  public:
   /// Throws Error(input) naming `where` when PCRE2 does not understand the expression, or when it may match nothing

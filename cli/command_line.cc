@@ -1,11 +1,13 @@
 #include "cli/command_line.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <iostream>
 #include <optional>
 #include <stop_token>
 #include <thread>
@@ -81,24 +83,39 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
 /// CLI11's message for a wrong command line, with the nearest known flag or command.
 std::string explain(const CLI::ParseError& problem, const CLI::App& app) {
   std::string text = problem.what();
-  if (dynamic_cast<const CLI::ExtrasError*>(&problem) == nullptr) return text;
   const CLI::App* scope = app.get_subcommands().empty() ? &app : app.get_subcommands().front();
+  if (scope == &app && !scope->remaining().empty()) text = fmt::format("'{}' is no command", scope->remaining().front());
+  else if (dynamic_cast<const CLI::ExtrasError*>(&problem) == nullptr) return text;
   std::vector<std::string> names;
-  for (const CLI::Option* option : scope->get_options()) names.push_back("--" + (option->get_lnames().empty() ? "" : option->get_lnames().front()));
+  for (const CLI::Option* option : scope->get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   for (const CLI::App* command : scope->get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
   for (const std::string& extra : scope->remaining()) text += did_you_mean(extra.substr(0, extra.find('=')), names);
   return text;
 }
 
+/// A standard stream that is closed would lend its number to the next file opened, and messages would land in that file.
+void hold_standard_streams() {
+  for (int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(descriptor, F_GETFD) < 0) ::open("/dev/null", descriptor == STDERR_FILENO ? O_WRONLY : O_RDONLY);
+}
+
+/// `--max-kl "$LIMIT"` with LIMIT unset must not be a gate left out.
+void refuse_empty_values(CLI::App& command) {
+  for (CLI::Option* option : command.get_options())
+    if (option->get_expected_max() > 0) option->check([](const std::string& value) { return value.empty() ? std::string("expected a value, found an empty one") : std::string(); });
+}
+
 int fail(const std::string& message, int code) {
   std::fflush(stdout);
-  fmt::print(stderr, "llmc: error: {}\n", message);
+  write_message(fmt::format("llmc: error: {}\n", message));
   return code;
 }
 
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
+  hold_standard_streams();
   CLI::App app("Makes Transformer checkpoints smaller and proves that they still work.", "llmc");
   app.set_version_flag("--version", fmt::format("llmc {}", version_text));
   app.require_subcommand(1);
@@ -109,11 +126,13 @@ int run_command_line(int argc, char** argv) {
     CLI::App* subcommand = app.add_subcommand(info.name);
     commands.emplace_back(subcommand, info.add(*subcommand));
     add_common_options(*subcommand, common);
+    refuse_empty_values(*subcommand);
   }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& request) {  // --help, --version
-    return app.exit(request);
+    const int code = app.exit(request);
+    return std::cout.flush() ? code : fail("cannot write the result to stdout", exit_output);
   } catch (const CLI::ParseError& problem) {
     return fail(fmt::format("{}\nRun `llmc {}--help` for the flags.", explain(problem, app), app.get_subcommands().empty() ? "" : app.get_subcommands().front()->get_name() + " "), exit_usage);
   }
@@ -134,6 +153,7 @@ int run_command_line(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     return fail("out of memory", exit_bug);
   } catch (const std::exception& error) {
+    if (std::ferror(stdout) != 0) return fail("cannot write the result to stdout", exit_output);  // fmt::print threw
     return fail(fmt::format("unexpected: {} (this is a bug in llmc)", error.what()), exit_bug);
   }
 }

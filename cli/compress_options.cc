@@ -108,7 +108,7 @@ int run_compress(const std::string& command, const CompressOptions& options, Rec
   if (!options.junit.empty()) write_file_atomically(options.junit, to_junit(report));
   if (report.passed()) return exit_done;
   std::fflush(stdout);
-  fmt::print(stderr, "llmc: {}\n", describe_misses(report.gates));
+  write_message(fmt::format("llmc: {}\n", describe_misses(report.gates)));
   return exit_gate_missed;
 }
 

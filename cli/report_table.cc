@@ -60,7 +60,7 @@ std::string format_quality(const Quality& quality, const std::optional<OracleAgr
 std::string format_report(const Report& report, bool colour) {
   std::string text = format_sizes(report) + "\n";
   text += fmt::format("weights    {} → {}   {:.2f} times smaller, {:.3f} bits per weight\n", format_size(report.source_bytes), format_size(report.artifact_bytes), report.ratio(), report.bits_per_weight());
-  if (report.sparsity > 0.01) text += fmt::format("zeros      {:.2f} % of the treated weights{}\n", 100 * report.sparsity, report.dense_bytes ? fmt::format("; {} as an ordinary checkpoint", format_size(*report.dense_bytes)) : "");
+  if (report.pruned) text += fmt::format("zeros      {:.2f} % of the treated weights{}\n", 100 * report.sparsity, report.dense_bytes ? fmt::format("; {} as an ordinary checkpoint", format_size(*report.dense_bytes)) : "");
   text += fmt::format("artifact   {} ({})\n", report.artifact_path, report.container);
   for (const std::string& note : report.notes) text += fmt::format("note       {}\n", note);
   if (report.quality) text += "\n" + format_quality(*report.quality, report.oracle);

@@ -14,6 +14,8 @@ bool use_colour(int descriptor) {
   return ::isatty(descriptor) && !(no_colour && *no_colour);
 }
 
+void write_message(const std::string& text) { std::fputs(text.c_str(), stderr); }
+
 TerminalSink::TerminalSink(bool quiet, bool verbose) : quiet_(quiet), verbose_(verbose), terminal_(::isatty(STDERR_FILENO)) {}
 
 void TerminalSink::begin(const std::string& stage, int64_t total) {
@@ -43,19 +45,19 @@ void TerminalSink::draw(bool final) {
   if (final) {
     clear_bar();
     if (terminal_ && !verbose_) return;  // a finished bar leaves nothing behind; plain lines are for logs
-    fmt::print(stderr, "{}: {}/{} in {:.1f} s\n", stage_, done_, total_, seconds);
+    write_message(fmt::format("{}: {}/{} in {:.1f} s\n", stage_, done_, total_, seconds));
     return;
   }
   constexpr int64_t width = 24;
   const int64_t filled = total_ > 0 ? std::min(width, width * done_ / total_) : 0;
   const std::string left = rate > 0 ? fmt::format("{:.0f} s left", static_cast<double>(total_ - done_) / rate) : "";
-  fmt::print(stderr, "\r\033[K{} [{}{}] {}/{}  {:.1f}/s  {}", stage_, std::string(static_cast<size_t>(filled), '='), std::string(static_cast<size_t>(width - filled), ' '), done_, total_, rate, left);
+  write_message(fmt::format("\r\033[K{} [{}{}] {}/{}  {:.1f}/s  {}", stage_, std::string(static_cast<size_t>(filled), '='), std::string(static_cast<size_t>(width - filled), ' '), done_, total_, rate, left));
   std::fflush(stderr);
   bar_shown_ = true;
 }
 
 void TerminalSink::clear_bar() {
-  if (bar_shown_) fmt::print(stderr, "\r\033[K");
+  if (bar_shown_) write_message("\r\033[K");
   bar_shown_ = false;
 }
 
@@ -63,13 +65,13 @@ void TerminalSink::info(const std::string& message) {
   const std::scoped_lock lock(mutex_);
   if (!verbose_ || quiet_) return;
   clear_bar();
-  fmt::print(stderr, "llmc: {}\n", message);
+  write_message(fmt::format("llmc: {}\n", message));
 }
 
 void TerminalSink::warn(const std::string& message) {
   const std::scoped_lock lock(mutex_);
   clear_bar();
-  fmt::print(stderr, "llmc: note: {}\n", message);
+  write_message(fmt::format("llmc: note: {}\n", message));
 }
 
 }  // namespace llmc

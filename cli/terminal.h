@@ -13,6 +13,9 @@ namespace llmc {
 /// Whether to colour what goes to this file descriptor: a terminal, and NO_COLOR is not set.
 bool use_colour(int descriptor);
 
+/// Writes to stderr. A stderr that takes nothing (a full disk, a closed pipe) loses the message and stops no run.
+void write_message(const std::string& text);
+
 class TerminalSink final : public ProgressSink {
  public:
   TerminalSink(bool quiet, bool verbose);

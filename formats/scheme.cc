@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <string_view>
 
@@ -37,17 +38,15 @@ Scheme parse_scheme(const std::string& text) {
   };
 
   Scheme scheme;
-  std::string_view rest = text;
-  bool first = true;
-  while (first || !rest.empty()) {
-    const size_t dash = rest.find('-');
-    const std::string_view part = rest.substr(0, dash);
-    rest = dash == std::string_view::npos ? std::string_view() : rest.substr(dash + 1);
-    if (first) {
+  for (size_t start = 0; start <= text.size();) {
+    const size_t end = std::min(text.find('-', start), text.size());
+    const std::string_view part = std::string_view(text).substr(start, end - start);
+    const bool is_preset = start == 0;
+    start = end + 1;
+    if (is_preset) {
       if (!part.starts_with('W') || !part.ends_with("A16") || part.size() != 5) throw refuse(part);
       scheme.bits = static_cast<int>(read_number(part.substr(1, 1), part));
       if (scheme.bits != 8) scheme.granularity = Granularity::group, scheme.group_size = 128;
-      first = false;
     } else if (part == "symmetric") {
       scheme.mapping = Mapping::symmetric;
     } else if (part == "linear") {

@@ -45,7 +45,7 @@ void RotaryTable::rotate(MatrixView rows) const {
 }
 
 void attend(const ModelConfig& config, MatmulBackend backend, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
-  constexpr int64_t tile = 128;  // queries; their scores [tile, T] are all that is kept of [T, T]
+  constexpr int64_t tile = 64;  // queries; their scores [tile, T] are all that is kept of [T, T]
   const int64_t width = config.head_dim;
   const int64_t group = config.heads / config.kv_heads;
   const int64_t tiles = (q.rows + tile - 1) / tile;

@@ -77,11 +77,8 @@ HWY_INLINE float max(const float* x, size_t count) {
   return largest;
 }
 
-/// Highway's Exp answers 0 for NaN; a broken model must show.
-HWY_INLINE V exp(V x) {
-  const D d;
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, hn::Min(x, hn::Set(d, 104.0f))));  // from 89 on it is infinite
-}
+/// exp(x) for x up to 104; from 89 on it is infinite. Highway's own answers 0 for NaN, but a broken model must show.
+HWY_INLINE V exp(V x) { return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(D{}, x)); }
 
 void rms_norm(const float* x, const float* weight, double epsilon, size_t count, float* out) {
   const double squares = sum(x, count, [](auto v) HWY_ATTR { return hn::Mul(v, v); });
@@ -175,10 +172,14 @@ double log_sum_exp(const float* row, size_t count) {
   return double{largest_value} + std::log(total);
 }
 
-HWY_INLINE V sigmoid_of_negative(V negative) { return hn::Div(hn::Set(D{}, 1.0f), hn::Add(hn::Set(D{}, 1.0f), exp(negative))); }
+/// x / (1 + exp(u))
+HWY_INLINE V divide_by_one_plus_exp(V x, V u) {
+  const D d;
+  return hn::Div(x, hn::Add(exp(hn::Min(u, hn::Set(d, 104.0f))), hn::Set(d, 1.0f)));
+}
 
 void silu(float* x, size_t count) {
-  transform(x, count, x, [](V v) HWY_ATTR { return hn::Mul(v, sigmoid_of_negative(hn::Neg(v))); });
+  transform(x, count, x, [](V v) HWY_ATTR { return divide_by_one_plus_exp(v, hn::Neg(v)); });
 }
 
 /// (1 + tanh(u)) / 2 = 1 / (1 + exp(−2u)) with u = √(2/π) (x + 0.044715 x³)
@@ -186,7 +187,7 @@ void gelu_tanh(float* x, size_t count) {
   const D d;
   transform(x, count, x, [&](V v) HWY_ATTR {
     const V cubic = hn::MulAdd(hn::Mul(v, v), hn::Set(d, 0.044715f), hn::Set(d, 1.0f));
-    return hn::Mul(v, sigmoid_of_negative(hn::Mul(hn::Mul(v, cubic), hn::Set(d, -1.5957691216057308f))));
+    return divide_by_one_plus_exp(v, hn::Mul(hn::Mul(v, cubic), hn::Set(d, -1.5957691216057308f)));
   });
 }
 

@@ -3,10 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
-#include <bit>
+#include <cmath>
 #include <cstring>
-#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -191,23 +189,23 @@ int64_t find_non_finite(DType dtype, std::span<const std::byte> bytes) {
 }  // namespace
 
 void check_finite(const Model& model, const RunContext& context) {
-  Problems problems;
-  std::mutex mutex;
-  Stage stage(context, "check", static_cast<int64_t>(model.tensors().size()));
-  parallel_for(static_cast<int64_t>(model.tensors().size()), [&](int64_t i) {
+  std::vector<std::string> found(model.tensors().size());  // by tensor, so that the list has one order
+  Stage stage(context, "check", static_cast<int64_t>(found.size()));
+  parallel_for(static_cast<int64_t>(found.size()), [&](int64_t i) {
     const StoredTensor& tensor = *model.tensors()[static_cast<size_t>(i)].tensor;
+    std::string& problem = found[static_cast<size_t>(i)];
     if (const auto* floats = std::get_if<FloatData>(&tensor.form)) {
       const int64_t at = find_non_finite(tensor.dtype, floats->bytes());
-      const std::scoped_lock lock(mutex);
-      if (at >= 0) problems.add(fmt::format("tensor {}: element {} is NaN or infinite; expected finite weights", tensor.name, at));
+      if (at >= 0) problem = fmt::format("tensor {}: element {} is NaN or infinite; expected finite weights", tensor.name, at);
     } else {
       const Matrix values = read_matrix(tensor);
-      const bool finite = std::ranges::all_of(values.values(), [](float v) { return std::isfinite(v); });
-      const std::scoped_lock lock(mutex);
-      if (!finite) problems.add(fmt::format("tensor {}: decodes to NaN or infinity; expected finite weights", tensor.name));
+      if (!std::ranges::all_of(values.values(), [](float v) { return std::isfinite(v); })) problem = fmt::format("tensor {}: decodes to NaN or infinity; expected finite weights", tensor.name);
     }
     stage.advance();
   });
+  Problems problems;
+  for (std::string& problem : found)
+    if (!problem.empty()) problems.add(std::move(problem));
   problems.throw_if_any(ErrorKind::input, model.checkpoint().directory.string());
 }
 

@@ -32,12 +32,6 @@ auto measure(Report& report, const std::string& name, Body body) {
   return result;
 }
 
-void refuse_own_output(const fs::path& model, const fs::path& output) {
-  const fs::path source = fs::weakly_canonical(model), target = fs::weakly_canonical(output);
-  if (source == target || std::ranges::mismatch(source, target).in2 == target.end())
-    throw Error(ErrorKind::usage, fmt::format("output {} is the model's own directory or holds it; choose another", output.string()));
-}
-
 /// Final treatment of each tensor, later steps appended to earlier ones.
 using TreatmentTexts = std::map<std::string, std::string>;
 
@@ -85,6 +79,12 @@ std::optional<double> gate_value(const std::string& name, const Report& report) 
 }
 
 }  // namespace
+
+void refuse_own_output(const fs::path& model, const fs::path& output) {
+  const fs::path source = fs::weakly_canonical(model), target = fs::weakly_canonical(output);
+  if (source == target || std::ranges::mismatch(source, target).in2 == target.end())
+    throw Error(ErrorKind::usage, fmt::format("output {} is the model's own directory or holds it; choose another", output.string()));
+}
 
 void refuse_compressed_source(const Model& model) {
   if (model.checkpoint().container == Container::dense) return;
@@ -145,6 +145,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   report.source_bytes = original.checkpoint().weight_bytes();
   report.artifact_bytes = reopened.checkpoint().weight_bytes();
   if (choice.container == Container::llmc_packed) report.dense_bytes = dense_weight_bytes(original);
+  report.pruned = std::ranges::any_of(model.tensors(), [](const PlacedTensor& placed) { return placed.tensor->pruned; });
   const auto errors = measure(report, "compare weights", [&] { return measure_tensor_errors(original, reopened, context); });
   fill_tensors(report, original, stored, errors, texts);
 

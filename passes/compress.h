@@ -44,6 +44,9 @@ struct CheckedRecipe {
 };
 CheckedRecipe check_recipe(const Recipe& recipe, const Model& model);
 
+/// An output may replace neither the model that is read nor a directory above it. Throws Error(usage).
+void refuse_own_output(const std::filesystem::path& model, const std::filesystem::path& output);
+
 /// Passes start from floats. Throws Error(input) for a checkpoint that is compressed already.
 void refuse_compressed_source(const Model& model);
 

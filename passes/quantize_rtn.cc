@@ -86,6 +86,8 @@ class QuantizeRtn final : public Pass {
 
   json run(Model& model, const RunContext& context) override {
     const auto planned = resolve(model);
+    const auto count_quantized = [&] { return std::ranges::count_if(model.tensors(), [](const PlacedTensor& p) { return std::holds_alternative<QuantizedMatrix>(p.tensor->form); }); };
+    const auto before = count_quantized();
     int64_t weights = 0;
     Stage stage(context, "quantize", static_cast<int64_t>(planned.size()));
     for (const auto& [placed, scheme] : planned) {
@@ -95,7 +97,7 @@ class QuantizeRtn final : public Pass {
       weights += tensor.count();
       stage.advance();
     }
-    const auto quantized = std::ranges::count_if(model.tensors(), [](const PlacedTensor& p) { return std::holds_alternative<QuantizedMatrix>(p.tensor->form); });
+    const auto quantized = count_quantized() - before;
     if (quantized != static_cast<int64_t>(planned.size())) throw Error(ErrorKind::bug, fmt::format("quantized {} tensors, expected {}", quantized, planned.size()));
     return {{"tensors", planned.size()}, {"weights", weights}};
   }

@@ -138,7 +138,7 @@ Comparison compare(const std::vector<std::vector<Score>>& scores, double mean_nl
   result.kl_median = has_nan ? NAN : quantile(kl, 0.5);
   result.kl_p99 = has_nan ? NAN : quantile(kl, 0.99);
   result.kl_max = has_nan ? NAN : kl.back();
-  result.top1_agreement = mean_of(scores, [](const Score& s) { return s.agrees; });
+  result.top1_agreement = has_nan ? NAN : mean_of(scores, [](const Score& s) { return s.agrees; });  // NaN has no first choice
   result.perplexity_increase = std::expm1(mean_nll - reference_nll);
   result.perplexity_delta = result.reference_perplexity * result.perplexity_increase;
   if (const auto error = clustered_error(scores, mean_nll - reference_nll)) result.perplexity_delta_error = std::exp(mean_nll) * *error;
@@ -193,7 +193,7 @@ Quality evaluate(const Model& model, const Model* reference, const Windows& wind
   quality.mean_nll = nats / static_cast<double>(quality.scored_tokens);
   quality.perplexity = std::exp(quality.mean_nll);
   if (bytes > 0) quality.bits_per_byte = nats / std::numbers::ln2 / static_cast<double>(bytes);
-  quality.top1_accuracy = mean_of(scores, [](const Score& s) { return s.hit; });
+  quality.top1_accuracy = std::isnan(quality.mean_nll) ? NAN : mean_of(scores, [](const Score& s) { return s.hit; });
   if (reference) quality.comparison = compare(scores, quality.mean_nll);
   return quality;
 }

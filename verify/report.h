@@ -46,6 +46,7 @@ struct Report {
   uint64_t source_bytes = 0;                 ///< weight files of the source
   uint64_t artifact_bytes = 0;               ///< weight file of the artifact
   std::optional<uint64_t> dense_bytes;       ///< weight file with the zeros written out, when a packed codec saved them
+  bool pruned = false;                       ///< a pass made zeros
   double sparsity = 0;                       ///< share of exact zeros over the weights that passes may treat
   std::vector<TensorReport> tensors;
   std::optional<Quality> quality;

@@ -7,6 +7,7 @@
 #include "core/output.h"
 #include "core/units.h"
 #include "passes/artifact.h"
+#include "passes/compress.h"
 
 namespace llmc {
 namespace {
@@ -20,6 +21,7 @@ struct ExportOptions {
 };
 
 int run_export(const ExportOptions& options, const CommandContext& context) {
+  refuse_own_output(options.model, options.output);
   StagedDirectory staged(options.output, options.force ? Overwrite::replace : Overwrite::refuse);
   const Model model = load_model(options.model, {options.ignored_config_fields.begin(), options.ignored_config_fields.end()}, context.run);
   const Provenance provenance{.command = "export", .source_hashes = hash_sources(model.checkpoint(), context.run)};

@@ -47,7 +47,7 @@ Rows load(const std::string& name, const std::string& bytes, int64_t vocabulary 
 std::string refusal(const std::string& name, const std::string& bytes, int64_t vocabulary = 70000) {
   const TemporaryFile file(name, bytes);
   const std::string message = message_of([&] { load_token_data(file.path(), nullptr, vocabulary); });
-  CHECK_THAT(message, Catch::StartsWith(file.path().string() + ": "));
+  CHECK(message.starts_with(file.path().string() + ": "));
   return message.substr(file.path().string().size() + 2);
 }
 std::string npy_refusal(const std::string& file) {
@@ -90,7 +90,7 @@ TEST_CASE("token data: text goes through the tokenizer") {
 }
 
 TEST_CASE("token data: what cannot be token ids is refused") {
-  CHECK_THAT(refusal("a.txt", "text"), Catch::StartsWith("text needs a tokenizer.json"));
+  check_contains(refusal("a.txt", "text"), "text needs a tokenizer.json");
   CHECK(refusal("a.u16", "abc") == "expected a multiple of 2 bytes, found 3");
   CHECK(refusal("a.u32", "abcdef") == "expected a multiple of 4 bytes, found 6");
   CHECK(refusal("a.u16", "") == "holds no tokens");
@@ -132,17 +132,17 @@ TEST_CASE("npy: damaged files are refused") {
   CHECK(npy_refusal(npy_ids(">u2", "(2,)", "abcd")) == "x: .npy type '>u2' is not supported");
   CHECK(npy_refusal(npy_ids("|O", "(2,)", "abcd")) == "x: .npy type '|O' is not supported");
   CHECK(npy_refusal(npy_ids("<u2", "(4294967296, 4294967296)", "")) == "x: shape [4294967296, 4294967296] is not a possible size");
-  CHECK_THAT(npy_refusal(npy_ids("<u8", "(2305843009213693952,)", "")), Catch::Contains("needs"));
-  CHECK_THAT(npy_refusal(npy_ids("<u2", "(-1,)", "")), Catch::Contains("expected a dimension or )"));
-  CHECK_THAT(npy_refusal(npy_ids("<u2", "(99999999999999999999,)", "")), Catch::Contains("expected a dimension or )"));
-  CHECK_THAT(npy_refusal(npy_ids("<u2", "2", "")), Catch::Contains("expected ("));
-  CHECK_THAT(npy_refusal(npy("{'descr': '<u2', 'fortran_order': True, 'shape': (1, 2)}", "abcd")), Catch::Contains("Fortran order is not supported"));
-  CHECK_THAT(npy_refusal(npy("{'descr': '<u2', 'fortran_order': Maybe, 'shape': (1, 2)}", "abcd")), Catch::Contains("expected True or False"));
-  CHECK_THAT(npy_refusal(npy("{'descr': '<u2', 'descr': '<u2'}", "")), Catch::Contains("key 'descr' is not known or comes twice"));
-  CHECK_THAT(npy_refusal(npy("{'descr': '<u2'}", "")), Catch::Contains("expected the keys"));
-  CHECK_THAT(npy_refusal(npy("{'descr': '<u2", "")), Catch::Contains("expected a string"));
-  CHECK_THAT(npy_refusal(npy("", "")), Catch::Contains("expected {"));
-  CHECK_THAT(npy_refusal(npy("{'descr': '<u2', 'fortran_order': False, 'shape': (0,)} x", "")), Catch::Contains("expected the end of the header, found \"x\""));
+  check_contains(npy_refusal(npy_ids("<u8", "(2305843009213693952,)", "")), "needs");
+  check_contains(npy_refusal(npy_ids("<u2", "(-1,)", "")), "expected a dimension or )");
+  check_contains(npy_refusal(npy_ids("<u2", "(99999999999999999999,)", "")), "expected a dimension or )");
+  check_contains(npy_refusal(npy_ids("<u2", "2", "")), "expected (");
+  check_contains(npy_refusal(npy("{'descr': '<u2', 'fortran_order': True, 'shape': (1, 2)}", "abcd")), "Fortran order is not supported");
+  check_contains(npy_refusal(npy("{'descr': '<u2', 'fortran_order': Maybe, 'shape': (1, 2)}", "abcd")), "expected True or False");
+  check_contains(npy_refusal(npy("{'descr': '<u2', 'descr': '<u2'}", "")), "key 'descr' is not known or comes twice");
+  check_contains(npy_refusal(npy("{'descr': '<u2'}", "")), "expected the keys");
+  check_contains(npy_refusal(npy("{'descr': '<u2", "")), "expected a string");
+  check_contains(npy_refusal(npy("", "")), "expected {");
+  check_contains(npy_refusal(npy("{'descr': '<u2', 'fortran_order': False, 'shape': (0,)} x", "")), "expected the end of the header, found \"x\"");
 }
 
 TEST_CASE("npy: what is written is read back, aligned") {

@@ -60,7 +60,7 @@ TEST_CASE("patterns search, and say where they are wrong", "[pattern]") {
   CHECK(Pattern("down_proj").matches("model.layers.0.mlp.down_proj.weight"));
   CHECK_FALSE(Pattern("^down_proj").matches("model.layers.0.mlp.down_proj.weight"));
   CHECK_THROWS_WITH(Pattern("a("), Contains("'a('") && Contains("at character 2"));
-  CHECK_THROWS_WITH(Pattern("(x+x+)+y").matches(std::string(40, 'x')), Contains("cannot be matched"));  // runs into PCRE2's limit instead of hanging
+  CHECK_THROWS_WITH(Pattern("(x+x+)+[yz]").matches(std::string(40, 'x')), Contains("cannot be matched"));  // runs into PCRE2's limit instead of hanging
 }
 
 TEST_CASE("suggestions are near or absent", "[suggest]") {

@@ -45,6 +45,8 @@ QUANTIZED = {
     "int4-g32-linear": ["--bits", "4", "--group-size", "32", "--scheme", "linear"],
     "int3-g32": ["--bits", "3", "--group-size", "32"],
     "mixed": ["--bits", "4", "--group-size", "32", "--tensor-type", "down_proj=W8A16"],
+    "tied-embedding-int8": ["--bits", "3", "--group-size", "32", "--scheme", "linear", "--token-embedding-type", "W8A16"],
+    "tensor-granularity": ["--bits", "5", "--granularity", "tensor", "--scheme", "linear", "--exclude", "layers.0."],
 }
 
 
@@ -174,6 +176,7 @@ def check_quantized(llmc, model, work, options):
 def check_pruned(llmc, model, work):
     ids, pruned, dense = token_ids(model), work / "pruned", work / "dense"
     llmc.run("prune", model, "-o", pruned, "--sparsity", "0.5")
+    require_refused(pruned)
     llmc.run("export", pruned, "--dense", "-o", dense)
     require("quantization_config" not in read_config(dense), "the dense export has a quantization_config")
     theirs = load(dense)
@@ -182,10 +185,22 @@ def check_pruned(llmc, model, work):
     return compare(llmc, pruned, theirs, ids, work)[1]
 
 
+def require_refused(packed):
+    """transformers must not run a packed artifact on weights that it made up."""
+    try:
+        AutoModelForCausalLM.from_pretrained(packed)
+    except ValueError:
+        return
+    raise Failure(f"transformers loaded {packed}, which it cannot understand")
+
+
 def check_packed_gpt2(llmc, work):
     model, packed, dense = GOLDEN / "tiny/gpt2-tied", work / "packed", work / "dense"
     ids = token_ids(model)
-    llmc.run("quantize", model, "-o", packed, "--bits", "4", "--group-size", "32")
+    data = work / "evaluation.npy"
+    np.save(data, ids.astype(np.uint16))
+    llmc.run("quantize", model, "-o", packed, "--bits", "4", "--group-size", "32", "--eval-data", data)
+    require_refused(packed)
     llmc.run("export", packed, "--dense", "-o", dense)
     logits, summary = compare(llmc, packed, load(dense), ids, work)
     change = float(np.abs(logits - logits_of(load(model), ids)).max())

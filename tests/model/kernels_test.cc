@@ -1,0 +1,216 @@
+#include "model/kernels.h"
+
+#include <hwy/targets.h>
+
+#include <bit>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "core/random.h"
+#include "tests/catch.h"
+
+using namespace llmc;
+
+namespace {
+
+constexpr size_t sizes[] = {1, 2, 15, 16, 17, 31, 33, 64, 255, 1023, 2100};
+constexpr double epsilon = 0x1p-24;  // half a unit in the last place of 1
+
+/// Runs `body` once for each instruction set that this processor and this build have.
+void for_each_target(const std::function<void()>& body) {
+  for (int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    CAPTURE(hwy::TargetName(target));
+    body();
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
+std::vector<float> random_values(size_t count, double deviation, const std::string& name) {
+  std::vector<float> values(count);
+  Random random(1, name);
+  for (float& value : values) value = static_cast<float>(deviation * random.normal());
+  return values;
+}
+
+/// Largest |a − b| over relative · |b| + absolute; at most 1 when they agree.
+double disagreement(std::span<const float> a, std::span<const float> b, double relative, double absolute) {
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(double{a[i]} - b[i]) / (relative * std::abs(double{b[i]}) + absolute));
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE("Norms agree with their references") {
+  for_each_target([] {
+    for (size_t size : sizes)
+      for (double norm_epsilon : {1e-6, 1e-3}) {
+        CAPTURE(size, norm_epsilon);
+        const std::vector<float> x = random_values(size, 3, "x");
+        const std::vector<float> weight = random_values(size, 1, "weight");
+        const std::vector<float> bias = random_values(size, 1, "bias");
+        std::vector<float> fast(size), expected(size);
+        rms_norm(x, weight, norm_epsilon, fast);
+        rms_norm_reference(x, weight, norm_epsilon, expected);
+        CHECK(disagreement(fast, expected, 4 * epsilon, 1e-37) <= 1);  // scale, two products, the reference's own rounding
+        // x − mean may cancel: an error of the mean's last place, scaled; |x| is at most 15 here, 1/√(variance + ε) at most 1000.
+        const double absolute = size == 1 ? 15 * epsilon * 1000 * 3 : 15 * epsilon * 10;
+        for (const std::vector<float>& used : {bias, std::vector<float>()}) {
+          layer_norm(x, weight, used, norm_epsilon, fast);
+          layer_norm_reference(x, weight, used, norm_epsilon, expected);
+          CHECK(disagreement(fast, expected, 6 * epsilon, absolute) <= 1);
+        }
+        std::vector<float> in_place = x;
+        rms_norm(in_place, weight, norm_epsilon, in_place);
+        rms_norm(x, weight, norm_epsilon, fast);
+        CHECK(in_place == fast);
+      }
+  });
+}
+
+TEST_CASE("Norms keep their precision over a large common offset") {
+  for_each_target([] {
+    std::vector<float> x = random_values(4096, 1, "x");
+    for (float& value : x) value += 1000;
+    const std::vector<float> ones(x.size(), 1.0f);
+    std::vector<float> fast(x.size()), expected(x.size());
+    layer_norm(x, ones, {}, 1e-5, fast);
+    layer_norm_reference(x, ones, {}, 1e-5, expected);
+    CHECK(disagreement(fast, expected, 0, 1000 * epsilon * 2) <= 1);  // the mean rounded to f32, nothing more
+  });
+}
+
+TEST_CASE("Rotary embedding agrees with its reference") {
+  for_each_target([] {
+    for (size_t half : {size_t{1}, size_t{4}, size_t{16}, size_t{31}, size_t{33}, size_t{64}})
+      for (size_t heads : {size_t{1}, size_t{3}}) {
+        CAPTURE(half, heads);
+        std::vector<float> cosines(half), sines(half);
+        for (size_t i = 0; i < half; ++i) {
+          cosines[i] = std::cos(static_cast<float>(i) + 0.3f);
+          sines[i] = std::sin(static_cast<float>(i) + 0.3f);
+        }
+        std::vector<float> fast = random_values(2 * half * heads, 1, "heads");
+        std::vector<float> expected = fast;
+        rotate_heads(fast, cosines, sines);
+        rotate_heads_reference(expected, cosines, sines);
+        CHECK(disagreement(fast, expected, 0, 5 * 4 * epsilon) <= 1);  // values below 5; two products, a sum, a rounding
+      }
+  });
+}
+
+TEST_CASE("Softmax and log-sum-exp agree with their references") {
+  for_each_target([] {
+    for (size_t size : sizes)
+      for (double deviation : {0.1, 3.0, 40.0}) {
+        CAPTURE(size, deviation);
+        const std::vector<float> x = random_values(size, deviation, "x");
+        std::vector<float> fast = x, expected = x;
+        softmax(fast);
+        softmax_reference(expected);
+        // The difference to the largest value is rounded to f32: up to 300 here; then exp, and a sum of `size`/16 terms.
+        const double relative = epsilon * (deviation * 8 + 4 + static_cast<double>(size) / 8);
+        CHECK(disagreement(fast, expected, relative, 1e-37) <= 1);
+        CHECK(std::abs(log_sum_exp(x) - log_sum_exp_reference(x)) <= 2e-7 + epsilon * deviation * 8 * (deviation > 10 ? 1 : 0));
+      }
+  });
+}
+
+TEST_CASE("Log-sum-exp keeps its precision over a large vocabulary") {
+  for_each_target([] {
+    const std::vector<float> x = random_values(151936, 2, "x");
+    CHECK(std::abs(log_sum_exp(x) - log_sum_exp_reference(x)) <= 2e-7);  // 1e-7 from exp itself, the rest from 32 sums a piece
+  });
+}
+
+TEST_CASE("Activations agree with their references") {
+  for_each_target([] {
+    for (Activation activation : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu})
+      for (size_t size : sizes) {
+        CAPTURE(to_string(activation), size);
+        std::vector<float> fast = random_values(size, 3, "x");
+        std::vector<float> expected = fast;
+        activate(activation, fast);
+        activate_reference(activation, expected);
+        // Where exp(u) is large its argument's rounding shows: |u| · ε of a value below |x|·exp(−|u|), at most 1e-6 in all.
+        CHECK(disagreement(fast, expected, 8 * epsilon, 1e-6) <= 1);
+      }
+    std::vector<float> extremes = {-1e30f, -500, -104, -90, -20, -0.0f, 0.0f, 20, 90, 104, 500, 1e18f};
+    for (Activation activation : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu}) {
+      CAPTURE(to_string(activation));
+      std::vector<float> fast = extremes, expected = extremes;
+      activate(activation, fast);
+      activate_reference(activation, expected);
+      CHECK(disagreement(fast, expected, 4 * epsilon, 1e-6) <= 1);
+    }
+  });
+}
+
+TEST_CASE("Products and sums of rows") {
+  for_each_target([] {
+    for (size_t size : sizes) {
+      const std::vector<float> x = random_values(size, 1, "x");
+      const std::vector<float> y = random_values(size, 1, "y");
+      std::vector<float> product = y, sum = y;
+      multiply_by(product, x);
+      add_to(sum, x);
+      for (size_t i = 0; i < size; ++i) {
+        CHECK(product[i] == y[i] * x[i]);
+        CHECK(sum[i] == y[i] + x[i]);
+      }
+    }
+  });
+}
+
+TEST_CASE("Rounding to bf16 is that of core") {
+  std::vector<float> x;
+  for (uint32_t high = 0; high < 0x10000; high += 7)  // all exponents, both signs, infinities and NaN
+    for (uint32_t low : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) x.push_back(std::bit_cast<float>(high << 16 | low));
+  std::vector<uint16_t> expected(x.size());
+  narrow_to_bf16_reference(x, expected);
+  for_each_target([&] {
+    std::vector<uint16_t> narrow(x.size());
+    narrow_to_bf16(x, narrow);
+    CHECK(narrow == expected);
+    std::vector<float> rounded(x.size());
+    round_to_bf16(x, rounded);
+    bool is_same = true;
+    for (size_t i = 0; i < x.size(); ++i) is_same = is_same && std::bit_cast<uint32_t>(rounded[i]) == uint32_t{expected[i]} << 16;
+    CHECK(is_same);
+    for (size_t size : sizes) {
+      std::vector<uint16_t> part(size);
+      narrow_to_bf16(std::span(x).first(size), part);
+      CHECK(std::equal(part.begin(), part.end(), expected.begin()));
+    }
+  });
+}
+
+TEST_CASE("NaN in gives NaN out") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for_each_target([&] {
+    for (size_t size : sizes)
+      for (size_t at : {size_t{0}, size / 2, size - 1}) {
+        CAPTURE(size, at);
+        std::vector<float> x(size, 1.0f);
+        x[at] = nan;
+        CHECK(std::isnan(log_sum_exp(x)));
+        std::vector<float> row = x;
+        softmax(row);
+        for (float value : row) CHECK(std::isnan(value));
+        for (Activation activation : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu}) {
+          row = x;
+          activate(activation, row);
+          CHECK(std::isnan(row[at]));
+        }
+        std::vector<float> normed(size);
+        rms_norm(x, x, 1e-5, normed);
+        CHECK(std::isnan(normed[0]));
+      }
+  });
+}
