@@ -82,15 +82,21 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
 
 /// CLI11's message for a wrong command line, with the nearest known flag or command.
 std::string explain(const CLI::ParseError& problem, const CLI::App& app) {
-  std::string text = problem.what();
   const CLI::App* scope = app.get_subcommands().empty() ? &app : app.get_subcommands().front();
-  if (scope == &app && !scope->remaining().empty()) text = fmt::format("'{}' is no command", scope->remaining().front());
-  else if (dynamic_cast<const CLI::ExtrasError*>(&problem) == nullptr) return text;
+  const bool names_extras = dynamic_cast<const CLI::ExtrasError*>(&problem) != nullptr;
   std::vector<std::string> names;
   for (const CLI::Option* option : scope->get_options())
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   for (const CLI::App* command : scope->get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
-  for (const std::string& extra : scope->remaining()) text += did_you_mean(extra.substr(0, extra.find('=')), names);
+
+  std::string text = problem.what();
+  const std::vector<std::string> extras = scope->remaining();
+  if (scope == &app && !extras.empty()) return fmt::format("'{}' is no command{}", extras.front(), did_you_mean(extras.front(), names));
+  for (const std::string& extra : extras) {
+    if (!names_extras && !extra.starts_with('-')) continue;
+    const std::string flag = extra.substr(0, extra.find('='));
+    text += (names_extras ? "" : fmt::format("; {} is no flag", flag)) + did_you_mean(flag, names);
+  }
   return text;
 }
 

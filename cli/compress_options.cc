@@ -53,18 +53,6 @@ int print_dry_run(const CompressRequest& request, const CommandContext& context)
 
 }  // namespace
 
-Precision parse_precision(const std::string& text) {
-  for (Precision precision : {Precision::f32, Precision::bf16})
-    if (text == to_string(precision)) return precision;
-  throw Error(ErrorKind::usage, fmt::format("--precision: expected f32 or bf16, found '{}'", text));
-}
-
-Convention parse_convention(const std::string& text) {
-  for (Convention convention : {Convention::all, Convention::second_half})
-    if (text == to_string(convention)) return convention;
-  throw Error(ErrorKind::usage, fmt::format("--convention: expected all or second-half, found '{}'", text));
-}
-
 void add_compress_options(CLI::App& app, CompressOptions& options) {
   app.add_option("MODEL", options.model, "Hugging Face checkpoint directory")->required();
   app.add_option("-o,--output", options.output, "Directory to write; it appears complete or not at all")->required();
@@ -73,11 +61,8 @@ void add_compress_options(CLI::App& app, CompressOptions& options) {
   app.add_option("--format", options.format, "auto: compressed-tensors, or llmc's packed container where that cannot say it; hf: what transformers loads, or an error; packed: llmc's container")->group("Output");
   app.add_option("--seed", options.seed, "Picks the sample of the text that the oracle checks")->group("Judging");
   app.add_option("--eval-data", options.evaluation_data, "Held-out text, or token ids (.npy, .u16, .u32), to judge on; default: the bundled text")->group("Judging");
-  app.add_option("--seqlen", options.seqlen, "Tokens in a window; default: 512, or the model's context if less")->check(CLI::PositiveNumber)->group("Judging");
-  app.add_option("--max-windows", options.max_windows, "Windows to judge on, spread over the text; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Judging");
-  app.add_option("--convention", options.convention, "all: every token but a window's first is scored; second-half: as llama.cpp")->capture_default_str()->group("Judging");
-  app.add_option("--precision", options.precision, "Matrix products of the evaluator: f32 or bf16")->capture_default_str()->group("Judging");
-  app.add_option("--ignore-config-field", options.ignored_config_fields, "A field of config.json that llmc does not know and that does not change the forward pass")->expected(1)->group("Input");
+  add_evaluation_flags(app, options.evaluation);
+  add_ignored_config_fields(app, options.ignored_config_fields);
   app.add_option("--max-ppl-increase", options.max_ppl_increase, "Gate: most the perplexity may grow, such as 1%")->group("Gates");
   app.add_option("--max-kl", options.max_kl, "Gate: highest mean KL divergence to the original, in nats")->group("Gates");
   app.add_option("--min-top1-agreement", options.min_top1_agreement, "Gate: least share of positions with the original's first choice, such as 0.95")->group("Gates");
@@ -94,10 +79,10 @@ int run_compress(const std::string& command, const CompressOptions& options, Rec
                           .model = options.model,
                           .output = options.output,
                           .recipe = std::move(recipe),
-                          .windows = {.length = options.seqlen, .most = options.max_windows, .convention = parse_convention(options.convention)},
-                          .precision = parse_precision(options.precision),
+                          .windows = read_window_options(options.evaluation),
+                          .precision = read_precision(options.evaluation),
                           .gates = read_gates(options),
-                          .ignored_config_fields = {options.ignored_config_fields.begin(), options.ignored_config_fields.end()},
+                          .ignored_config_fields = as_set(options.ignored_config_fields),
                           .overwrite = options.force ? Overwrite::replace : Overwrite::refuse};
   if (!options.evaluation_data.empty()) request.evaluation_data = options.evaluation_data;
   if (options.dry_run) return print_dry_run(request, context);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/shared_options.h"
 #include "passes/compress.h"
 
 namespace llmc {
@@ -20,19 +21,13 @@ struct CompressOptions {
   std::string format = "auto";
   std::optional<int64_t> seed;
   std::string evaluation_data;
-  int64_t seqlen = 0;
-  int64_t max_windows = 32;
-  std::string convention = "all";
-  std::string precision = "f32";
+  EvaluationFlags evaluation = {.max_windows = 32};
   std::vector<std::string> ignored_config_fields;
   std::string junit;
   std::string max_ppl_increase, max_kl, min_top1_agreement, max_size, min_ratio;
 };
 
 void add_compress_options(CLI::App& app, CompressOptions& options);
-/// Reads --precision and --convention. Throws Error(usage).
-Precision parse_precision(const std::string& text);
-Convention parse_convention(const std::string& text);
 
 /// Runs the straight line (or its dry run) and prints the result. `recipe` has steps; format and seed of the flags, where
 /// given, win over its own.

@@ -44,28 +44,29 @@ void RotaryTable::rotate(MatrixView rows) const {
   });
 }
 
-void attend(const ModelConfig& config, MatmulBackend backend, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
-  constexpr int64_t tile = 64;  // queries; their scores [tile, T] are all that is kept of [T, T]
+void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
+  constexpr int64_t tile = attention_tile;
   const int64_t width = config.head_dim;
   const int64_t group = config.heads / config.kv_heads;
-  const int64_t tiles = (q.rows + tile - 1) / tile;
+  const int64_t tiles = q.rows / tile;
   const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
+  assert(q.rows == tiles * tile && k.rows == q.rows && v.rows == q.rows && out.rows == q.rows && length <= q.rows);
   assert(q.cols == config.query_width() && k.cols == config.kv_width() && v.cols == config.kv_width() && out.cols == q.cols);
   parallel_for(config.heads * tiles, [&](int64_t index) {
     const int64_t head = index / tiles;
     const int64_t first = index % tiles * tile;
-    const int64_t count = std::min(tile, q.rows - first);
-    const int64_t keys = first + count;  // a query sees no key after itself
+    const int64_t keys = first + tile;  // a query sees no key after itself
     const auto of_head = [&](auto rows, int64_t number) { return rows.column_range(number * width, width); };
-    const MatrixView scores{thread_scratch<float, 2>(static_cast<size_t>(count * keys)).data(), count, keys, keys};
-    multiply(backend, scale, of_head(q, head).row_range(first, count), of_head(k, head / group).row_range(0, keys), Transpose::yes, scores);
-    for (int64_t r = 0; r < count; ++r) {
+    // The scores of one tile are all that is kept of [T, T].
+    const MatrixView scores{thread_scratch<float, 2>(static_cast<size_t>(tile * keys)).data(), tile, keys, keys};
+    multiply(backend, scale, of_head(q, head).row_range(first, tile), of_head(k, head / group).row_range(0, keys), Transpose::yes, scores);
+    for (int64_t r = 0; r < std::min(tile, length - first); ++r) {
       const std::span<float> row = scores.row_span(r);
       const auto seen = static_cast<size_t>(first + r + 1);
       softmax(row.first(seen));
       std::ranges::fill(row.subspan(seen), 0.0f);
     }
-    multiply(backend, 1.0f, scores, of_head(v, head / group).row_range(0, keys), Transpose::no, of_head(out, head).row_range(first, count));
+    multiply(backend, 1.0f, scores, of_head(v, head / group).row_range(0, keys), Transpose::no, of_head(out, head).row_range(first, tile));
   });
 }
 

@@ -35,8 +35,13 @@ class RotaryTable {
   mutable std::vector<std::unique_ptr<const Chunk>> chunks_;
 };
 
-/// out [T, query_width] = softmax(Q · Kᵀ / √head_dim, causal) · V for each head, with q [T, query_width] and
-/// k, v [T, kv_width]; query heads share key and value heads in equal groups, in order.
-void attend(const ModelConfig& config, MatmulBackend backend, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out);
+/// Queries that are worked on together. Keys and values are taken in as many rows as well.
+inline constexpr int64_t attention_tile = 64;
+
+/// out = softmax(Q · Kᵀ / √head_dim, causal) · V for each head, of the first `length` rows of q [rows, query_width] and
+/// k, v [rows, kv_width]; query heads share key and value heads in equal groups, in order. `rows` is a multiple of
+/// attention_tile and the rows from `length` on are zero: so the products have the same shapes for any length, and what
+/// a query finds depends, bit for bit, on nothing after it.
+void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out);
 
 }  // namespace llmc

@@ -141,37 +141,43 @@ std::shared_ptr<const HeadWeights> Forward::load_head() const { return std::make
 
 namespace {
 
-/// context [T, query_width] of the normalized hidden states.
-void run_attention(const ModelConfig& config, MatmulBackend backend, const BlockWeights& block, const RotaryTable* rotary, ConstMatrixView normed, MatrixView context) {
+/// change [T, hidden] of the normalized hidden states [T, hidden].
+void run_attention(const ModelConfig& config, MatmulBackend backend, const BlockWeights& block, const RotaryTable* rotary, ConstMatrixView normed, MatrixView change) {
+  const int64_t length = normed.rows;
+  const int64_t rows = (length + attention_tile - 1) / attention_tile * attention_tile;
   const int64_t query_width = config.query_width();
   const int64_t kv_width = config.kv_width();
-  const Scratch projected(normed.rows, query_width + 2 * kv_width);
+  const Scratch projected(rows, query_width + 2 * kv_width);
   MatrixView q = projected.view().column_range(0, query_width);
   MatrixView k = projected.view().column_range(query_width, kv_width);
   MatrixView v = projected.view().column_range(query_width + kv_width, kv_width);
   if (block.query_key_value) {
-    block.query_key_value->apply(normed, projected.view());
+    block.query_key_value->apply(normed, projected.view().row_range(0, length));
   } else {  // one after the other in the same memory
-    q = {projected.view().data, normed.rows, query_width, query_width};
-    k = {q.data + q.rows * q.cols, normed.rows, kv_width, kv_width};
-    v = {k.data + k.rows * k.cols, normed.rows, kv_width, kv_width};
-    block.query->apply(normed, q);
-    block.key->apply(normed, k);
-    block.value->apply(normed, v);
+    q = {projected.view().data, rows, query_width, query_width};
+    k = {q.data + rows * query_width, rows, kv_width, kv_width};
+    v = {k.data + rows * kv_width, rows, kv_width, kv_width};
+    block.query->apply(normed, q.row_range(0, length));
+    block.key->apply(normed, k.row_range(0, length));
+    block.value->apply(normed, v.row_range(0, length));
   }
+  for (const MatrixView& part : {q, k, v})
+    for (int64_t r = length; r < rows; ++r) std::ranges::fill(part.row_span(r), 0.0f);
   if (rotary) {
-    rotary->rotate(q);
-    rotary->rotate(k);
+    rotary->rotate(q.row_range(0, length));
+    rotary->rotate(k.row_range(0, length));
   }
-  attend(config, backend, q, k, v, context);
+  const Scratch context(rows, query_width);
+  attend(config, backend, length, q, k, v, context.view());
+  block.attention_output.apply(context.view().row_range(0, length), change);
 }
 
-void run_feed_forward(const ModelConfig& config, const BlockWeights& block, ConstMatrixView normed, MatrixView out) {
+void run_feed_forward(const ModelConfig& config, const BlockWeights& block, ConstMatrixView normed, MatrixView change) {
   const Scratch up(normed.rows, config.ffn);
   block.ffn_up.apply(normed, up.view());
   if (!block.ffn_gate) {
     for_each_row(normed.rows, [&](int64_t r) { activate(config.activation, up.view().row_span(r)); });
-    return block.ffn_down.apply(up.view(), out);
+    return block.ffn_down.apply(up.view(), change);
   }
   const Scratch gate(normed.rows, config.ffn);
   block.ffn_gate->apply(normed, gate.view());
@@ -179,7 +185,7 @@ void run_feed_forward(const ModelConfig& config, const BlockWeights& block, Cons
     activate(config.activation, gate.view().row_span(r));
     multiply_by(gate.view().row_span(r), up.view().row_span(r));
   });
-  block.ffn_down.apply(gate.view(), out);
+  block.ffn_down.apply(gate.view(), change);
 }
 
 }  // namespace
@@ -190,11 +196,7 @@ void Forward::run_block(const BlockWeights& block, MatrixView hidden) const {
   const Scratch normed(hidden.rows, hidden.cols);
   const Scratch change(hidden.rows, hidden.cols);
   block.attention_norm.apply(hidden, normed.view());
-  {
-    const Scratch context(hidden.rows, config.query_width());
-    run_attention(config, state_->options.backend, block, state_->rotary ? &*state_->rotary : nullptr, normed.view(), context.view());
-    block.attention_output.apply(context.view(), change.view());
-  }
+  run_attention(config, state_->options.backend, block, state_->rotary ? &*state_->rotary : nullptr, normed.view(), change.view());
   add(hidden, change.view());
   block.ffn_norm.apply(hidden, normed.view());
   run_feed_forward(config, block, normed.view(), change.view());

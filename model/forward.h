@@ -23,7 +23,9 @@ class BlockWeights;
 class HeadWeights;
 
 /// Runs a model. Const members may be called from several threads at once; every result is the same, bit for bit, for any
-/// number of threads and whatever else runs beside it.
+/// number of threads and whatever else runs beside it, and a token's result depends on nothing after the token.
+/// Everything is f32 but the products of Linear. Memory beside the weights: some 4 matrices [T, hidden] and 2 [T, ffn] for
+/// each sequence that is in run_block, and [64, T] for each thread.
 class Forward {
  public:
   /// Borrows the model. Reads the embedding (and position) matrices.

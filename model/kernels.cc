@@ -142,9 +142,9 @@ void softmax(float* row, size_t count) {
 
 /// Lanes are added in f32 for a piece of the row only, and the pieces in f64.
 double log_sum_exp(const float* row, size_t count) {
-  constexpr size_t piece = 1024;
   const D d;
   const size_t lanes = hn::Lanes(d);
+  const size_t piece = 64 * lanes;
   const float largest_value = max(row, count);
   const V largest = hn::Set(d, largest_value);
   HWY_ALIGN float values[hn::MaxLanes(d)];

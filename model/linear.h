@@ -12,7 +12,7 @@ namespace llmc {
 
 enum class Precision {
   f32,   ///< f32 operands, f32 accumulation
-  bf16,  ///< operands rounded to bf16, f32 accumulation
+  bf16,  ///< operands rounded to bf16 (ties to even), exact products, f32 accumulation
 };
 enum class MatmulBackend { onednn, eigen };
 
@@ -23,7 +23,8 @@ bool has_backend(MatmulBackend backend);
 /// oneDNN where the build has it.
 MatmulBackend default_backend();
 
-/// y = x · Wᵀ + b with W [out, in]. The same rows of x give the same rows of y, bit for bit, for any number of threads.
+/// y = x · Wᵀ + b with W [out, in]. A row of y depends, bit for bit, on that row of x and its place modulo 64 only: not on
+/// the number of threads, nor on the other rows. Another processor may give other last bits.
 class Linear {
  public:
   /// Reads the weight (and the bias, unless nullptr) in whatever form it is. Throws Error(input).
@@ -42,7 +43,8 @@ class Linear {
   std::unique_ptr<Weights> weights_;
 };
 
-/// C = alpha · A · op(B) for the small products inside attention, on one thread. `transpose_b`: B is [N, K] and taken transposed.
+/// C = alpha · A · op(B) for the small products inside attention, on one thread. `transpose_b`: B is [N, K] and taken
+/// transposed. The same shapes and values give the same bits.
 enum class Transpose { no, yes };
 void multiply(MatmulBackend backend, float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
 

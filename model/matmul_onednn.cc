@@ -1,10 +1,11 @@
 #ifdef LLMC_ONEDNN
 
+#include <dnnl.hpp>
 #include <omp.h>
 
 #include <algorithm>
-#include <oneapi/dnnl/dnnl.hpp>
-#include <string_view>
+#include <string>
+#include <unordered_map>
 
 #include "core/error.h"
 #include "model/kernels.h"

@@ -110,6 +110,8 @@ Model place_tensors(Checkpoint opened, const std::set<std::string>& ignored) {
   model.architecture_ = &architecture;
   model.config_ = read_config(checkpoint.config, architecture, ignored, config_path);
 
+  if (model.config_.layers > static_cast<int64_t>(checkpoint.tensors.size()))  // before a list of that length fills the memory
+    throw Error(ErrorKind::input, fmt::format("{}: asks for {} blocks, but the checkpoint holds {} tensors", config_path, model.config_.layers, checkpoint.tensors.size()));
   std::vector<Expected> expected = list_expected(architecture, model.config_);
   const auto is_stored = [&](const std::string& name) { return std::ranges::find(checkpoint.tensors, name, &StoredTensor::name) != checkpoint.tensors.end(); };
   const bool has_prefix = std::ranges::any_of(checkpoint.tensors, [&](const StoredTensor& tensor) { return tensor.name.starts_with(architecture.prefix); });

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <optional>
 
 #include "core/error.h"
@@ -122,12 +123,13 @@ class QuantizeRtn final : public Pass {
     for (const PlacedTensor& placed : model.tensors()) {  // in model order
       const auto choice = choices.find(&placed);
       if (choice == choices.end() || !choice->second) continue;
-      const StoredTensor& tensor = *placed.tensor;
-      const Scheme& scheme = *choice->second;
+      plan.emplace_back(&placed, *choice->second);
+    }
+    for (const auto& [placed, scheme] : plan) {
+      const StoredTensor& tensor = *placed->tensor;
       if (!std::holds_alternative<FloatData>(tensor.form)) problems.add(fmt::format("tensor {}: is already quantized", tensor.name));
       if (scheme.granularity == Granularity::group && tensor.cols() % scheme.group_size != 0)
-        problems.add(fmt::format("tensor {}: rows of {} are not a multiple of the group size {}; choose --group-size {}, --granularity channel, or another scheme for this tensor with --tensor-type", tensor.name, tensor.cols(), scheme.group_size, suggest_group(tensor.cols(), scheme.group_size)));
-      plan.emplace_back(&placed, scheme);
+        problems.add(fmt::format("tensor {}: rows of {} are not a multiple of the group size {}; choose --group-size {}, --granularity channel, or another scheme for this tensor with --tensor-type", tensor.name, tensor.cols(), scheme.group_size, suggest_group(plan, scheme.group_size)));
     }
     if (plan.empty() && problems.empty()) problems.add("nothing would be quantized");
     problems.throw_if_any(ErrorKind::usage, "quantize");
@@ -146,10 +148,13 @@ class QuantizeRtn final : public Pass {
     }
   }
 
-  /// The largest divisor of `cols` that is no larger than the wished group.
-  static int64_t suggest_group(int64_t cols, int64_t wished) {
-    int64_t group = std::min(cols, wished);
-    while (cols % group != 0) --group;
+  /// The largest group, no larger than the wished one, that divides the rows of all tensors that were to get it.
+  static int64_t suggest_group(const Plan& plan, int64_t wished) {
+    int64_t common = 0;
+    for (const auto& [placed, scheme] : plan)
+      if (scheme.granularity == Granularity::group && scheme.group_size == wished) common = std::gcd(common, placed->tensor->cols());
+    int64_t group = std::min(common, wished);
+    while (common % group != 0) --group;
     return group;
   }
 

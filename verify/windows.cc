@@ -16,7 +16,7 @@ int64_t Windows::first_scored(const Window& window) const {
 }
 
 std::string Windows::description() const {
-  return fmt::format("windows of {} tokens, no overlap, {} scored", length, convention == Convention::all ? "all but the first token" : "second half");
+  return fmt::format("windows of {} tokens, no overlap, no BOS added, {} scored", length, convention == Convention::all ? "all but the first token" : "second half");
 }
 
 Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t context) {

@@ -39,7 +39,7 @@ struct Windows {
 
   /// First scored position of a window.
   int64_t first_scored(const Window& window) const;
-  /// "windows of 512 tokens, no overlap, all but the first token scored"
+  /// "windows of 512 tokens, no overlap, no BOS added, all but the first token scored"
   std::string description() const;
 };
 

@@ -1,6 +1,8 @@
 // llmc completions: shell completions, made from the very flags that are parsed.
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "cli/command.h"
 
 namespace llmc {
@@ -52,9 +54,11 @@ CommandFunction add_completions(CLI::App& app) {
   app.footer("Example:\n  llmc completions bash > ~/.local/share/bash-completion/completions/llmc");
   auto shell = std::make_shared<std::string>();
   app.add_option("SHELL", *shell, "bash, zsh or fish")->required()->check(CLI::IsMember({"bash", "zsh", "fish"}));
-  return [shell, &app](const CommandContext&) {
+  return [shell, &app](const CommandContext& context) {
     const auto commands = commands_of(*app.get_parent());
-    fmt::print("{}", *shell == "bash" ? bash_completions(commands) : *shell == "zsh" ? zsh_completions(commands) : fish_completions(commands));
+    const std::string script = *shell == "bash" ? bash_completions(commands) : *shell == "zsh" ? zsh_completions(commands) : fish_completions(commands);
+    if (context.common.json) fmt::print("{}\n", nlohmann::json({{"shell", *shell}, {"script", script}}).dump(2));
+    else fmt::print("{}", script);
     return exit_done;
   };
 }

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/shared_options.h"
 #include "core/output.h"
 #include "core/units.h"
 #include "passes/artifact.h"
@@ -23,12 +24,12 @@ struct ExportOptions {
 int run_export(const ExportOptions& options, const CommandContext& context) {
   refuse_own_output(options.model, options.output);
   StagedDirectory staged(options.output, options.force ? Overwrite::replace : Overwrite::refuse);
-  const Model model = load_model(options.model, {options.ignored_config_fields.begin(), options.ignored_config_fields.end()}, context.run);
+  const Model model = load_model(options.model, as_set(options.ignored_config_fields), context.run);
   const Provenance provenance{.command = "export", .source_hashes = hash_sources(model.checkpoint(), context.run)};
   write_artifact(staged.path(), Container::dense, model, provenance, context.run);
   uint64_t bytes = 0;
   {
-    const Model reopened = load_model(staged.path(), {options.ignored_config_fields.begin(), options.ignored_config_fields.end()}, context.run);
+    const Model reopened = load_model(staged.path(), as_set(options.ignored_config_fields), context.run);
     check_reopened(model, reopened, Container::dense);
     bytes = reopened.checkpoint().weight_bytes();
   }
@@ -50,7 +51,7 @@ CommandFunction add_export(CLI::App& app) {
   app.add_option("-o,--output", options->output, "Directory to write; it appears complete or not at all")->required();
   app.add_flag("--dense", options->dense, "Write dense float tensors")->required();
   app.add_flag("--force", options->force, "Replace an earlier artifact at OUTPUT");
-  app.add_option("--ignore-config-field", options->ignored_config_fields, "A field of config.json that llmc does not know and that does not change the forward pass")->expected(1);
+  add_ignored_config_fields(app, options->ignored_config_fields);
   return [options](const CommandContext& context) { return run_export(*options, context); };
 }
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/shared_options.h"
 #include "cli/table.h"
 #include "core/parallel.h"
 #include "core/units.h"
@@ -97,8 +98,8 @@ CommandFunction add_inspect(CLI::App& app) {
   app.footer("Example:\n  llmc inspect MODEL --json");
   auto options = std::make_shared<Options>();
   app.add_option("MODEL", options->model, "Checkpoint or artifact directory")->required();
-  app.add_option("--ignore-config-field", options->ignored_config_fields, "A field of config.json that llmc does not know and that does not change the forward pass")->expected(1);
-  return [options](const CommandContext& context) { return run_inspect(options->model, {options->ignored_config_fields.begin(), options->ignored_config_fields.end()}, context); };
+  add_ignored_config_fields(app, options->ignored_config_fields);
+  return [options](const CommandContext& context) { return run_inspect(options->model, as_set(options->ignored_config_fields), context); };
 }
 
 }  // namespace llmc

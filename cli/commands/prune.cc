@@ -32,8 +32,8 @@ CommandFunction add_prune(CLI::App& app) {
   app.add_option("--sparsity", options->sparsity, "Share of the weights that become zero, such as 0.5 or 50%")->group("Pruning");
   app.add_option("--pattern", options->pattern, "unstructured, or N:M such as 2:4: at most N of M neighbours along a row stay")->capture_default_str()->group("Pruning");
   app.add_option("--scope", options->scope, "Where the smallest are ranked: tensor (default), row or global")->group("Pruning");
-  app.add_option("--include", options->include, "Prune only linear weights whose name this regular expression finds; may be repeated")->expected(1)->group("Tensors");
-  app.add_option("--exclude", options->exclude, "Leave linear weights whose name this regular expression finds; may be repeated")->expected(1)->group("Tensors");
+  app.add_option("--include", options->include, "Prune only linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
+  app.add_option("--exclude", options->exclude, "Leave linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
   return [options](const CommandContext& context) { return run_compress("prune", options->common, make_recipe(*options), context); };
 }
 

@@ -69,9 +69,9 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--group-size", options->group_size, "Weights of a row that share a scale")->check(CLI::PositiveNumber)->group("Scheme");
   app.add_option("--observer", options->observer, "Range of the grid: minmax, percentile, or mse (searched for the least squared error)")->capture_default_str()->group("Scheme");
   app.add_option("--percentile", options->percentile, "With --observer percentile: share of weights inside the range, in percent (default 99.9)")->group("Scheme");
-  app.add_option("--include", options->include, "Quantize only linear weights whose name this regular expression finds; may be repeated")->expected(1)->group("Tensors");
-  app.add_option("--exclude", options->exclude, "Leave linear weights whose name this regular expression finds; may be repeated")->expected(1)->group("Tensors");
-  app.add_option("--tensor-type", options->tensor_types, "REGEX=SCHEME: another scheme, or keep, for matching tensors; the first that matches decides; may be repeated")->expected(1)->group("Tensors");
+  app.add_option("--include", options->include, "Quantize only linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
+  app.add_option("--exclude", options->exclude, "Leave linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
+  app.add_option("--tensor-type", options->tensor_types, "REGEX=SCHEME: another scheme, or keep, for matching tensors; the first that matches decides; may be repeated")->allow_extra_args(false)->group("Tensors");
   app.add_option("--token-embedding-type", options->embedding, "Scheme of the token embedding (and of a head tied to it), or keep")->capture_default_str()->group("Tensors");
   app.add_option("--output-tensor-type", options->head, "Scheme of an output head of its own, or keep")->capture_default_str()->group("Tensors");
   return [options](const CommandContext& context) { return run_compress("quantize", options->common, make_recipe(*options), context); };

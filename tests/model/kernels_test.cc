@@ -117,7 +117,8 @@ TEST_CASE("Softmax and log-sum-exp agree with their references") {
         // The difference to the largest value is rounded to f32: up to 300 here; then exp, and a sum of `size`/16 terms.
         const double relative = epsilon * (deviation * 8 + 4 + static_cast<double>(size) / 8);
         CHECK(disagreement(fast, expected, relative, 1e-37) <= 1);
-        CHECK(std::abs(log_sum_exp(x) - log_sum_exp_reference(x)) <= 2e-7 + epsilon * deviation * 8 * (deviation > 10 ? 1 : 0));
+        // exp is off by 2⁻²³ of itself, and by |x − max| · 2⁻²⁴ from its argument: 3 or less for the terms that count.
+        CHECK(std::abs(log_sum_exp(x) - log_sum_exp_reference(x)) <= 3e-7);
       }
   });
 }
@@ -125,7 +126,7 @@ TEST_CASE("Softmax and log-sum-exp agree with their references") {
 TEST_CASE("Log-sum-exp keeps its precision over a large vocabulary") {
   for_each_target([] {
     const std::vector<float> x = random_values(151936, 2, "x");
-    CHECK(std::abs(log_sum_exp(x) - log_sum_exp_reference(x)) <= 2e-7);  // 1e-7 from exp itself, the rest from 32 sums a piece
+    CHECK(std::abs(log_sum_exp(x) - log_sum_exp_reference(x)) <= 3e-7);  // as above: pieces add up in f64
   });
 }
 

@@ -1,0 +1,34 @@
+#include "cli/shared_options.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+
+namespace llmc {
+
+void add_ignored_config_fields(CLI::App& app, std::vector<std::string>& fields) {
+  app.add_option("--ignore-config-field", fields, "A field of config.json that llmc does not know and that does not change the forward pass; may be repeated")->allow_extra_args(false)->group("Input");
+}
+
+std::set<std::string> as_set(const std::vector<std::string>& fields) { return {fields.begin(), fields.end()}; }
+
+void add_evaluation_flags(CLI::App& app, EvaluationFlags& flags) {
+  app.add_option("--seqlen", flags.seqlen, "Tokens in a window; default: 512, or the model's context if less")->check(CLI::PositiveNumber)->group("Judging");
+  app.add_option("--max-windows", flags.max_windows, "Windows to judge on, spread over the text; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Judging");
+  app.add_option("--convention", flags.convention, "all: every token but a window's first is scored; second-half: as llama.cpp")->capture_default_str()->group("Judging");
+  app.add_option("--precision", flags.precision, "Matrix products of the evaluator: f32 or bf16")->capture_default_str()->group("Judging");
+}
+
+WindowOptions read_window_options(const EvaluationFlags& flags) {
+  for (Convention convention : {Convention::all, Convention::second_half})
+    if (flags.convention == to_string(convention)) return {.length = flags.seqlen, .most = flags.max_windows, .convention = convention};
+  throw Error(ErrorKind::usage, fmt::format("--convention: expected all or second-half, found '{}'", flags.convention));
+}
+
+Precision read_precision(const EvaluationFlags& flags) {
+  for (Precision precision : {Precision::f32, Precision::bf16})
+    if (flags.precision == to_string(precision)) return precision;
+  throw Error(ErrorKind::usage, fmt::format("--precision: expected f32 or bf16, found '{}'", flags.precision));
+}
+
+}  // namespace llmc

@@ -1,0 +1,30 @@
+// Owns the flags that several commands share, and how their texts are read.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "model/forward.h"
+#include "verify/windows.h"
+
+namespace llmc {
+
+/// --ignore-config-field, which may be repeated.
+void add_ignored_config_fields(CLI::App& app, std::vector<std::string>& fields);
+std::set<std::string> as_set(const std::vector<std::string>& fields);
+
+/// How text is cut, scored and run.
+struct EvaluationFlags {
+  int64_t seqlen = 0;
+  int64_t max_windows = 0;
+  std::string convention = "all";
+  std::string precision = "f32";
+};
+void add_evaluation_flags(CLI::App& app, EvaluationFlags& flags);
+/// Throw Error(usage) for a word that is not known.
+WindowOptions read_window_options(const EvaluationFlags& flags);
+Precision read_precision(const EvaluationFlags& flags);
+
+}  // namespace llmc

@@ -1,0 +1,208 @@
+"""llmc prune: how many weights become zero, which ones, and that the others come back bit for bit."""
+
+import json
+
+import support
+from support import Case, covers, floats, ids, llama, llama_config, llama_shapes, random_tensors, read_header, read_safetensors, tiny, treatments, write_checkpoint
+from test_quantize import LINEAR
+
+
+class Prune(Case):
+    def prune(self, model, *flags, name="out", data=None):
+        return self.json("prune", model, "-o", self.dir / name, "--eval-data", data or ids(), "--seqlen", 8, "--max-windows", 1, *flags)
+
+    def dense(self, name="out"):
+        """The tensors of the ordinary checkpoint that `llmc export --dense` makes."""
+        self.ok("export", self.dir / name, "--dense", "-o", self.dir / (name + "-dense"))
+        return read_safetensors(self.dir / (name + "-dense"))[0]
+
+    def check_survivors(self, before, after, chosen):
+        """Every tensor as it was, but for exact zeros in the chosen ones; returns their number per tensor."""
+        self.assertEqual(set(before), set(after))
+        zeros = {}
+        for name, tensor in before.items():
+            self.assertEqual((tensor.dtype, tensor.shape), (after[name].dtype, after[name].shape), name)
+            if name not in chosen:
+                self.assertEqual(tensor, after[name], name)
+                continue
+            gone = bytes(support.SIZES[tensor.dtype])
+            pairs = list(zip(tensor.elements(), after[name].elements()))
+            self.assertTrue(all(y in (x, gone) for x, y in pairs), name)
+            zeros[name] = sum(y == gone for _, y in pairs)
+        return zeros
+
+    def check_smallest(self, before, after):
+        """No weight that stayed is smaller than one that went."""
+        gone = [abs(x) for x, y in zip(before, after) if y == 0]
+        stayed = [abs(x) for x, y in zip(before, after) if y != 0]
+        if gone and stayed:
+            self.assertLessEqual(max(gone), min(stayed))
+
+
+class Scopes(Prune):
+    @covers("prune", "--sparsity", "--scope", "--output")
+    def test_share_is_reached_exactly(self):
+        for model in (llama(), llama("BF16"), llama("F16")):
+            before, _ = read_safetensors(model)
+            for scope in (None, "tensor", "row", "global"):
+                for text, share in (("0.5", 0.5), ("30%", 0.3), ("0.999", 0.999)):
+                    with self.subTest(model=model.name, scope=scope, sparsity=text):
+                        name = f"{model.name}-{scope}-{text}"
+                        report = self.prune(model, "--sparsity", text, *(["--scope", scope] if scope else []), name=name)
+                        after = self.dense(name)
+                        zeros = self.check_survivors(before, after, LINEAR)
+                        weights = {n: support.count(before[n].shape) for n in LINEAR}
+                        if scope == "row":
+                            for n in LINEAR:
+                                for old, new in zip(before[n].rows(), after[n].rows()):
+                                    self.assertEqual(list(new).count(0), round(share * len(new)), n)
+                                    self.check_smallest(old, new)
+                        elif scope == "global":
+                            self.assertEqual(sum(zeros.values()), round(share * sum(weights.values())))
+                            self.check_smallest(*([x for n in LINEAR for x in tensors[n].values()] for tensors in (before, after)))
+                            self.assertGreater(len({zeros[n] / weights[n] for n in LINEAR}), 3)  # not the same in each
+                        else:
+                            for n in LINEAR:
+                                self.assertEqual(zeros[n], round(share * weights[n]), n)
+                                self.check_smallest(before[n].values(), after[n].values())
+                        reached = sum(zeros.values()) / sum(weights.values())
+                        self.assertAlmostEqual(report["sparsity"], reached, places=12)
+                        self.assertAlmostEqual(report["steps"][1]["details"]["sparsity_reached"], reached, places=12)
+                        self.assertEqual(report["steps"][1]["details"]["sparsity_asked"], share)
+                        self.assertEqual(report["artifact"]["container"], "llmc-packed")
+
+    @covers("prune", "--pattern")
+    def test_patterns(self):
+        before, _ = read_safetensors(llama())
+        for pattern, kept, block in (("2:4", 2, 4), ("1:4", 1, 4), ("3:4", 3, 4), ("4:8", 4, 8), ("1:2", 1, 2), ("5:16", 5, 16)):
+            with self.subTest(pattern):
+                report = self.prune(llama(), "--pattern", pattern, name=pattern.replace(":", "of"))
+                after = self.dense(pattern.replace(":", "of"))
+                self.check_survivors(before, after, LINEAR)
+                for n in LINEAR:
+                    old, new = before[n].values(), after[n].values()
+                    for i in range(0, len(new), block):
+                        self.assertEqual(list(new[i:i + block]).count(0), block - kept)
+                        self.check_smallest(old[i:i + block], new[i:i + block])
+                self.assertAlmostEqual(report["sparsity"], 1 - kept / block, places=12)
+                self.assertEqual(treatments(report)[LINEAR[0]], f"{block - kept} zeros in {block}")
+        self.prune(llama(), "--pattern", "2:4", "--sparsity", "0.5", name="both")  # they agree
+
+    def test_ties_are_cut_exactly(self):
+        config = llama_config()
+        tensors = random_tensors(llama_shapes(config))
+        same = "model.layers.0.mlp.up_proj.weight"
+        tensors[same] = floats("F32", [48, 32], [0.5, -0.5] * 768)
+        model = write_checkpoint(self.dir / "model", config, tensors)
+        for scope in ("tensor", "row", "global"):
+            with self.subTest(scope):
+                self.prune(model, "--sparsity", "0.37", "--scope", scope, "--include", "up_proj|down_proj", name=scope)
+                zeros = self.check_survivors(tensors, self.dense(scope), [n for n in LINEAR if "up_proj" in n or "down_proj" in n])
+                expected = {"tensor": 4 * round(0.37 * 1536), "row": 2 * 48 * round(0.37 * 32) + 2 * 32 * round(0.37 * 48), "global": round(0.37 * 6144)}
+                self.assertEqual(sum(zeros.values()), expected[scope])
+
+    def test_gpt2_rows_are_those_of_the_logical_matrix(self):
+        """The file holds [in, out]: four neighbours of a row lie in a column of the file."""
+        model = tiny("gpt2-untied")
+        before, _ = read_safetensors(model)
+        self.prune(model, "--pattern", "2:4", data=model / "input_ids.npy")
+        after = self.dense()
+        chosen = [n for n in before if n.endswith("weight") and ("attn" in n or "mlp" in n)]
+        self.check_survivors(before, after, chosen)
+        for name in chosen:
+            for column in zip(*after[name].rows()):
+                for i in range(0, len(column), 4):
+                    self.assertEqual(column[i:i + 4].count(0), 2, name)
+
+    def test_what_makes_no_sense(self):
+        for flags, words in (([], ["sparsity", "missing"]), (["--sparsity", "0"], ["sparsity", "found 0"]), (["--sparsity", "1"], ["sparsity", "found 1"]), (["--sparsity", "50"], ["less than 1", "found 50"]), (["--sparsity", "half"], ["--sparsity", "'half'"]), (["--sparsity", "-0.5"], ["--sparsity", "-0.5"]),
+                             (["--sparsity", "0.5", "--scope", "layer"], ["scope 'layer'", "tensor, row or global"]), (["--pattern", "2:4", "--scope", "row"], ["scope", "2:4"]), (["--pattern", "2:4", "--sparsity", "0.3"], ["pattern 2:4 means sparsity 0.5", "found 0.3"]),
+                             (["--pattern", "4:2"], ["'4:2'", "N:M"]), (["--pattern", "0:4"], ["'0:4'"]), (["--pattern", "2/4"], ["'2/4'"]), (["--pattern", "2:4x"], ["'2:4x'"]), (["--pattern", "4:5"], ["rows of 32", "not a multiple of 5"])):
+            with self.subTest(flags=flags):
+                self.refused(2, words, "prune", llama(), "-o", self.dir / "out", "--eval-data", ids(), *flags)
+        self.assert_nothing_left(self.dir)
+
+    @covers("prune", "--include", "--exclude")
+    def test_include_and_exclude(self):
+        before, _ = read_safetensors(llama())
+        for number, (flags, chosen) in enumerate(((["--include", "mlp"], lambda n: "mlp" in n), (["--exclude", r"layers\.0\.", "--exclude", "v_proj"], lambda n: ".0." not in n and "v_proj" not in n))):
+            with self.subTest(flags=flags):
+                report = self.prune(llama(), "--sparsity", "0.5", *flags, name=str(number))
+                expected = {n for n in LINEAR if chosen(n)}
+                self.assertEqual({n for n, t in treatments(report).items() if t != "kept"}, expected)
+                self.assertEqual(set(self.check_survivors(before, self.dense(str(number)), expected).values()), {support.count(before[n].shape) // 2 for n in expected})
+        for flag in ("--include", "--exclude"):
+            self.refused(2, ["'lm_head' matches none", "model.layers.0"], "prune", llama(), "-o", self.dir / "no", "--sparsity", "0.5", flag, "lm_head", "--eval-data", ids())
+
+    def test_nothing_to_do(self):
+        """A model that is sparser already."""
+        self.prune(llama(), "--sparsity", "0.6")
+        self.dense()
+        self.refused(3, ["nothing to do", "zeros", "were asked for"], "prune", self.dir / "out-dense", "-o", self.dir / "no", "--sparsity", "0.5", "--eval-data", ids())
+        self.refused(3, ["nothing to do"], "prune", self.dir / "out-dense", "-o", self.dir / "no", "--sparsity", "0.6", "--eval-data", ids())
+        self.assertFalse((self.dir / "no").exists())
+        report = self.prune(self.dir / "out-dense", "--sparsity", "0.7", name="more")
+        self.assertAlmostEqual(report["sparsity"], 0.7, delta=1e-3)  # rounding to whole weights in each tensor
+
+
+class Sizes(Prune):
+    @covers("prune", "--format")
+    def test_packed_is_smaller_and_hf_holds_the_zeros(self):
+        packed = self.prune(llama(), "--sparsity", "0.5", name="packed")
+        named = self.prune(llama(), "--sparsity", "0.5", "--format", "packed", name="named")
+        hf = self.prune(llama(), "--sparsity", "0.5", "--format", "hf", name="hf")
+        weights = {n: support.count(t.shape) for n, t in read_safetensors(llama())[0].items()}
+        pruned = {t["name"]: t for t in packed["tensors"] if t["codec"] == "bitmask"}
+        self.assertEqual(set(pruned), set(LINEAR))
+        for name, tensor in pruned.items():
+            self.assertEqual(tensor["bytes"], weights[name] // 8 + 4 * (weights[name] // 2))  # a bit each, and half of the floats
+        self.assertEqual(packed["artifact"]["dense_bytes"], 4 * sum(weights.values()))
+        self.assertEqual(packed["artifact"]["bytes"], (self.dir / "packed" / "model.safetensors").stat().st_size)
+        self.assertLess(packed["artifact"]["bytes"], 0.75 * packed["artifact"]["dense_bytes"])
+        self.assertEqual(named["artifact"]["container"], "llmc-packed")
+        self.assertEqual((self.dir / "named" / "model.safetensors").read_bytes(), (self.dir / "packed" / "model.safetensors").read_bytes())
+
+        self.assertEqual((hf["artifact"]["container"], hf["artifact"]["dense_bytes"]), ("dense", None))
+        self.assertGreater(hf["artifact"]["bytes"], packed["artifact"]["dense_bytes"])
+        self.assertNotIn("quantization_config", json.loads((self.dir / "hf" / "config.json").read_text()))
+        self.assertEqual(read_safetensors(self.dir / "hf")[0], self.dense("packed"))
+        self.assertEqual(hf["quality"]["perplexity"], packed["quality"]["perplexity"])
+        self.assertIn("is pruned", packed["notes"][0])
+
+        told = self.ok("prune", llama(), "-o", self.dir / "told", "--sparsity", "0.5", "--eval-data", ids()).out
+        self.assertRegex(told, r"zeros +50\.00 % of the treated weights; [\d.]+ kB as an ordinary checkpoint")  # both sizes
+        self.assertRegex(told, r"weights +[\d.]+ kB → [\d.]+ kB")
+
+    def test_little_sparsity_stays_dense(self):
+        """Where a mask costs more than it saves, floats are stored as they are."""
+        report = self.prune(llama(), "--sparsity", "0.01")
+        self.assertEqual({t["codec"] for t in report["tensors"]}, {"dense"})
+        zeros = self.check_survivors(read_safetensors(llama())[0], self.dense(), LINEAR)
+        self.assertEqual(sum(zeros.values()), sum(round(0.01 * support.count(read_safetensors(llama())[0][n].shape)) for n in LINEAR))
+
+    def test_gpt2_and_hf(self):
+        model = tiny("gpt2-tied")
+        report = self.prune(model, "--sparsity", "0.5", "--format", "hf", data=model / "input_ids.npy")
+        self.assertEqual(report["artifact"]["container"], "dense")
+        self.assertAlmostEqual(report["sparsity"], 0.5, places=12)
+
+    def test_layout_is_the_documented_one(self):
+        """The bitmask codec of docs/packed-format.md, read in plain Python."""
+        self.prune(llama("BF16"), "--sparsity", "0.8", "--scope", "row")
+        header, data = read_header(self.dir / "out" / "model.safetensors")
+        rows = json.loads(header["__metadata__"]["llmc.tensors"])
+        dense = self.dense()
+        for name in LINEAR:
+            self.assertEqual((rows[name]["codec"], rows[name]["dtype"], rows[name]["shape"]), ("bitmask", "BF16", dense[name].shape))
+            mask, values = (data[slice(*header[name + part]["data_offsets"])] for part in (":mask", ":values"))
+            position, elements = 0, []
+            for i in range(support.count(rows[name]["shape"])):
+                kept = mask[i // 8] >> i % 8 & 1
+                elements.append(values[2 * position:2 * position + 2] if kept else b"\0\0")
+                position += kept
+            self.assertEqual(elements, dense[name].elements())
+            self.assertEqual(2 * position, len(values))
+
+
+if __name__ == "__main__":
+    support.main()
