@@ -8,6 +8,7 @@
 #include "cli/report_table.h"
 #include "cli/table.h"
 #include "cli/terminal.h"
+#include "core/json.h"
 #include "core/units.h"
 #include "plan/dry_run.h"
 
@@ -42,7 +43,7 @@ std::vector<GateLimit> read_gates(const CompressOptions& options) {
 int print_dry_run(const CompressRequest& request, const CommandContext& context) {
   const DryRun plan = plan_run(request, context.run);
   if (context.common.json) {
-    fmt::print("{}\n", to_json(plan).dump(2));
+    fmt::print("{}", format_json(to_json(plan)));
     return exit_done;
   }
   Table table({{"tensor", Align::left}, {"shape", Align::left}, {"treatment", Align::left}, {"bits/weight", Align::right}});
@@ -88,7 +89,7 @@ int run_compress(const std::string& command, const CompressOptions& options, Rec
   if (options.dry_run) return print_dry_run(request, context);
 
   const Report report = compress(request, context.run);
-  if (context.common.json) fmt::print("{}\n", to_json(report).dump(2));
+  if (context.common.json) fmt::print("{}", format_json(to_json(report)));
   else fmt::print("{}", format_report(report, use_colour(STDOUT_FILENO)));
   if (!options.junit.empty()) write_file_atomically(options.junit, to_junit(report));
   if (report.passed()) return exit_done;

@@ -3,6 +3,7 @@ add_library(llmc_options INTERFACE)
 add_library(llmc::options ALIAS llmc_options)
 target_compile_features(llmc_options INTERFACE cxx_std_20)
 target_compile_options(llmc_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wno-missing-field-initializers -fno-math-errno -ffp-contract=off)
+target_compile_definitions(llmc_options INTERFACE EIGEN_DONT_PARALLELIZE)  # threads are core/parallel's alone
 target_include_directories(llmc_options INTERFACE ${CMAKE_SOURCE_DIR})
 set(CMAKE_CXX_EXTENSIONS OFF)
 

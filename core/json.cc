@@ -24,10 +24,14 @@ json parse_json(std::string_view text, const std::string& where) {
   };
   try {
     return json::parse(text, check);
+  } catch (const json::parse_error& problem) {  // its own text repeats what was read, of any length and not always UTF-8
+    throw Error(ErrorKind::input, fmt::format("{}: not valid JSON: wrong at byte {} of {}", where, problem.byte, text.size()));
   } catch (const json::exception& problem) {
     throw Error(ErrorKind::input, fmt::format("{}: not valid JSON: {}", where, problem.what()));
   }
 }
+
+std::string format_json(const json& value) { return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n"; }
 
 FieldReader::FieldReader(const json& object, std::string where) : object_(object), where_(std::move(where)) {
   if (!object.is_object()) throw Error(ErrorKind::input, fmt::format("{}: expected an object, found {}", where_, object.type_name()));

@@ -14,6 +14,9 @@ namespace llmc {
 /// Parses strictly: valid UTF-8, no duplicate key, at most 64 levels deep. Throws Error(input) that names `where`.
 nlohmann::json parse_json(std::string_view text, const std::string& where);
 
+/// Indented text with a newline at its end. Bytes that are no UTF-8, which file names may hold, become U+FFFD.
+std::string format_json(const nlohmann::json& value);
+
 /// Reads the fields of one JSON object by name and remembers which were asked for. A field with the wrong type
 /// throws Error(input); a null counts as absent.
 class FieldReader {

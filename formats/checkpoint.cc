@@ -122,6 +122,17 @@ Shape read_dense_shape(const std::string& module, const std::map<std::string, Te
   throw Error(ErrorKind::input, fmt::format("tensor {}: parts weight_shape and weight are missing", module));
 }
 
+/// Groups that do not divide the rows: the codes cannot mean anything.
+void check_groups(const Checkpoint& checkpoint) {
+  Problems problems;
+  for (const StoredTensor& tensor : checkpoint.tensors) {
+    const auto* data = std::get_if<EncodedData>(&tensor.form);
+    if (data && data->scheme.granularity == Granularity::group && tensor.cols() % data->scheme.group_size != 0)
+      problems.add(fmt::format("tensor {}: rows of {} are not a multiple of its group size {}", tensor.name, tensor.cols(), data->scheme.group_size));
+  }
+  problems.throw_if_any(ErrorKind::input, checkpoint.directory.string());
+}
+
 /// A tied head repeats the scales of the embedding (see write_weights) and has no codes of its own: it is dropped.
 void drop_tied_aliases(std::vector<std::string>& modules, RawTensors& raw) {
   const auto has = [&](const std::string& name) { return raw.tensors.contains(name); };
@@ -216,6 +227,7 @@ Checkpoint open_checkpoint(const fs::path& directory) {
   if (checkpoint.container == Container::llmc_packed) checkpoint.tensors = group_packed_parts(raw.metadata, raw.tensors, checkpoint.files[0].path().string());
   for (const auto& [name, view] : raw.tensors) checkpoint.tensors.push_back(make_plain(name, view));
   std::ranges::sort(checkpoint.tensors, {}, &StoredTensor::name);
+  check_groups(checkpoint);
   return checkpoint;
 }
 

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "core/mapped_file.h"
 #include "core/output.h"
 #include "core/sha256.h"
@@ -115,11 +116,11 @@ std::vector<StoredAs> write_artifact(const fs::path& directory, Container contai
   std::vector<const StoredTensor*> tensors;
   for (const PlacedTensor& placed : model.tensors()) tensors.push_back(placed.tensor);
   std::vector<StoredAs> stored = write_weights(directory / "model.safetensors", container, tensors, tied_aliases(model), context);
-  write_text(directory / "config.json", make_config(container, model).dump(2) + "\n");
+  write_text(directory / "config.json", format_json(make_config(container, model)));
   for (const char* name : carried_files)
     if (const fs::path source = model.checkpoint().directory / name; fs::exists(source)) write_text(directory / name, read_text_file(source));
   if (provenance.recipe) write_text(directory / "recipe.yaml", to_yaml(*provenance.recipe));
-  write_text(directory / "llmc.json", describe_provenance(provenance, container).dump(2) + "\n");
+  write_text(directory / "llmc.json", format_json(describe_provenance(provenance, container)));
   return stored;
 }
 

@@ -9,6 +9,7 @@
 #include "calib/bundled_text.h"
 #include "calib/tokenizer.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/mapped_file.h"
 #include "core/process_memory.h"
 #include "core/version.h"
@@ -156,7 +157,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   for (const GateLimit& limit : request.gates) report.gates.push_back(judge_gate(limit, gate_value(limit.name, report)));
   {
     OutputFile file(staged.path() / "report.json");
-    file.write(to_json(report).dump(2) + "\n");
+    file.write(format_json(to_json(report)));
     file.close();
   }
   context.check_stop();

@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "passes/pass.h"
@@ -91,6 +92,7 @@ Format parse_format(const std::string& text) {
 }
 
 Recipe parse_recipe(std::string_view yaml, const std::string& where) {
+  if (const auto at = find_invalid_utf8(yaml)) throw Error(ErrorKind::input, fmt::format("{}: {}", where, describe_invalid_utf8(yaml, *at)));
   json object;
   try {
     object = YamlReader(where).read(YAML::Load(std::string(yaml)));

@@ -15,10 +15,8 @@ requirements=tests/interop/requirements.txt
 # Makes the Python environment $1.
 install_peers() {
   python3 -m venv --clear "$1" || return 1
-  # The torch on PyPI brings gigabytes of CUDA; PyTorch's own index has a build for CPUs alone.
-  torch=$(grep '^torch==' $requirements)
-  "$1/bin/pip" install --retries 1 --index-url https://download.pytorch.org/whl/cpu "$torch" ||
-    "$1/bin/pip" install "$torch" || return 1
+  # torch first and alone: another package would ask for a newer one.
+  "$1/bin/pip" install "$(grep '^torch==' $requirements)" || return 1
   "$1/bin/pip" install --requirement $requirements || return 1
   cp $requirements "$1/installed.txt"
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "calib/utf8.h"
+
 namespace llmc {
 
 using nlohmann::json;
@@ -52,7 +54,8 @@ json to_json(const Gate& gate) {
 
 std::string escape_xml(std::string_view text) {
   std::string escaped;
-  for (char c : text) {
+  for (char c : replace_invalid_utf8(text)) {
+    if (static_cast<unsigned char>(c) < 0x20 && c != '\t' && c != '\n') c = '?';  // XML has no other control characters
     switch (c) {
       case '&': escaped += "&amp;"; break;
       case '<': escaped += "&lt;"; break;

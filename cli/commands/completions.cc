@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "core/json.h"
 
 namespace llmc {
 namespace {
@@ -57,7 +58,7 @@ CommandFunction add_completions(CLI::App& app) {
   return [shell, &app](const CommandContext& context) {
     const auto commands = commands_of(*app.get_parent());
     const std::string script = *shell == "bash" ? bash_completions(commands) : *shell == "zsh" ? zsh_completions(commands) : fish_completions(commands);
-    if (context.common.json) fmt::print("{}\n", nlohmann::json({{"shell", *shell}, {"script", script}}).dump(2));
+    if (context.common.json) fmt::print("{}", format_json({{"shell", *shell}, {"script", script}}));
     else fmt::print("{}", script);
     return exit_done;
   };

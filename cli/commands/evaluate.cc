@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/report_table.h"
 #include "cli/shared_options.h"
+#include "core/json.h"
 #include "core/output.h"
 #include "passes/compress.h"
 
@@ -41,7 +42,7 @@ int run_evaluate(const EvaluateOptions& options, const CommandContext& context) 
   }
   if (context.common.json) {
     nlohmann::json result = {{"model", options.model}, {"reference", reference ? nlohmann::json(options.reference) : nlohmann::json()}, {"precision", options.evaluation.precision}, {"quality", to_json(quality)}, {"oracle", to_json(oracle)}};
-    fmt::print("{}\n", result.dump(2));
+    fmt::print("{}", format_json(result));
   } else {
     fmt::print("{}", format_quality(quality, oracle));
   }

@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "cli/shared_options.h"
+#include "core/json.h"
 #include "core/output.h"
 #include "core/units.h"
 #include "passes/artifact.h"
@@ -35,7 +36,7 @@ int run_export(const ExportOptions& options, const CommandContext& context) {
   }
   staged.commit();
   if (context.common.json)
-    fmt::print("{}\n", nlohmann::json({{"source", {{"path", options.model}, {"bytes", model.checkpoint().weight_bytes()}}}, {"artifact", {{"path", options.output}, {"bytes", bytes}}}}).dump(2));
+    fmt::print("{}", format_json({{"source", {{"path", options.model}, {"bytes", model.checkpoint().weight_bytes()}}}, {"artifact", {{"path", options.output}, {"bytes", bytes}}}}));
   else
     fmt::print("{} → {}   {} → {}\n", options.model, options.output, format_size(model.checkpoint().weight_bytes()), format_size(bytes));
   return exit_done;

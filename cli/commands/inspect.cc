@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/shared_options.h"
 #include "cli/table.h"
+#include "core/json.h"
 #include "core/parallel.h"
 #include "core/units.h"
 #include "formats/codec.h"
@@ -71,7 +72,7 @@ int run_inspect(const std::string& path, const std::set<std::string>& ignored, c
       const TensorFacts& f = facts[i];
       result["tensors"].push_back({{"name", tensor.name}, {"role", to_string(model.tensors()[i].row->role)}, {"dtype", get_info(tensor.dtype).name}, {"shape", tensor.shape}, {"encoding", f.encoding}, {"bytes", f.bytes}, {"min", number(f.low)}, {"max", number(f.high)}, {"rms", number(f.rms)}, {"zeros", number(f.zeros)}, {"outliers", number(f.outliers)}});
     }
-    fmt::print("{}\n", result.dump(2));
+    fmt::print("{}", format_json(result));
     return exit_done;
   }
   const ModelConfig& c = model.config();

@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "cli/table.h"
+#include "core/json.h"
 #include "formats/checkpoint.h"
 #include "formats/codecs/compressed_tensors_codecs.h"
 #include "formats/codecs/packed_codecs.h"
@@ -34,7 +35,7 @@ json list_all() {
 int run_list(const CommandContext& context) {
   const json all = list_all();
   if (context.common.json) {
-    fmt::print("{}\n", all.dump(2));
+    fmt::print("{}", format_json(all));
     return exit_done;
   }
   for (const char* section : {"architectures", "schemes", "passes", "formats", "codecs"}) {

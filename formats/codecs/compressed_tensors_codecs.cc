@@ -183,17 +183,20 @@ std::string_view format_for(const Scheme& scheme) { return rows[scheme.bits == 8
 Scheme read_weights(const json& object, const std::string& where) {
   FieldReader fields(object, where);
   Scheme scheme;
-  scheme.bits = static_cast<int>(fields.get_int("num_bits"));
+  const int64_t bits = fields.get_int("num_bits");
   scheme.mapping = fields.find_bool("symmetric").value_or(true) ? Mapping::symmetric : Mapping::linear;
   const std::string type = fields.find_string("type").value_or("int");
   const std::string strategy = fields.find_string("strategy").value_or("tensor");
   const int64_t group_size = fields.find_int("group_size").value_or(0);
   const auto refuse = [&](const char* key, const std::string& value) { return Error(ErrorKind::input, fmt::format("{}: {} '{}' is not supported", where, key, value)); };
   if (type != "int") throw refuse("type", type);
+  if (bits < 2 || bits > 8) throw Error(ErrorKind::input, fmt::format("{}: num_bits: expected 2 to 8, found {}", where, bits));
+  scheme.bits = static_cast<int>(bits);
   if (strategy == "tensor") scheme.granularity = Granularity::tensor;
   else if (strategy == "channel") scheme.granularity = Granularity::channel;
   else if (strategy == "group") scheme.granularity = Granularity::group, scheme.group_size = group_size;
   else throw refuse("strategy", strategy);
+  if (strategy == "group" && group_size < 1) throw Error(ErrorKind::input, fmt::format("{}: group_size: expected a positive number, found {}", where, group_size));
   if (fields.find("actorder")) throw refuse("actorder", object.at("actorder").dump());
   if (const json* dynamic = fields.find("dynamic"); dynamic && *dynamic != json(false)) throw refuse("dynamic", dynamic->dump());
   check_scheme(scheme);

@@ -306,6 +306,9 @@ class Gates(Compress):
                 self.assertIn("is under 50", cases["min_ratio"].get("message"))
                 self.ok(*self.run_of(command, None, "--max-size", "1GB", "--junit", self.dir / "junit.xml", "--force", name=name))  # written over
                 self.assertEqual(ElementTree.parse(self.dir / "junit.xml").getroot().find("testsuite").get("failures"), "0")
+        for name in ("\udcff", "\x01"):  # no UTF-8, and what XML cannot hold
+            self.json(*self.run_of("quantize", None, "--max-size", "1GB", "--junit", self.dir / "junit.xml", name=name))
+            self.assertTrue(ElementTree.parse(self.dir / "junit.xml").getroot().find("testsuite").get("name").endswith("?" if name == "\x01" else "\ufffd"))
         late = self.ok(*self.run_of("quantize", None, "--junit", self.dir / "absent" / "junit.xml", name="late"), code=4)
         self.assertIn("No such file", late.err)
 
