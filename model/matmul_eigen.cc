@@ -1,7 +1,4 @@
 // Eigen must not start OpenMP threads of its own: llmc cuts the work itself.
-#ifndef EIGEN_DONT_PARALLELIZE
-#define EIGEN_DONT_PARALLELIZE
-#endif
 #include <Eigen/Core>
 #include <algorithm>
 
