@@ -101,6 +101,8 @@ class HeadWeights {
 };
 
 struct Forward::State {
+  State(const Model& of, const ForwardOptions& with) : model(of), options(with) {}
+
   const Model& model;
   ForwardOptions options;
   Matrix tokens;                      ///< [vocabulary, hidden]

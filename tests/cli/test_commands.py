@@ -10,7 +10,7 @@ from statistics import fmean, pstdev
 
 import support
 from support import EVERY, Case, covers, dequantize, floats, ids, llama, llama_config, llama_shapes, make_llama, random_tensors, read_codes, read_safetensors, run, tiny, write_checkpoint
-from test_compress import RUNS, TWO_STEPS, Compress
+from test_compress import RUNS, Compress
 from test_quantize import LINEAR
 
 
@@ -218,6 +218,12 @@ class Words(Compress):
                 refusal = self.refused(2, words, *args)
                 self.assertRegex(refusal.err, r"Run `llmc (\w+ )?--help` for the flags\.\n$")
                 self.assertNotIn('"--"', refusal.err)
+
+    @covers("evaluate export inspect list completions", "--threads")
+    def test_numbers_of_threads(self):
+        for args in (["evaluate", llama(), "--data", ids()], ["export", llama(), "--dense", "-o", self.dir / "out"], ["inspect", llama()], ["list"], ["completions", "bash"]):
+            for value in (-1, 1025, "all"):
+                self.refused(2, ["--threads", value], *args, "--threads", value)
 
     def test_empty_values_are_refused(self):
         """What a script passes when its variable is unset."""

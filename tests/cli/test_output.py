@@ -1,5 +1,6 @@
 """Outputs appear whole or not at all: whatever is in their place, a full disk, kill -9 at any moment, Ctrl-C."""
 
+import fcntl
 import json
 import os
 import random
@@ -45,7 +46,7 @@ class Targets(Compress):
         self.refused(2, ["the model's own directory"], "export", model, "--dense", "-o", self.dir / "link", "--force")
         self.assertEqual(content(model), before)
         self.ok(*self.run_of("quantize", model, name="model/compressed"))  # inside it is no harm
-        self.assertEqual({f: c for f, c in content_of_files(model).items()}, before)
+        self.assertEqual(content_of_files(model), before)
 
     def test_force_keeps_the_old_output_when_the_run_fails(self):
         self.ok(*self.run_of("quantize"))
@@ -68,9 +69,6 @@ class Targets(Compress):
             for args in (self.run_of("quantize", name="parent/out"), ["export", llama(), "--dense", "-o", parent / "out"]):
                 self.refused(4, [parent, "cannot create"], *args)
             self.assertEqual(os.listdir(parent), [])
-        self.assertFalse((self.dir / "absent").exists())
-        for flag in ("--logits",):
-            self.refused(4, ["absent", "No such file"], "evaluate", llama(), "--data", ids(), flag, self.dir / "absent" / "x.npy")
 
     def test_leftovers_of_a_killed_run(self):
         """What has the name of a staging folder of this target and no living owner goes; everything else stays."""
@@ -78,7 +76,6 @@ class Targets(Compress):
             (self.dir / name / "sub").mkdir(parents=True)
             (self.dir / name / "model.safetensors").write_bytes(b"half")
         (self.dir / ".out.llmc-partial-note").write_text("a file, none of ours")
-        import fcntl
         owned = os.open(self.dir / ".out.llmc-partial-7", os.O_RDONLY | os.O_DIRECTORY)  # its writer lives
         self.addCleanup(os.close, owned)
         fcntl.flock(owned, fcntl.LOCK_EX)

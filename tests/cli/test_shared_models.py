@@ -3,7 +3,6 @@
 Exit 77 where the models are not there.
 """
 
-import array
 import json
 import math
 import os
