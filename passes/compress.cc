@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <limits>
 #include <map>
 
 #include "calib/bundled_text.h"
@@ -155,6 +157,8 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   report.oracle = measure(report, "oracle", [&] { return check_against_oracle(reopened, text.windows, forward, request.recipe.seed); });
 
   for (const GateLimit& limit : request.gates) report.gates.push_back(judge_gate(limit, gate_value(limit.name, report)));
+  if (const double perplexity = report.quality->perplexity; !std::isfinite(perplexity))  // broken without any gate asking
+    report.gates.push_back({.name = "finite_perplexity", .limit = std::numeric_limits<double>::max(), .value = perplexity, .passed = false});
   {
     OutputFile file(staged.path() / "report.json");
     file.write(format_json(to_json(report)));

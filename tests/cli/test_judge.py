@@ -283,12 +283,14 @@ class Gates(Compress):
             with self.subTest(flag):
                 missed = self.ok(*self.run_of("quantize", model, flag, limit, "--json", "--force", "--junit", self.dir / "junit.xml"), code=1)
                 report = json.loads(missed.out)
-                gate, = report["gates"]
-                self.assertEqual((gate["value"], gate["passed"]), (None, False))
+                self.assertEqual([gate["name"] for gate in report["gates"]], [flag[2:].replace("-", "_"), "finite_perplexity"])
+                self.assertEqual([(gate["value"], gate["passed"]) for gate in report["gates"]], [(None, False)] * 2)
                 self.assertIsNone(report["quality"]["perplexity"])
                 self.assertIn(f"gate {flag[2:].replace('-', '_')} missed: it has no value", missed.err.splitlines()[-1])
-                self.assertEqual(len(ElementTree.parse(self.dir / "junit.xml").findall(".//failure")), 1)
-        self.json(*self.run_of("quantize", model, "--max-size", "1GB", "--force"))  # the size is as good as any
+                self.assertEqual(len(ElementTree.parse(self.dir / "junit.xml").findall(".//failure")), 2)
+        for gates in ([], ["--max-size", "1GB"]):  # nobody asked for quality, but a broken model is never fine
+            missed = self.ok(*self.run_of("quantize", model, *gates, "--force"), code=1)
+            self.assertIn("gate finite_perplexity missed", missed.err.splitlines()[-1])
 
     @covers(COMPRESSING, "--junit")
     def test_junit(self):
