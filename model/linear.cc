@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "model/kernels.h"
 #include "model/matmul.h"
 
 namespace llmc {
@@ -14,9 +15,9 @@ namespace {
 
 constexpr MatmulRow rows[] = {
 #ifdef LLMC_ONEDNN
-    {.backend = MatmulBackend::onednn, .name = "onednn", .pack = pack_onednn, .multiply = multiply_onednn},
+    {.backend = MatmulBackend::onednn, .name = "onednn", .pack = pack_onednn, .multiply = multiply_onednn, .add_transposed = add_transposed_onednn, .add_transposed_bf16 = add_transposed_bf16_onednn},
 #endif
-    {.backend = MatmulBackend::eigen, .name = "eigen", .pack = pack_eigen, .multiply = multiply_eigen},
+    {.backend = MatmulBackend::eigen, .name = "eigen", .pack = pack_eigen, .multiply = multiply_eigen, .add_transposed = add_transposed_eigen, .add_transposed_bf16 = add_transposed_bf16_eigen},
 };
 
 const MatmulRow& get_row(MatmulBackend backend) {
@@ -40,14 +41,14 @@ struct Linear::Weights {
   std::unique_ptr<PackedMatrix> packed;
 };
 
-Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend) : weights_(std::make_unique<Weights>()) {
-  const MatmulRow& row = get_row(backend);
-  const Matrix values = read_matrix(weight);
-  const Matrix bias_values = bias ? read_matrix(*bias) : Matrix();
-  assert(!bias || static_cast<int64_t>(bias_values.values().size()) == values.rows());
-  weights_->out = values.rows();
-  weights_->in = values.cols();
-  weights_->packed = row.pack(values.view(), bias_values.values(), precision);
+Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend)
+    : Linear(read_matrix(weight).view(), bias ? read_matrix(*bias).values() : std::span<const float>(), precision, backend) {}
+
+Linear::Linear(ConstMatrixView weight, std::span<const float> bias, Precision precision, MatmulBackend backend) : weights_(std::make_unique<Weights>()) {
+  assert(bias.empty() || static_cast<int64_t>(bias.size()) == weight.rows);
+  weights_->out = weight.rows;
+  weights_->in = weight.cols;
+  weights_->packed = get_row(backend).pack(weight, bias, precision);
 }
 
 Linear::Linear(Linear&&) noexcept = default;
@@ -67,6 +68,65 @@ void Linear::apply(ConstMatrixView x, MatrixView y) const {
 void multiply(MatmulBackend backend, float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c) {
   assert(c.rows == a.rows && a.cols == (transpose_b == Transpose::yes ? b.cols : b.rows) && c.cols == (transpose_b == Transpose::yes ? b.rows : b.cols));
   get_row(backend).multiply(alpha, a, b, transpose_b, c);
+}
+
+void add_transposed_product(MatmulBackend backend, float alpha, ConstMatrixView a, ConstMatrixView b, MatrixView c) {
+  assert(a.rows == b.rows && a.cols == c.rows && b.cols == c.cols);
+  get_row(backend).add_transposed(alpha, a, b, c);
+}
+
+namespace {
+
+constexpr int64_t gradient_tile = 64;    ///< rows of dW that one task works on
+constexpr int64_t gradient_depth = 512;  ///< tokens of one product: its operands stay in cache
+
+/// The columns of dy that belong to a tile of dW, dense, through `convert` a row at a time.
+template <typename T, typename Convert>
+std::span<T> gather(ConstMatrixView dy, std::span<T> out, Convert convert) {
+  const auto cols = static_cast<size_t>(dy.cols);
+  for (int64_t r = 0; r < dy.rows; ++r) convert(dy.row_span(r), out.subspan(static_cast<size_t>(r) * cols, cols));
+  return out;
+}
+
+/// False where there are no bf16 products; dW is as it was then.
+bool add_bf16_gradient(const MatmulRow& row, ConstMatrixView dy, ConstMatrixView x, MatrixView dw) {
+  uint16_t zero[2] = {};
+  float nothing = 0;
+  if (!row.add_transposed_bf16(std::span(zero).first(1), std::span(zero).last(1), 1, {&nothing, 1, 1, 1})) return false;
+  const auto narrow_x = std::make_unique_for_overwrite<uint16_t[]>(static_cast<size_t>(x.rows * x.cols));
+  parallel_pieces(x.rows, gradient_tile, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) narrow_to_bf16(x.row_span(r), std::span(narrow_x.get() + r * x.cols, static_cast<size_t>(x.cols)));
+  });
+  parallel_pieces(dw.rows, gradient_tile, [&](int64_t first, int64_t last) {
+    for (int64_t start = 0; start < x.rows; start += gradient_depth) {
+      const int64_t depth = std::min(gradient_depth, x.rows - start);
+      const auto narrow_dy = gather(dy.column_range(first, last - first).row_range(start, depth), thread_scratch<uint16_t>(static_cast<size_t>(depth * (last - first))), narrow_to_bf16);
+      row.add_transposed_bf16(narrow_dy, {narrow_x.get() + start * x.cols, static_cast<size_t>(depth * x.cols)}, depth, dw.row_range(first, last - first));
+    }
+  });
+  return true;
+}
+
+}  // namespace
+
+void add_weight_gradient(MatmulBackend backend, Precision precision, ConstMatrixView dy, ConstMatrixView x, MatrixView dw) {
+  assert(dy.rows == x.rows && dy.cols == dw.rows && x.cols == dw.cols);
+  const MatmulRow& row = get_row(backend);
+  Matrix rounded;
+  if (precision == Precision::bf16) {
+    if (add_bf16_gradient(row, dy, x, dw)) return;
+    rounded = Matrix(x.rows, x.cols);
+    for (int64_t r = 0; r < x.rows; ++r) round_to_bf16(x.row_span(r), rounded.view().row_span(r));
+    x = rounded.view();
+  }
+  parallel_pieces(dw.rows, gradient_tile, [&](int64_t first, int64_t last) {
+    for (int64_t start = 0; start < x.rows; start += gradient_depth) {
+      const int64_t depth = std::min(gradient_depth, x.rows - start);
+      ConstMatrixView part = dy.column_range(first, last - first).row_range(start, depth);
+      if (precision == Precision::bf16) part = {gather(part, thread_scratch<float>(static_cast<size_t>(depth * part.cols)), round_to_bf16).data(), depth, part.cols, part.cols};
+      row.add_transposed(1, part, x.row_range(start, depth), dw.row_range(first, last - first));
+    }
+  });
 }
 
 }  // namespace llmc

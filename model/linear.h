@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -29,6 +30,8 @@ class Linear {
  public:
   /// Reads the weight (and the bias, unless nullptr) in whatever form it is. Throws Error(input).
   Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend);
+  /// Of f32 values, which are copied; an empty bias is zero.
+  Linear(ConstMatrixView weight, std::span<const float> bias, Precision precision, MatmulBackend backend);
   Linear(Linear&&) noexcept;
   Linear& operator=(Linear&&) noexcept;
   ~Linear();
@@ -47,5 +50,11 @@ class Linear {
 /// transposed. The same shapes and values give the same bits.
 enum class Transpose { no, yes };
 void multiply(MatmulBackend backend, float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
+/// C += alpha · Aᵀ · B with A [K, M] and B [K, N], on one thread.
+void add_transposed_product(MatmulBackend backend, float alpha, ConstMatrixView a, ConstMatrixView b, MatrixView c);
+
+/// dW += dYᵀ · X with dy [T, out], x [T, in], dw [out, in]: the gradient of a Linear's weight from that of its output. The
+/// same bits for any number of threads.
+void add_weight_gradient(MatmulBackend backend, Precision precision, ConstMatrixView dy, ConstMatrixView x, MatrixView dw);
 
 }  // namespace llmc

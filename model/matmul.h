@@ -29,6 +29,11 @@ struct MatmulRow {
   std::unique_ptr<PackedMatrix> (*pack)(ConstMatrixView weight, std::span<const float> bias, Precision precision);
   /// C = alpha · A · op(B), on this thread alone.
   void (*multiply)(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
+  /// C += alpha · Aᵀ · B, on this thread alone.
+  void (*add_transposed)(float alpha, ConstMatrixView a, ConstMatrixView b, MatrixView c);
+  /// C += Aᵀ · B of bf16 operands, dense [depth, C's rows] and [depth, C's columns], on this thread alone. Answers false and
+  /// leaves C alone where this processor or this backend has no bf16 products.
+  bool (*add_transposed_bf16)(std::span<const uint16_t> a, std::span<const uint16_t> b, int64_t depth, MatrixView c);
 };
 
 /// The backends of this build, best first.
@@ -36,9 +41,13 @@ std::span<const MatmulRow> matmul_list();
 
 std::unique_ptr<PackedMatrix> pack_eigen(ConstMatrixView weight, std::span<const float> bias, Precision precision);
 void multiply_eigen(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
+void add_transposed_eigen(float alpha, ConstMatrixView a, ConstMatrixView b, MatrixView c);
+bool add_transposed_bf16_eigen(std::span<const uint16_t> a, std::span<const uint16_t> b, int64_t depth, MatrixView c);
 #ifdef LLMC_ONEDNN
 std::unique_ptr<PackedMatrix> pack_onednn(ConstMatrixView weight, std::span<const float> bias, Precision precision);
 void multiply_onednn(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
+void add_transposed_onednn(float alpha, ConstMatrixView a, ConstMatrixView b, MatrixView c);
+bool add_transposed_bf16_onednn(std::span<const uint16_t> a, std::span<const uint16_t> b, int64_t depth, MatrixView c);
 #endif
 
 /// At least `count` elements that belong to this thread, for use before the next call with the same type and slot.

@@ -67,4 +67,8 @@ void multiply_eigen(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose
   else map(c).noalias() = alpha * map(a) * map(b);
 }
 
+void add_transposed_eigen(float alpha, ConstMatrixView a, ConstMatrixView b, MatrixView c) { map(c).noalias() += alpha * map(a).transpose() * map(b); }
+
+bool add_transposed_bf16_eigen(std::span<const uint16_t>, std::span<const uint16_t>, int64_t, MatrixView) { return false; }
+
 }  // namespace llmc

@@ -4,6 +4,9 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
+#include <map>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -147,6 +150,32 @@ bool has_bf16(int64_t out, int64_t in, bool has_bias) {
   }
 }
 
+/// C [rows, cols] += Aᵀ · B of dense bf16 operands [depth, rows] and [depth, cols]. No primitive where the processor has
+/// no bf16 instructions.
+struct TransposedProduct {
+  TransposedProduct(int64_t rows, int64_t cols, int64_t depth, int64_t stride) {
+    a = {{rows, depth}, Type::bf16, Tag::ba};
+    b = {{depth, cols}, Type::bf16, Tag::ab};
+    c = {{rows, cols}, Type::f32, dnnl::memory::dims{stride, 1}};
+    dnnl::post_ops add;
+    add.append_sum(1.0f);
+    dnnl::primitive_attr attributes;
+    attributes.set_post_ops(add);
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    try {
+      const dnnl::matmul::primitive_desc description({a, b, c}, attributes, cpu());
+      if (!std::string(description.impl_info_str()).starts_with("brg")) return;
+      scratchpad = description.scratchpad_desc();
+      primitive = dnnl::matmul(description);
+    } catch (const dnnl::error& error) {
+      if (error.status != dnnl_unimplemented) throw;
+    }
+  }
+
+  dnnl::memory::desc a, b, c, scratchpad;
+  std::optional<dnnl::matmul> primitive;
+};
+
 }  // namespace
 
 std::unique_ptr<PackedMatrix> pack_onednn(ConstMatrixView weight, std::span<const float> bias, Precision precision) {
@@ -160,6 +189,27 @@ void multiply_onednn(float alpha, ConstMatrixView a, ConstMatrixView b, Transpos
   const char transpose = transpose_b == Transpose::yes ? 'T' : 'N';
   const dnnl_status_t status = dnnl_sgemm('N', transpose, c.rows, c.cols, a.cols, alpha, a.data, a.stride, b.data, b.stride, 0.0f, c.data, c.stride);
   if (status != dnnl_success) throw Error(ErrorKind::bug, "oneDNN could not multiply two matrices");
+}
+
+void add_transposed_onednn(float alpha, ConstMatrixView a, ConstMatrixView b, MatrixView c) {
+  use_one_thread();
+  const dnnl_status_t status = dnnl_sgemm('T', 'N', c.rows, c.cols, a.rows, alpha, a.data, a.stride, b.data, b.stride, 1.0f, c.data, c.stride);
+  if (status != dnnl_success) throw Error(ErrorKind::bug, "oneDNN could not multiply two matrices");
+}
+
+bool add_transposed_bf16_onednn(std::span<const uint16_t> a, std::span<const uint16_t> b, int64_t depth, MatrixView c) {
+  use_one_thread();
+  thread_local std::map<std::array<int64_t, 4>, TransposedProduct> products;  // making one costs as much as running it
+  const std::array shape{c.rows, c.cols, depth, c.stride};
+  auto found = products.find(shape);
+  if (found == products.end()) found = products.emplace(shape, TransposedProduct(c.rows, c.cols, depth, c.stride)).first;
+  const TransposedProduct& product = found->second;
+  if (!product.primitive) return false;
+  product.primitive->execute(cpu_stream(), {{DNNL_ARG_SRC, borrow(product.a, a.data())},
+                                            {DNNL_ARG_WEIGHTS, borrow(product.b, b.data())},
+                                            {DNNL_ARG_DST, borrow(product.c, c.data)},
+                                            {DNNL_ARG_SCRATCHPAD, borrow(product.scratchpad, thread_scratch<std::byte>(product.scratchpad.get_size()).data())}});
+  return true;
 }
 
 }  // namespace llmc

@@ -164,6 +164,44 @@ TEST_CASE("multiply scales and transposes") {
           }
 }
 
+TEST_CASE("A transposed product adds, and the gradient of a weight is one") {
+  const auto transpose = [](const Matrix& x) {
+    Matrix result(x.cols(), x.rows());
+    for (int64_t r = 0; r < x.rows(); ++r)
+      for (int64_t c = 0; c < x.cols(); ++c) result.row(c)[r] = x.row(r)[c];
+    return result;
+  };
+  for (MatmulBackend backend : backends())
+    for (int64_t depth : {1, 31, 64, 1100})
+      for (int64_t rows : {1, 33, 130})
+        for (int64_t cols : {1, 48, 255}) {
+          CAPTURE(to_string(backend), depth, rows, cols);
+          const Matrix a = random_matrix(depth, rows, "a"), b = random_matrix(depth, cols, "b");
+          const auto error = [&](Precision precision, const Matrix& twice) {
+            Matrix half(rows, cols);
+            for (size_t i = 0; i < half.values().size(); ++i) half.values()[i] = twice.values()[i] / 2;
+            return error_in_bounds(transpose(a).view(), b.view(), Transpose::no, 1, {}, precision == Precision::f32 ? DType::f32 : DType::bf16, half.view());
+          };
+          Matrix c(rows, cols);
+          add_transposed_product(backend, 0.5f, a.view(), b.view(), c.view());
+          add_transposed_product(backend, 1.5f, a.view(), b.view(), c.view());
+          CHECK(error(Precision::f32, c) <= 1);
+          for (Precision precision : {Precision::f32, Precision::bf16}) {
+            CAPTURE(to_string(precision));
+            const auto add_twice = [&](int threads) {
+              Matrix gradient(rows, cols);
+              with_threads(threads, [&] {
+                for (int time = 0; time < 2; ++time) add_weight_gradient(backend, precision, a.view(), b.view(), gradient.view());
+              });
+              return gradient;
+            };
+            const Matrix gradient = add_twice(1);
+            CHECK(error(precision, gradient) <= 1);
+            CHECK(same_bits(add_twice(5).view(), gradient.view()));
+          }
+        }
+}
+
 TEST_CASE("A product runs on the thread that asks for it and starts no other") {
   // OpenMP keeps the threads it starts, so they would still be there to count.
   const Linear linear(store(random_matrix(512, 512, "weight"), {512, 512}), nullptr, Precision::f32, default_backend());
