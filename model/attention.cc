@@ -24,25 +24,29 @@ const RotaryTable::Chunk& RotaryTable::get_chunk(int64_t index) const {
   std::unique_ptr<const Chunk>& chunk = chunks_[static_cast<size_t>(index)];
   if (!chunk) {
     const auto half = static_cast<int64_t>(frequencies_.size());
-    Chunk made{Matrix(chunk_positions, half), Matrix(chunk_positions, half)};
+    Chunk made{Matrix(chunk_positions, half), Matrix(chunk_positions, half), Matrix(chunk_positions, half)};
     for (int64_t r = 0; r < chunk_positions; ++r)
       for (int64_t i = 0; i < half; ++i) {
         const float angle = static_cast<float>(index * chunk_positions + r) * frequencies_[static_cast<size_t>(i)];
         made.cosines.row(r)[i] = static_cast<float>(std::cos(double{angle}));
         made.sines.row(r)[i] = static_cast<float>(std::sin(double{angle}));
+        made.negative_sines.row(r)[i] = -made.sines.row(r)[i];
       }
     chunk = std::make_unique<const Chunk>(std::move(made));
   }
   return *chunk;
 }
 
-void RotaryTable::rotate(MatrixView rows) const {
+void RotaryTable::rotate_by(MatrixView rows, Matrix Chunk::* sines) const {
   parallel_pieces(rows.rows, chunk_positions, [&](int64_t first, int64_t last) {
     const Chunk& chunk = get_chunk(first / chunk_positions);
     for (int64_t r = first; r < last; ++r)
-      rotate_heads(rows.row_span(r), chunk.cosines.view().row_span(r - first), chunk.sines.view().row_span(r - first));
+      rotate_heads(rows.row_span(r), chunk.cosines.view().row_span(r - first), (chunk.*sines).view().row_span(r - first));
   });
 }
+
+void RotaryTable::rotate(MatrixView rows) const { rotate_by(rows, &Chunk::sines); }
+void RotaryTable::rotate_back(MatrixView rows) const { rotate_by(rows, &Chunk::negative_sines); }
 
 void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
   constexpr int64_t tile = attention_tile;

@@ -20,6 +20,8 @@ class RotaryTable {
 
   /// Rotates every head of every row in place; row r is at position r.
   void rotate(MatrixView rows) const;
+  /// Undoes rotate, which is also its gradient: rotations are orthogonal.
+  void rotate_back(MatrixView rows) const;
 
  private:
   static constexpr int64_t chunk_positions = 256;
@@ -27,8 +29,10 @@ class RotaryTable {
   struct Chunk {
     Matrix cosines;
     Matrix sines;
+    Matrix negative_sines;
   };
   const Chunk& get_chunk(int64_t index) const;
+  void rotate_by(MatrixView rows, Matrix Chunk::* sines) const;
 
   std::vector<float> frequencies_;
   mutable std::mutex mutex_;
@@ -43,5 +47,16 @@ inline constexpr int64_t attention_tile = 64;
 /// attention_tile and the rows from `length` on are zero: so the products have the same shapes for any length, and what
 /// a query finds depends, bit for bit, on nothing after it.
 void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out);
+
+/// Views of queries, keys and values [rows, …] as `attend` takes them, or of their gradients.
+template <typename View>
+struct AttentionOperands {
+  View q, k, v;
+};
+
+/// The backward pass of `attend` for one head of keys and values and the queries that share it, on this thread alone:
+/// overwrites that head's columns of `d` with the gradients of `of`, given d_out [rows, query_width]. The scores are
+/// computed again, one tile of queries at a time.
+void attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t kv_head, int64_t length, const AttentionOperands<ConstMatrixView>& of, ConstMatrixView d_out, const AttentionOperands<MatrixView>& d);
 
 }  // namespace llmc

@@ -10,75 +10,11 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include <hwy/contrib/math/math-inl.h>
+#include "model/kernels_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace llmc::HWY_NAMESPACE {
 namespace {
-
-namespace hn = hwy::HWY_NAMESPACE;
-using D = hn::ScalableTag<float>;
-using V = hn::Vec<D>;
-
-/// out[i] = function(in[i]) a vector at a time; the rest goes through a vector padded with zeros. `out` may be `in`.
-template <typename Function>
-HWY_INLINE void transform(const float* in, size_t count, float* out, Function function) {
-  const D d;
-  const size_t lanes = hn::Lanes(d);
-  size_t i = 0;
-  for (; i + lanes <= count; i += lanes) hn::StoreU(function(hn::LoadU(d, in + i)), d, out + i);
-  if (i == count) return;
-  HWY_ALIGN float rest[hn::MaxLanes(d)] = {};
-  std::memcpy(rest, in + i, (count - i) * sizeof(float));
-  hn::Store(function(hn::Load(d, rest)), d, rest);
-  std::memcpy(out + i, rest, (count - i) * sizeof(float));
-}
-
-/// out[i] = function(x[i], y[i])
-template <typename Function>
-HWY_INLINE void transform(const float* x, const float* y, size_t count, float* out, Function function) {
-  const D d;
-  const size_t lanes = hn::Lanes(d);
-  size_t i = 0;
-  for (; i + lanes <= count; i += lanes) hn::StoreU(function(hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, out + i);
-  for (; i < count; ++i) out[i] = hn::GetLane(function(hn::Set(d, x[i]), hn::Set(d, y[i])));
-}
-
-/// Σ function(x[i]) in f64: two chains of vectors, then their lanes in order.
-template <typename Function>
-HWY_INLINE double sum(const float* x, size_t count, Function function) {
-  const hn::ScalableTag<double> d;
-  const hn::Rebind<float, decltype(d)> half;
-  const size_t lanes = hn::Lanes(d);
-  auto even = hn::Zero(d);
-  auto odd = hn::Zero(d);
-  size_t i = 0;
-  for (; i + 2 * lanes <= count; i += 2 * lanes) {
-    even = hn::Add(even, function(hn::PromoteTo(d, hn::LoadU(half, x + i))));
-    odd = hn::Add(odd, function(hn::PromoteTo(d, hn::LoadU(half, x + i + lanes))));
-  }
-  double total = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
-  for (; i < count; ++i) total += hn::GetLane(function(hn::Set(d, double{x[i]})));
-  return total;
-}
-
-HWY_INLINE float max(const float* x, size_t count) {
-  const D d;
-  const size_t lanes = hn::Lanes(d);
-  auto even = hn::Set(d, x[0]);
-  auto odd = even;
-  size_t i = 0;
-  for (; i + 2 * lanes <= count; i += 2 * lanes) {
-    even = hn::Max(even, hn::LoadU(d, x + i));
-    odd = hn::Max(odd, hn::LoadU(d, x + i + lanes));
-  }
-  float largest = hn::GetLane(hn::MaxOfLanes(d, hn::Max(even, odd)));
-  for (; i < count; ++i) largest = std::max(largest, x[i]);
-  return largest;
-}
-
-/// exp(x) for x up to 104; from 89 on it is infinite. Highway's own answers 0 for NaN, but a broken model must show.
-HWY_INLINE V exp(V x) { return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(D{}, x)); }
 
 void rms_norm(const float* x, const float* weight, double epsilon, size_t count, float* out) {
   const double squares = sum(x, count, [](auto v) HWY_ATTR { return hn::Mul(v, v); });
@@ -172,37 +108,16 @@ double log_sum_exp(const float* row, size_t count) {
   return double{largest_value} + std::log(total);
 }
 
-/// x / (1 + exp(u))
-HWY_INLINE V divide_by_one_plus_exp(V x, V u) {
-  const D d;
-  return hn::Div(x, hn::Add(exp(hn::Min(u, hn::Set(d, 104.0f))), hn::Set(d, 1.0f)));
-}
-
 void silu(float* x, size_t count) {
   transform(x, count, x, [](V v) HWY_ATTR { return divide_by_one_plus_exp(v, hn::Neg(v)); });
 }
 
-/// (1 + tanh(u)) / 2 = 1 / (1 + exp(−2u)) with u = √(2/π) (x + 0.044715 x³)
 void gelu_tanh(float* x, size_t count) {
-  const D d;
-  transform(x, count, x, [&](V v) HWY_ATTR {
-    const V cubic = hn::MulAdd(hn::Mul(v, v), hn::Set(d, 0.044715f), hn::Set(d, 1.0f));
-    return divide_by_one_plus_exp(v, hn::Mul(hn::Mul(v, cubic), hn::Set(d, -1.5957691216057308f)));
-  });
+  transform(x, count, x, [](V v) HWY_ATTR { return divide_by_one_plus_exp(v, gelu_tanh_exponent(v)); });
 }
 
-/// x · erfc(−x/√2) / 2; erfc to 1.2e-7 of its value by Numerical Recipes, 2nd edition, 6.2 (erfcc).
 void gelu(float* x, size_t count) {
-  const D d;
-  constexpr float coefficients[] = {-0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f, 0.09678418f, 0.37409196f, 1.00002368f, -1.26551223f};
-  transform(x, count, x, [&](V v) HWY_ATTR {
-    const V t = hn::Div(hn::Set(d, 1.0f), hn::MulAdd(hn::Abs(v), hn::Set(d, 0.35355339059327373f), hn::Set(d, 1.0f)));  // 1 / (1 + |x|/√8)
-    V power = hn::Set(d, 0.17087277f);
-    for (float coefficient : coefficients) power = hn::MulAdd(power, t, hn::Set(d, coefficient));
-    power = hn::NegMulAdd(hn::Mul(v, v), hn::Set(d, 0.5f), power);
-    const V tail = hn::Mul(hn::Mul(t, exp(power)), hn::Set(d, 0.5f));  // Φ(−|x|)
-    return hn::Mul(v, hn::IfThenElse(hn::Lt(v, hn::Zero(d)), tail, hn::Sub(hn::Set(d, 1.0f), tail)));
-  });
+  transform(x, count, x, [](V v) HWY_ATTR { return hn::Mul(v, normal_share(v)); });
 }
 
 void relu(float* x, size_t count) {

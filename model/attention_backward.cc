@@ -1,0 +1,49 @@
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+
+#include "model/attention.h"
+#include "model/backward_kernels.h"
+#include "model/kernels.h"
+#include "model/matmul.h"
+
+namespace llmc {
+
+void attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t kv_head, int64_t length, const AttentionOperands<ConstMatrixView>& of, ConstMatrixView d_out, const AttentionOperands<MatrixView>& d) {
+  constexpr int64_t tile = attention_tile;
+  const int64_t width = config.head_dim;
+  const int64_t group = config.heads / config.kv_heads;
+  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
+  assert(of.q.rows % tile == 0 && of.k.rows == of.q.rows && of.v.rows == of.q.rows && d_out.rows == of.q.rows && length <= of.q.rows);
+  const auto of_head = [&](auto rows, int64_t number) { return rows.column_range(number * width, width); };
+  const ConstMatrixView k = of_head(of.k, kv_head), v = of_head(of.v, kv_head);
+  const MatrixView d_k = of_head(d.k, kv_head), d_v = of_head(d.v, kv_head);
+  for (const MatrixView& part : {d_k, d_v})
+    for (int64_t r = 0; r < part.rows; ++r) std::ranges::fill(part.row_span(r), 0.0f);
+
+  for (int64_t first = 0; first < of.q.rows; first += tile)
+    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+      const int64_t keys = first + tile;
+      const ConstMatrixView q = of_head(of.q, head).row_range(first, tile);
+      const ConstMatrixView d_context = of_head(d_out, head).row_range(first, tile);
+      const MatrixView weights{thread_scratch<float, 2>(static_cast<size_t>(tile * keys)).data(), tile, keys, keys};
+      const MatrixView d_scores{thread_scratch<float, 3>(static_cast<size_t>(tile * keys)).data(), tile, keys, keys};
+      multiply(backend, scale, q, k.row_range(0, keys), Transpose::yes, weights);
+      multiply(backend, 1, d_context, v.row_range(0, keys), Transpose::yes, d_scores);
+      for (int64_t r = 0; r < tile; ++r) {
+        const size_t seen = first + r < length ? static_cast<size_t>(first + r + 1) : 0;
+        const std::span<float> row = weights.row_span(r), d_row = d_scores.row_span(r);
+        if (seen > 0) {
+          softmax(row.first(seen));
+          softmax_backward(row.first(seen), scale, d_row.first(seen));
+        }
+        std::ranges::fill(row.subspan(seen), 0.0f);
+        std::ranges::fill(d_row.subspan(seen), 0.0f);
+      }
+      add_transposed_product(backend, 1, weights, d_context, d_v.row_range(0, keys));
+      add_transposed_product(backend, 1, d_scores, q, d_k.row_range(0, keys));
+      multiply(backend, 1, d_scores, k.row_range(0, keys), Transpose::no, of_head(d.q, head).row_range(first, tile));
+    }
+}
+
+}  // namespace llmc

@@ -1,0 +1,350 @@
+#include "model/backward.h"
+
+#include <algorithm>
+#include <cassert>
+#include <optional>
+#include <utility>
+
+#include "core/parallel.h"
+#include "model/attention.h"
+#include "model/backward_kernels.h"
+#include "model/kernels.h"
+#include "model/matmul.h"
+
+namespace llmc {
+namespace {
+
+constexpr int64_t tile = PackedMatrix::tile_rows;
+static_assert(attention_tile % tile == 0);
+
+/// A matrix that keeps its memory when its shape comes back, and is written before it is read.
+class Buffer {
+ public:
+  MatrixView resize(int64_t rows, int64_t cols) {
+    const auto count = static_cast<size_t>(rows * cols);
+    if (count > capacity_) values_ = std::make_unique_for_overwrite<float[]>(count), capacity_ = count;
+    return view_ = {values_.get(), rows, cols, cols};
+  }
+  const MatrixView& view() const { return view_; }
+
+ private:
+  std::unique_ptr<float[]> values_;
+  size_t capacity_ = 0;
+  MatrixView view_;
+};
+
+/// Calls body(first, rows) for every tile of rows.
+template <typename Body>
+void for_each_tile(int64_t rows, const Body& body) {
+  parallel_pieces(rows, tile, [&](int64_t first, int64_t last) { body(first, last - first); });
+}
+
+/// A tile of this thread's own.
+template <int slot>
+MatrixView scratch_tile(int64_t rows, int64_t cols) {
+  return {thread_scratch<float, slot>(static_cast<size_t>(rows * cols)).data(), rows, cols, cols};
+}
+
+void add(MatrixView y, ConstMatrixView x) {
+  for (int64_t r = 0; r < y.rows; ++r) add_to(y.row_span(r), x.row_span(r));
+}
+
+/// sums [1, cols] += Σ over rows, in order.
+void add_column_sums(ConstMatrixView x, Matrix& sums) {
+  parallel_pieces(x.cols, tile, [&](int64_t first, int64_t last) {
+    const auto part = sums.view().column_range(first, last - first).row_span(0);
+    for (int64_t r = 0; r < x.rows; ++r) add_to(part, x.column_range(first, last - first).row_span(r));
+  });
+}
+
+/// One weight in both directions.
+struct TrainableLinear {
+  Linear forward;
+  Linear backward;  ///< Wᵀ: gradients go from outputs to inputs
+};
+
+Matrix transpose(ConstMatrixView x) {
+  Matrix result(x.cols, x.rows);
+  for_each_tile(x.rows, [&](int64_t first, int64_t rows) {
+    constexpr int64_t step = 16;
+    for (int64_t start = 0; start < x.cols; start += step)
+      for (int64_t r = first; r < first + rows; ++r)
+        for (int64_t c = start; c < std::min(start + step, x.cols); ++c) result.row(c)[r] = x.row(r)[c];
+  });
+  return result;
+}
+
+/// Shares of a norm's gradients, one row for each tile, so that they are added up in order.
+class NormGradients {
+ public:
+  NormGradients(BlockTensors& gradients, Role role, int64_t tiles, int64_t width)
+      : weight_(gradients.find(role)), bias_(gradients.find(role, Part::bias)), weights_(weight_ ? tiles : 0, width), biases_(bias_ ? tiles : 0, width) {}
+
+  std::span<float> weight_share(int64_t index) { return weight_ ? weights_.view().row_span(index) : std::span<float>(); }
+  std::span<float> bias_share(int64_t index) { return bias_ ? biases_.view().row_span(index) : std::span<float>(); }
+  void finish() const {
+    if (weight_) add_column_sums(weights_.view(), *weight_);
+    if (bias_) add_column_sums(biases_.view(), *bias_);
+  }
+
+ private:
+  Matrix* weight_;
+  Matrix* bias_;
+  Matrix weights_;
+  Matrix biases_;
+};
+
+}  // namespace
+
+SequenceRows::SequenceRows(std::span<const int64_t> lengths) {
+  for (const int64_t length : lengths) {
+    ranges.push_back({rows, length});
+    rows += (length + attention_tile - 1) / attention_tile * attention_tile;
+  }
+}
+
+BlockTensors read_block(const Model& model, int64_t block) {
+  BlockTensors tensors;
+  for (const PlacedTensor& placed : model.tensors())
+    if (placed.block == block) tensors(placed.row->role, placed.part) = read_matrix(*placed.tensor);
+  return tensors;
+}
+
+struct BlockTape::Buffers {
+  Buffer attention_normed, query_key_value, context, middle, ffn_normed, gate, up, active;
+  Buffer d_middle, d_context, d_query_key_value;
+};
+
+BlockTape::BlockTape() : buffers_(std::make_unique<Buffers>()) {}
+BlockTape::~BlockTape() = default;
+BlockTape::BlockTape(BlockTape&&) noexcept = default;
+BlockTape& BlockTape::operator=(BlockTape&&) noexcept = default;
+
+struct TrainableBlock::Weights {
+  ModelConfig config;
+  Precision precision = Precision::f32;
+  MatmulBackend backend = MatmulBackend::eigen;
+  std::optional<RotaryTable> rotary;
+  BlockTensors norms;
+  std::map<Role, TrainableLinear> linears;
+
+  bool is_fused() const { return linears.contains(Role::query_key_value); }
+  bool is_gated() const { return linears.contains(Role::ffn_gate); }
+  void apply(Role role, ConstMatrixView x, MatrixView y) const { linears.at(role).forward.apply(x, y); }
+  void apply_back(Role role, ConstMatrixView d_y, MatrixView d_x) const { linears.at(role).backward.apply(d_y, d_x); }
+
+  void normalize(Role role, ConstMatrixView x, MatrixView y) const {
+    const Matrix* bias = norms.find(role, Part::bias);
+    for (int64_t r = 0; r < x.rows; ++r) {
+      if (config.norm == Norm::rms) rms_norm(x.row_span(r), norms.get(role).values(), config.norm_epsilon, y.row_span(r));
+      else layer_norm(x.row_span(r), norms.get(role).values(), bias ? bias->values() : std::span<const float>(), config.norm_epsilon, y.row_span(r));
+    }
+  }
+
+  /// In place of d.
+  void normalize_back(Role role, ConstMatrixView x, MatrixView d, std::span<float> d_weight, std::span<float> d_bias) const {
+    for (int64_t r = 0; r < x.rows; ++r) {
+      if (config.norm == Norm::rms) rms_norm_backward(x.row_span(r), norms.get(role).values(), config.norm_epsilon, d.row_span(r), d.row_span(r), d_weight);
+      else layer_norm_backward(x.row_span(r), norms.get(role).values(), config.norm_epsilon, d.row_span(r), d.row_span(r), d_weight, d_bias);
+    }
+  }
+
+  /// The parts of a buffer of queries, keys and values: columns of one matrix as a fused weight makes them, or three
+  /// matrices one after the other.
+  AttentionOperands<MatrixView> split(MatrixView all) const {
+    const int64_t query = config.query_width(), kv = config.kv_width();
+    if (is_fused()) return {all.column_range(0, query), all.column_range(query, kv), all.column_range(query + kv, kv)};
+    const MatrixView q{all.data, all.rows, query, query};
+    const MatrixView k{q.data + all.rows * query, all.rows, kv, kv};
+    return {q, k, {k.data + all.rows * kv, all.rows, kv, kv}};
+  }
+
+  /// Adds the gradients of a weight and its bias that are asked for.
+  void add_gradients(Role role, ConstMatrixView d_y, ConstMatrixView x, BlockTensors& gradients) const {
+    if (Matrix* weight = gradients.find(role)) add_weight_gradient(backend, precision, d_y, x, weight->view());
+    if (Matrix* bias = gradients.find(role, Part::bias)) add_column_sums(d_y, *bias);
+  }
+};
+
+TrainableBlock::TrainableBlock(const ModelConfig& config, Precision precision, MatmulBackend backend) : weights_(std::make_unique<Weights>()) {
+  weights_->config = config;
+  weights_->precision = precision;
+  weights_->backend = backend;
+  if (config.positions == Positions::rope) weights_->rotary.emplace(config.head_dim, config.rope_theta);
+}
+
+TrainableBlock::~TrainableBlock() = default;
+TrainableBlock::TrainableBlock(TrainableBlock&&) noexcept = default;
+
+void TrainableBlock::set(const BlockTensors& values) {
+  Weights& w = *weights_;
+  for (const auto& [place, matrix] : values) {
+    const auto [role, part] = place;
+    if (matrix.empty()) continue;
+    if (role == Role::attention_norm || role == Role::ffn_norm) {
+      w.norms(role, part) = matrix;
+      continue;
+    }
+    if (part == Part::bias) continue;  // goes with its weight
+    const Matrix* bias = values.find(role, Part::bias);
+    TrainableLinear linear{.forward = Linear(matrix.view(), bias ? bias->values() : std::span<const float>(), w.precision, w.backend),
+                           .backward = Linear(transpose(matrix.view()).view(), {}, w.precision, w.backend)};
+    w.linears.insert_or_assign(role, std::move(linear));
+  }
+}
+
+void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, MatrixView out, BlockTape& tape) const {
+  const Weights& w = *weights_;
+  const ModelConfig& config = w.config;
+  BlockTape::Buffers& kept = *tape.buffers_;
+  const int64_t rows = sequences.rows;
+  assert(hidden.rows == rows && out.rows == rows && hidden.cols == config.hidden && out.cols == config.hidden);
+
+  const MatrixView normed = kept.attention_normed.resize(rows, config.hidden);
+  const MatrixView projected = kept.query_key_value.resize(rows, config.query_width() + 2 * config.kv_width());
+  const auto operands = w.split(projected);
+  for_each_tile(rows, [&](int64_t first, int64_t count) {
+    const auto part = [&](auto matrix) { return matrix.row_range(first, count); };
+    w.normalize(Role::attention_norm, part(hidden), part(normed));
+    if (w.is_fused()) return w.apply(Role::query_key_value, part(normed), part(projected));
+    w.apply(Role::query, part(normed), part(operands.q));
+    w.apply(Role::key, part(normed), part(operands.k));
+    w.apply(Role::value, part(normed), part(operands.v));
+  });
+
+  const MatrixView context = kept.context.resize(rows, config.query_width());
+  for (size_t s = 0; s < sequences.ranges.size(); ++s) {
+    const auto [first, length] = sequences.ranges[s];
+    const int64_t end = s + 1 < sequences.ranges.size() ? sequences.ranges[s + 1].first : rows;
+    for (const MatrixView& part : {operands.q, operands.k, operands.v})
+      for (int64_t r = first + length; r < end; ++r) std::ranges::fill(part.row_span(r), 0.0f);
+    if (w.rotary) {
+      w.rotary->rotate(operands.q.row_range(first, length));
+      w.rotary->rotate(operands.k.row_range(first, length));
+    }
+    const auto of_sequence = [&, first = first](auto matrix) { return matrix.row_range(first, end - first); };
+    attend(config, w.backend, length, of_sequence(operands.q), of_sequence(operands.k), of_sequence(operands.v), of_sequence(context));
+  }
+
+  const MatrixView middle = kept.middle.resize(rows, config.hidden);
+  const MatrixView ffn_normed = kept.ffn_normed.resize(rows, config.hidden);
+  const MatrixView up = kept.up.resize(rows, config.ffn);
+  const MatrixView gate = kept.gate.resize(w.is_gated() ? rows : 0, config.ffn);
+  const MatrixView active = kept.active.resize(rows, config.ffn);
+  for_each_tile(rows, [&](int64_t first, int64_t count) {
+    const auto part = [&](auto matrix) { return matrix.row_range(first, count); };
+    w.apply(Role::attention_output, part(context), part(middle));
+    add(part(middle), part(hidden));
+    w.normalize(Role::ffn_norm, part(middle), part(ffn_normed));
+    w.apply(Role::ffn_up, part(ffn_normed), part(up));
+    if (w.is_gated()) w.apply(Role::ffn_gate, part(ffn_normed), part(gate));
+    for (int64_t r = first; r < first + count; ++r) {
+      std::ranges::copy(w.is_gated() ? gate.row_span(r) : up.row_span(r), active.row(r));
+      activate(config.activation, active.row_span(r));
+      if (w.is_gated()) multiply_by(active.row_span(r), up.row_span(r));
+    }
+    w.apply(Role::ffn_down, part(active), part(out));
+    add(part(out), part(middle));
+  });
+}
+
+void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixView hidden, ConstMatrixView d_out, BlockTape& tape, MatrixView d_hidden, BlockTensors& gradients) const {
+  const Weights& w = *weights_;
+  const ModelConfig& config = w.config;
+  BlockTape::Buffers& kept = *tape.buffers_;
+  const int64_t rows = sequences.rows;
+  const int64_t tiles = (rows + tile - 1) / tile;
+  assert(hidden.rows == rows && d_out.rows == rows && kept.middle.view().rows == rows);
+
+  // The feed-forward part, whose gradients take the place of what they are gradients of, and the output of attention.
+  const MatrixView middle = kept.middle.view(), up = kept.up.view(), gate = kept.gate.view();
+  const MatrixView d_middle = kept.d_middle.resize(rows, config.hidden);
+  const MatrixView d_context = kept.d_context.resize(rows, config.query_width());
+  NormGradients ffn_norm(gradients, Role::ffn_norm, tiles, config.hidden);
+  for_each_tile(rows, [&](int64_t first, int64_t count) {
+    const auto part = [&](auto matrix) { return matrix.row_range(first, count); };
+    const MatrixView d_active = scratch_tile<2>(count, config.ffn);
+    const MatrixView other = scratch_tile<3>(count, std::max(config.ffn, config.hidden));
+    w.apply_back(Role::ffn_down, part(d_out), d_active);
+    for (int64_t r = 0; r < count; ++r) {
+      const std::span<float> slope = other.row_span(r).first(static_cast<size_t>(config.ffn)), of_up = up.row_span(first + r), d = d_active.row_span(r);
+      if (!w.is_gated()) {
+        activate_with_slope(config.activation, of_up, slope, of_up);
+        multiply_by(of_up, d);
+        continue;
+      }
+      const std::span<float> of_gate = gate.row_span(first + r);
+      activate_with_slope(config.activation, of_gate, of_gate, slope);
+      multiply_by(slope, of_up);
+      multiply_by(slope, d);
+      std::ranges::copy(of_gate, of_up.begin());
+      multiply_by(of_up, d);
+      std::ranges::copy(slope, of_gate.begin());
+    }
+    w.apply_back(Role::ffn_up, part(up), part(d_middle));
+    if (w.is_gated()) {
+      const MatrixView from_gate{other.data, count, config.hidden, config.hidden};
+      w.apply_back(Role::ffn_gate, part(gate), from_gate);
+      add(part(d_middle), from_gate);
+    }
+    w.normalize_back(Role::ffn_norm, part(middle), part(d_middle), ffn_norm.weight_share(first / tile), ffn_norm.bias_share(first / tile));
+    add(part(d_middle), part(d_out));
+    w.apply_back(Role::attention_output, part(d_middle), part(d_context));
+  });
+  ffn_norm.finish();
+  w.add_gradients(Role::ffn_down, d_out, kept.active.view(), gradients);
+  w.add_gradients(Role::ffn_up, up, kept.ffn_normed.view(), gradients);
+  if (w.is_gated()) w.add_gradients(Role::ffn_gate, gate, kept.ffn_normed.view(), gradients);
+  w.add_gradients(Role::attention_output, d_middle, kept.context.view(), gradients);
+
+  // Attention, one head of keys and values of one sequence at a time.
+  const MatrixView d_projected = kept.d_query_key_value.resize(rows, kept.query_key_value.view().cols);
+  const auto operands = w.split(kept.query_key_value.view());
+  const auto d_operands = w.split(d_projected);
+  const auto count = static_cast<int64_t>(sequences.ranges.size());
+  parallel_for(count * config.kv_heads, [&](int64_t index) {
+    const auto s = static_cast<size_t>(index / config.kv_heads);
+    const auto [first, length] = sequences.ranges[s];
+    const int64_t end = s + 1 < sequences.ranges.size() ? sequences.ranges[s + 1].first : rows;
+    const auto part = [&, first = first](auto matrix) { return matrix.row_range(first, end - first); };
+    attend_backward(config, w.backend, index % config.kv_heads, length, {part(operands.q), part(operands.k), part(operands.v)}, part(d_context), {part(d_operands.q), part(d_operands.k), part(d_operands.v)});
+  });
+  if (w.rotary)
+    for (const auto& [first, length] : sequences.ranges) {
+      w.rotary->rotate_back(d_operands.q.row_range(first, length));
+      w.rotary->rotate_back(d_operands.k.row_range(first, length));
+    }
+  if (w.is_fused()) {
+    w.add_gradients(Role::query_key_value, d_projected, kept.attention_normed.view(), gradients);
+  } else {
+    w.add_gradients(Role::query, d_operands.q, kept.attention_normed.view(), gradients);
+    w.add_gradients(Role::key, d_operands.k, kept.attention_normed.view(), gradients);
+    w.add_gradients(Role::value, d_operands.v, kept.attention_normed.view(), gradients);
+  }
+
+  // The block's input.
+  const bool wants_norm = gradients.find(Role::attention_norm) || gradients.find(Role::attention_norm, Part::bias);
+  if (d_hidden.rows == 0 && !wants_norm) return;
+  NormGradients attention_norm(gradients, Role::attention_norm, tiles, config.hidden);
+  for_each_tile(rows, [&](int64_t first, int64_t rows_here) {
+    const auto part = [&](auto matrix) { return matrix.row_range(first, rows_here); };
+    const MatrixView d = scratch_tile<2>(rows_here, config.hidden);
+    if (w.is_fused()) {
+      w.apply_back(Role::query_key_value, part(d_projected), d);
+    } else {
+      const MatrixView more = scratch_tile<3>(rows_here, config.hidden);
+      w.apply_back(Role::query, part(d_operands.q), d);
+      w.apply_back(Role::key, part(d_operands.k), more);
+      add(d, more);
+      w.apply_back(Role::value, part(d_operands.v), more);
+      add(d, more);
+    }
+    w.normalize_back(Role::attention_norm, part(hidden), d, attention_norm.weight_share(first / tile), attention_norm.bias_share(first / tile));
+    if (d_hidden.rows == 0) return;
+    for (int64_t r = 0; r < rows_here; ++r) std::ranges::copy(part(d_middle).row_span(r), d_hidden.row(first + r));
+    add(part(d_hidden), d);
+  });
+  attention_norm.finish();
+}
+
+}  // namespace llmc

@@ -1,0 +1,68 @@
+// Owns the backward pass of one decoder block: weights from the caller, a tape of what the forward pass keeps, gradients.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/tensor.h"
+#include "model/block_tensors.h"
+#include "model/config.h"
+#include "model/linear.h"
+
+namespace llmc {
+
+/// Several sequences in the rows of one matrix. Each starts at a multiple of attention_tile; the rows between are zero.
+struct SequenceRows {
+  struct Range {
+    int64_t first = 0;
+    int64_t length = 0;
+  };
+
+  explicit SequenceRows(std::span<const int64_t> lengths);
+
+  std::vector<Range> ranges;
+  int64_t rows = 0;  ///< a multiple of attention_tile
+};
+
+/// What TrainableBlock::run keeps for backpropagate: about 6 matrices [rows, hidden] and 3 [rows, ffn], as many again once
+/// it went backward. Its memory is used again by the next run.
+class BlockTape {
+ public:
+  BlockTape();
+  ~BlockTape();
+  BlockTape(BlockTape&&) noexcept;
+  BlockTape& operator=(BlockTape&&) noexcept;
+
+ private:
+  friend class TrainableBlock;
+  struct Buffers;
+  std::unique_ptr<Buffers> buffers_;
+};
+
+/// One decoder block with weights that change. Results are the same bits for any number of threads. Products are in the
+/// options' precision, attention and all else in f32.
+class TrainableBlock {
+ public:
+  TrainableBlock(const ModelConfig& config, Precision precision, MatmulBackend backend);
+  ~TrainableBlock();
+  TrainableBlock(TrainableBlock&&) noexcept;
+
+  /// Takes the values to run with; all of the architecture's tensors must be there the first time. Only those given change.
+  void set(const BlockTensors& values);
+
+  /// out = block(hidden), both [rows, hidden].
+  void run(const SequenceRows& sequences, ConstMatrixView hidden, MatrixView out, BlockTape& tape) const;
+
+  /// From d_out, the gradient of a loss with respect to `out` (zero in the rows between sequences), and the tape of that
+  /// run, which it uses up: writes the gradient of `hidden` to d_hidden unless that is empty, and adds those of the
+  /// tensors that `gradients` holds. `hidden` is as it was for run.
+  void backpropagate(const SequenceRows& sequences, ConstMatrixView hidden, ConstMatrixView d_out, BlockTape& tape, MatrixView d_hidden, BlockTensors& gradients) const;
+
+ private:
+  struct Weights;
+  std::unique_ptr<Weights> weights_;
+};
+
+}  // namespace llmc
