@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <span>
 
 #include "calib/npy.h"
 #include "calib/utf8.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/mapped_file.h"
+#include "core/sha256.h"
 
 namespace llmc {
 
@@ -70,24 +73,44 @@ std::vector<int32_t> read_raw(DType dtype, std::span<const std::byte> bytes, con
   return read_ids(dtype, bytes, where);
 }
 
+/// Adds a sequence per line.
+void read_jsonl(std::string_view text, const TextReading& reading, TokenData& data) {
+  for (int64_t number = 1; !text.empty(); ++number) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = fmt::format("{}:{}", data.name, number);
+    const nlohmann::json object = parse_json(line, where);
+    data.sequences.push_back(reading.tokenizer->encode(FieldReader(object, where).get_string(reading.field), SpecialTokens::omit));
+    data.byte_lengths.push_back(reading.tokenizer->byte_lengths(data.sequences.back()));
+  }
+}
+
 }  // namespace
 
-TokenData load_token_data(const std::filesystem::path& path, const Tokenizer* tokenizer, int64_t vocabulary) {
+bool holds_token_ids(const std::filesystem::path& path) {
+  const std::string extension = path.extension().string();
+  return extension == ".npy" || extension == ".u16" || extension == ".u32";
+}
+
+TokenData load_token_data(const std::filesystem::path& path, const TextReading& reading, int64_t vocabulary) {
   const std::string where = path.string();
   const std::string extension = path.extension().string();
   const MappedFile file(path);
-  TokenData data{.name = where, .sequences = {}, .byte_lengths = {}};
+  TokenData data{.name = where, .sequences = {}, .byte_lengths = {}, .sha256 = sha256(file.bytes())};
   if (extension == ".npy") data.sequences = read_npy(file.bytes(), where);
   else if (extension == ".u16") data.sequences = {read_raw(DType::u16, file.bytes(), where)};
   else if (extension == ".u32") data.sequences = {read_raw(DType::u32, file.bytes(), where)};
-  else if (tokenizer) return tokenize_text(file.text(), where, *tokenizer, vocabulary);
+  else if (reading.tokenizer && extension == ".jsonl") read_jsonl(file.text(), reading, data);
+  else if (reading.tokenizer) return tokenize_text(file.text(), where, *reading.tokenizer, vocabulary);
   else throw Error(ErrorKind::input, fmt::format("{}: text needs a tokenizer.json in the model's folder; without one, give token ids (.npy, .u16 or .u32)", where));
   return checked(std::move(data), vocabulary);
 }
 
 TokenData tokenize_text(std::string_view text, const std::string& name, const Tokenizer& tokenizer, int64_t vocabulary) {
   if (const auto position = find_invalid_utf8(text)) throw Error(ErrorKind::input, fmt::format("{}: {}", name, describe_invalid_utf8(text, *position)));
-  TokenData data{.name = name, .sequences = {tokenizer.encode(text, SpecialTokens::omit)}, .byte_lengths = {}};
+  TokenData data{.name = name, .sequences = {tokenizer.encode(text, SpecialTokens::omit)}, .byte_lengths = {}, .sha256 = sha256(std::as_bytes(std::span(text)))};
   data = checked(std::move(data), vocabulary);
   data.byte_lengths = {tokenizer.byte_lengths(data.sequences.front())};
   return data;

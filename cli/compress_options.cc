@@ -62,7 +62,7 @@ void add_compress_options(CLI::App& app, CompressOptions& options) {
   app.add_option("--format", options.format, "auto: compressed-tensors, or llmc's packed container where that cannot say it; hf: what transformers loads, or an error; packed: llmc's container")->group("Output");
   app.add_option("--seed", options.seed, "Picks the sample of the text that the oracle checks")->group("Judging");
   app.add_option("--eval-data", options.evaluation_data, "Held-out text, or token ids (.npy, .u16, .u32), to judge on; default: the bundled text")->group("Judging");
-  add_evaluation_flags(app, options.evaluation);
+  add_evaluation_flags(app, options.evaluation, "--eval-seqlen");
   add_ignored_config_fields(app, options.ignored_config_fields);
   app.add_option("--max-ppl-increase", options.max_ppl_increase, "Gate: most the perplexity may grow, such as 1%")->group("Gates");
   app.add_option("--max-kl", options.max_kl, "Gate: highest mean KL divergence to the original, in nats")->group("Gates");

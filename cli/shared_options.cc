@@ -12,8 +12,8 @@ void add_ignored_config_fields(CLI::App& app, std::vector<std::string>& fields) 
 
 std::set<std::string> as_set(const std::vector<std::string>& fields) { return {fields.begin(), fields.end()}; }
 
-void add_evaluation_flags(CLI::App& app, EvaluationFlags& flags) {
-  app.add_option("--seqlen", flags.seqlen, "Tokens in a window; default: 512, or the model's context if less")->check(CLI::PositiveNumber)->group("Judging");
+void add_evaluation_flags(CLI::App& app, EvaluationFlags& flags, const std::string& length_flag) {
+  app.add_option(length_flag, flags.seqlen, "Tokens in a window; default: 512, or the model's context if less")->check(CLI::PositiveNumber)->group("Judging");
   app.add_option("--max-windows", flags.max_windows, "Windows to judge on, spread over the text; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Judging");
   app.add_option("--convention", flags.convention, "all: every token but a window's first is scored; second-half: as llama.cpp")->capture_default_str()->group("Judging");
   app.add_option("--precision", flags.precision, "Matrix products of the evaluator: f32 or bf16")->capture_default_str()->group("Judging");

@@ -22,7 +22,8 @@ struct EvaluationFlags {
   std::string convention = "all";
   std::string precision = "f32";
 };
-void add_evaluation_flags(CLI::App& app, EvaluationFlags& flags);
+/// `length_flag` names the length of a window: --seqlen, or --eval-seqlen where --seqlen is the length of calibration samples.
+void add_evaluation_flags(CLI::App& app, EvaluationFlags& flags, const std::string& length_flag);
 /// Throw Error(usage) for a word that is not known.
 WindowOptions read_window_options(const EvaluationFlags& flags);
 Precision read_precision(const EvaluationFlags& flags);

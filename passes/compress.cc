@@ -97,14 +97,13 @@ void refuse_compressed_source(const Model& model) {
 EvaluationText load_evaluation_text(const Model& model, const std::optional<fs::path>& file, const WindowOptions& options) {
   std::optional<Tokenizer> tokenizer;
   const fs::path tokenizer_path = model.checkpoint().directory / "tokenizer.json";
-  const bool is_text = !file || (file->extension() != ".npy" && file->extension() != ".u16" && file->extension() != ".u32");
-  if (is_text) {
+  if (!file || !holds_token_ids(*file)) {
     if (!fs::exists(tokenizer_path)) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_path.string(), file ? file->string() : "the bundled evaluation text"));
     tokenizer = Tokenizer::parse(read_text_file(tokenizer_path), tokenizer_path.string());
   }
   const int64_t vocabulary = model.config().vocabulary;
   EvaluationText text;
-  text.data = file ? load_token_data(*file, tokenizer ? &*tokenizer : nullptr, vocabulary) : tokenize_text(bundled_text(), "bundled text", *tokenizer, vocabulary);
+  text.data = file ? load_token_data(*file, {.tokenizer = tokenizer ? &*tokenizer : nullptr}, vocabulary) : tokenize_text(bundled_text(), "bundled text", *tokenizer, vocabulary);
   text.windows = cut_windows(text.data, options, model.config().context);
   return text;
 }

@@ -21,9 +21,9 @@ std::string Windows::description() const {
 
 Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t context) {
   constexpr int64_t usual_length = 512;
-  if (options.length > context) throw Error(ErrorKind::usage, fmt::format("--seqlen: the model's context is {}, found {}", context, options.length));
+  if (options.length > context) throw Error(ErrorKind::usage, fmt::format("windows of {} tokens: the model's context is {}", options.length, context));
   Windows windows{.length = options.length > 0 ? options.length : std::min(usual_length, context), .convention = options.convention};
-  if (windows.length < 2) throw Error(ErrorKind::usage, fmt::format("--seqlen: expected at least 2, found {}", windows.length));
+  if (windows.length < 2) throw Error(ErrorKind::usage, fmt::format("windows of {} tokens: expected at least 2", windows.length));
 
   std::vector<Window> all;
   for (size_t s = 0; s < data.sequences.size(); ++s) {

@@ -58,7 +58,7 @@ CommandFunction add_evaluate(CLI::App& app) {
   app.add_option("MODEL", options->model, "Checkpoint or artifact directory")->required();
   app.add_option("--reference", options->reference, "Model to compare with, run side by side");
   app.add_option("--data", options->data, "Text, or token ids (.npy, .u16, .u32); default: the bundled text");
-  add_evaluation_flags(app, options->evaluation);
+  add_evaluation_flags(app, options->evaluation, "--seqlen");
   app.add_option("--seed", options->seed, "Picks the sample of the text that the oracle checks")->check(CLI::NonNegativeNumber)->capture_default_str();
   app.add_option("--logits", options->logits, "Write the first window's logits to this .npy file (f32 [tokens, vocabulary])");
   add_ignored_config_fields(app, options->ignored_config_fields);

@@ -43,10 +43,10 @@ template <typename T>
 std::string raw(const std::vector<T>& values) { return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)); }
 
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
-Rows load(const std::string& name, const std::string& bytes, int64_t vocabulary = 70000) { return load_token_data(TemporaryFile(name, bytes).path(), nullptr, vocabulary).sequences; }
+Rows load(const std::string& name, const std::string& bytes, int64_t vocabulary = 70000) { return load_token_data(TemporaryFile(name, bytes).path(), {}, vocabulary).sequences; }
 std::string refusal(const std::string& name, const std::string& bytes, int64_t vocabulary = 70000) {
   const TemporaryFile file(name, bytes);
-  const std::string message = message_of([&] { load_token_data(file.path(), nullptr, vocabulary); });
+  const std::string message = message_of([&] { load_token_data(file.path(), {}, vocabulary); });
   CHECK(message.starts_with(file.path().string() + ": "));
   return message.substr(file.path().string().size() + 2);
 }
@@ -68,18 +68,18 @@ TEST_CASE("token data: every integer type, one sequence or a sequence per row") 
 
 TEST_CASE("token data: ids of the golden files") {
   const fs::path ids = fs::path(LLMC_SOURCE_DIR) / "tests/golden/ids";
-  const TokenData sorting = load_token_data(ids / "gpt-nano-sort.npy", nullptr, 3);
+  const TokenData sorting = load_token_data(ids / "gpt-nano-sort.npy", {}, 3);
   CHECK(sorting.sequences.size() == 729);
   CHECK(sorting.sequences[5] == std::vector<int32_t>{0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 2});
   CHECK(sorting.byte_lengths.empty());
   CHECK(sorting.name == (ids / "gpt-nano-sort.npy").string());
-  CHECK(load_token_data(ids / "stories260K.tinystories.npy", nullptr, 512).sequences.at(0).front() == 1);
+  CHECK(load_token_data(ids / "stories260K.tinystories.npy", {}, 512).sequences.at(0).front() == 1);
 }
 
 TEST_CASE("token data: text goes through the tokenizer") {
   const Tokenizer tokenizer = read_tokenizer(small_tokenizer());
   const TemporaryFile file("a.txt", "the<|end|> the");
-  const TokenData data = load_token_data(file.path(), &tokenizer, 260);
+  const TokenData data = load_token_data(file.path(), {.tokenizer = &tokenizer}, 260);
   CHECK(data.sequences == Rows{{257, 259, 258}});
   CHECK(data.byte_lengths == Rows{{3, 0, 4}});
   CHECK(data.name == file.path().string());
@@ -104,7 +104,7 @@ TEST_CASE("token data: what cannot be token ids is refused") {
   CHECK(refusal("a.npy", npy_ids("<f4", "(1,)", raw<float>({1}))) == "expected token ids of type U8, U16, U32, I32 or I64, found F32");
   CHECK(refusal("a.npy", npy_ids("<u2", "()", raw<uint16_t>({1}))) == "expected token ids in 1 or 2 dimensions, found shape []");
   CHECK(refusal("a.npy", npy_ids("<u2", "(1,1,1)", raw<uint16_t>({1}))) == "expected token ids in 1 or 2 dimensions, found shape [1, 1, 1]");
-  CHECK_THROWS_AS(load_token_data("/nowhere/a.npy", nullptr, 3), Error);
+  CHECK_THROWS_AS(load_token_data("/nowhere/a.npy", {}, 3), Error);
 }
 
 TEST_CASE("npy: headers as Python may write them") {

@@ -324,7 +324,7 @@ class Data(Damaged):
         self.judged_refusal(self.dir / "a.txt", ["a.txt", "expected a token id from 0 to 63"])
 
     def test_seqlen_over_the_context(self):
-        self.refused(2, ["--seqlen", "context is 64", "found 65"], *self.run_of("quantize", self.model, "--seqlen", 65))
+        self.refused(2, ["windows of 65 tokens", "context is 64"], *self.run_of("quantize", self.model, "--eval-seqlen", 65))
         self.assert_nothing_left(self.dir, "model", "two.yaml")
 
 

@@ -17,31 +17,32 @@ class Evaluation(Compress):
         """Each command's report (for evaluate: its result) with these flags."""
         for command in RUNS:
             yield command, self.json(*self.run_of(command, None, *flags, "--force"))
-        yield "evaluate", self.json("evaluate", llama(), "--data", ids(), *[{"--eval-data": "--data"}.get(f, f) if isinstance(f, str) else f for f in flags])
+        yield "evaluate", self.json("evaluate", llama(), "--data", ids(), *[{"--eval-data": "--data", "--eval-seqlen": "--seqlen"}.get(f, f) if isinstance(f, str) else f for f in flags])
 
-    @covers(COMPRESSING + " evaluate", "--seqlen")
+    @covers(COMPRESSING, "--eval-seqlen")
+    @covers("evaluate", "--seqlen")
     def test_seqlen(self):
-        for command, report in self.judged("--seqlen", 16):
+        for command, report in self.judged("--eval-seqlen", 16):
             with self.subTest(command):
                 quality = report["quality"]
                 self.assertEqual((quality["windows"], quality["scored_tokens"], quality["tokens"], quality["unused_tokens"]), (16, 16 * 15, 256, 0))
                 self.assertIn("windows of 16 tokens", quality["convention"])
-        for command, report in self.judged("--seqlen", 60):
+        for command, report in self.judged("--eval-seqlen", 60):
             self.assertEqual((report["quality"]["windows"], report["quality"]["unused_tokens"]), (4, 16), command)
         for command, report in self.judged():  # the model's context, being less than 512
             self.assertIn("windows of 64 tokens", report["quality"]["convention"])
-        for value, words in ((65, ["--seqlen", "context is 64", "found 65"]), (1, ["--seqlen", "at least 2"]), (0, ["--seqlen"]), (-4, ["--seqlen"]), ("many", ["--seqlen", "many"])):
+        for value, words in ((65, ["windows of 65 tokens", "context is 64"]), (1, ["windows of 1 tokens", "at least 2"]), (0, ["seqlen"]), (-4, ["seqlen"]), ("many", ["seqlen", "many"])):
             self.refused(2, words, "evaluate", llama(), "--data", ids(), "--seqlen", value)
-            self.refused(2, words, *self.run_of("quantize", None, "--seqlen", value, name="no"))
+            self.refused(2, words, *self.run_of("quantize", None, "--eval-seqlen", value, name="no"))
 
     @covers(COMPRESSING + " evaluate", "--max-windows")
     def test_max_windows(self):
-        for command, report in self.judged("--seqlen", 4, "--max-windows", 3):
+        for command, report in self.judged("--eval-seqlen", 4, "--max-windows", 3):
             with self.subTest(command):
                 self.assertEqual((report["quality"]["windows"], report["quality"]["unused_tokens"]), (3, 256 - 12))
-        defaults = {command: report["quality"]["windows"] for command, report in self.judged("--seqlen", 4)}
+        defaults = {command: report["quality"]["windows"] for command, report in self.judged("--eval-seqlen", 4)}
         self.assertEqual(defaults, {"quantize": 32, "prune": 32, "compress": 32, "evaluate": 64})
-        for command, report in self.judged("--seqlen", 4, "--max-windows", 0):
+        for command, report in self.judged("--eval-seqlen", 4, "--max-windows", 0):
             self.assertEqual(report["quality"]["windows"], 64, command)
         self.refused(2, ["--max-windows"], "evaluate", llama(), "--data", ids(), "--max-windows", -1)
 
@@ -54,7 +55,7 @@ class Evaluation(Compress):
 
     @covers(COMPRESSING + " evaluate", "--convention")
     def test_convention(self):
-        half, full = dict(self.judged("--seqlen", 16, "--convention", "second-half")), dict(self.judged("--seqlen", 16, "--convention", "all"))
+        half, full = dict(self.judged("--eval-seqlen", 16, "--convention", "second-half")), dict(self.judged("--eval-seqlen", 16, "--convention", "all"))
         for command in half:
             with self.subTest(command):
                 self.assertEqual(half[command]["quality"]["scored_tokens"], 16 * 7)  # llama.cpp: targets 9 to 15 of 0 to 15
@@ -124,7 +125,7 @@ class Evaluation(Compress):
     @covers("evaluate", "--data")
     def test_bundled_text_is_the_default(self):
         """On the real sample model, which has a tokenizer."""
-        report = self.json("quantize", quill(), "-o", self.dir / "out", "--bits", 8, "--max-windows", 1, "--seqlen", 64)
+        report = self.json("quantize", quill(), "-o", self.dir / "out", "--bits", 8, "--max-windows", 1, "--eval-seqlen", 64)
         self.assertEqual((report["quality"]["data"], report["quality"]["windows"]), ("bundled text", 1))
         self.assertGreater(report["quality"]["tokens"], 10000)
         self.assertTrue(0 < report["quality"]["bits_per_byte"] < 8)

@@ -284,7 +284,7 @@ class EveryCall(Compress):
 class Signals(Compress):
     """On the sample model, whose runs take long enough to be hit in the middle."""
 
-    ARGS = ["--bits", 4, "--group-size", 32, "--max-windows", 2, "--seqlen", 256]
+    ARGS = ["--bits", 4, "--group-size", 32, "--max-windows", 2, "--eval-seqlen", 256]
 
     def setUp(self):
         super().setUp()

@@ -9,7 +9,7 @@ from test_quantize import LINEAR
 
 class Prune(Case):
     def prune(self, model, *flags, name="out", data=None):
-        return self.json("prune", model, "-o", self.dir / name, "--eval-data", data or ids(), "--seqlen", 8, "--max-windows", 1, *flags)
+        return self.json("prune", model, "-o", self.dir / name, "--eval-data", data or ids(), "--eval-seqlen", 8, "--max-windows", 1, *flags)
 
     def dense(self, name="out"):
         """The tensors of the ordinary checkpoint that `llmc export --dense` makes."""

@@ -12,7 +12,7 @@ LINEAR = [f"model.layers.{i}.{name}.weight" for i in range(2) for name in BLOCK]
 class Quantize(Case):
     def quantize(self, model, *flags, name="out"):
         """Report of a run, judged on as little as possible."""
-        return self.json("quantize", model, "-o", self.dir / name, "--eval-data", ids(), "--seqlen", 8, "--max-windows", 1, *flags)
+        return self.json("quantize", model, "-o", self.dir / name, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 1, *flags)
 
     def weights(self, name="out", group="group_0"):
         """What config.json says about the weights of a config group."""

@@ -55,6 +55,6 @@ TEST_CASE("what cannot be scored is refused", "[windows]") {
   CHECK_THROWS_WITH(cut_windows(make_data({}), {}, 64), Contains("holds 0 tokens"));
   CHECK_THROWS_WITH(cut_windows(make_data({1, 1}), {}, 64), Contains("too few to score"));
   CHECK_THROWS_WITH(cut_windows(make_data({2}), {.convention = Convention::second_half}, 64), Contains("too few"));
-  CHECK_THROWS_WITH(cut_windows(make_data({100}), {.length = 65}, 64), Contains("context is 64, found 65"));
+  CHECK_THROWS_WITH(cut_windows(make_data({100}), {.length = 65}, 64), Contains("windows of 65 tokens: the model's context is 64"));
   CHECK_THROWS_WITH(cut_windows(make_data({100}), {.length = 1}, 64), Contains("at least 2"));
 }
