@@ -81,7 +81,7 @@ int run_compress(const std::string& command, const CompressOptions& options, Rec
                           .output = options.output,
                           .recipe = std::move(recipe),
                           .windows = read_window_options(options.evaluation),
-                          .precision = read_precision(options.evaluation),
+                          .forward = read_forward_options(options.evaluation),
                           .gates = read_gates(options),
                           .ignored_config_fields = as_set(options.ignored_config_fields),
                           .overwrite = options.force ? Overwrite::replace : Overwrite::refuse};

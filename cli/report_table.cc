@@ -53,7 +53,10 @@ std::string format_quality(const Quality& quality, const std::optional<OracleAgr
   }
   std::string text = table.text();
   text += fmt::format("on {}: {} tokens scored of {}, {}\n", quality.data, quality.scored_tokens, quality.tokens, quality.convention);
+  if (quality.execution != Execution::floats) text += fmt::format("inputs rounded to codes; products {}\n", quality.execution == Execution::integers ? "of integers (int8)" : "simulated in floats");
+  if (quality.kv_cache_bits) text += fmt::format("keys and values rounded to {} bits\n", *quality.kv_cache_bits);
   if (oracle) text += fmt::format("fast pass against the oracle: max |Δ logit| {:.2e} over {} positions (logits up to {:.1f})\n", oracle->max_logit_difference, oracle->positions, oracle->max_logit);
+  if (oracle && oracle->rounding_difference) text += fmt::format("mean |Δ logit| {:.2e}; {:.2e} when rounding alone moves values between codes\n", oracle->mean_logit_difference, *oracle->rounding_difference);
   return text;
 }
 

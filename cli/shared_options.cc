@@ -17,6 +17,7 @@ void add_evaluation_flags(CLI::App& app, EvaluationFlags& flags, const std::stri
   app.add_option("--max-windows", flags.max_windows, "Windows to judge on, spread over the text; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Judging");
   app.add_option("--convention", flags.convention, "all: every token but a window's first is scored; second-half: as llama.cpp")->capture_default_str()->group("Judging");
   app.add_option("--precision", flags.precision, "Matrix products of the evaluator: f32 or bf16")->capture_default_str()->group("Judging");
+  app.add_option("--kv-cache-bits", flags.kv_cache_bits, "Round the model's keys and values to 8 or 4 bits, as a quantized cache would; default: not at all")->group("Judging");
 }
 
 WindowOptions read_window_options(const EvaluationFlags& flags) {
@@ -25,9 +26,10 @@ WindowOptions read_window_options(const EvaluationFlags& flags) {
   throw Error(ErrorKind::usage, fmt::format("--convention: expected all or second-half, found '{}'", flags.convention));
 }
 
-Precision read_precision(const EvaluationFlags& flags) {
+ForwardOptions read_forward_options(const EvaluationFlags& flags) {
+  if (flags.kv_cache_bits && *flags.kv_cache_bits != 8 && *flags.kv_cache_bits != 4) throw Error(ErrorKind::usage, fmt::format("--kv-cache-bits: expected 8 or 4, found {}", *flags.kv_cache_bits));
   for (Precision precision : {Precision::f32, Precision::bf16})
-    if (flags.precision == to_string(precision)) return precision;
+    if (flags.precision == to_string(precision)) return {.precision = precision, .kv_cache_bits = flags.kv_cache_bits};
   throw Error(ErrorKind::usage, fmt::format("--precision: expected f32 or bf16, found '{}'", flags.precision));
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -21,11 +22,12 @@ struct EvaluationFlags {
   int64_t max_windows = 0;
   std::string convention = "all";
   std::string precision = "f32";
+  std::optional<int> kv_cache_bits;
 };
 /// `length_flag` names the length of a window: --seqlen, or --eval-seqlen where --seqlen is the length of calibration samples.
 void add_evaluation_flags(CLI::App& app, EvaluationFlags& flags, const std::string& length_flag);
 /// Throw Error(usage) for a word that is not known.
 WindowOptions read_window_options(const EvaluationFlags& flags);
-Precision read_precision(const EvaluationFlags& flags);
+ForwardOptions read_forward_options(const EvaluationFlags& flags);
 
 }  // namespace llmc

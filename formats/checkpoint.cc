@@ -171,11 +171,15 @@ std::vector<StoredTensor> group_compressed_tensors(const Checkpoint& checkpoint,
       continue;
     }
     EncodedData data{.codec = encoding->second.codec, .scheme = encoding->second.scheme, .parts = {}};
-    for (const char* part : {"weight", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point"})
+    for (const char* part : {"weight", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "input_scale", "input_zero_point"})
       if (auto node = raw.tensors.extract(module + "." + part)) data.parts[part] = std::move(node.mapped());
     try {
       Shape shape = read_dense_shape(module, data.parts);
-      result.push_back({.name = module + ".weight", .dtype = dtype, .shape = std::move(shape), .form = std::move(data)});
+      auto parts = std::move(data.parts);
+      StoredTensor tensor{.name = module + ".weight", .dtype = dtype, .shape = std::move(shape), .form = std::move(data)};
+      decode_input_grid(tensor, parts);
+      std::get<EncodedData>(tensor.form).parts = std::move(parts);
+      result.push_back(std::move(tensor));
     } catch (const Error& problem) {
       problems.add(problem.what());
     }

@@ -26,7 +26,20 @@ json describe(const PackedChoice& choice) {
   if (tensor.transposed) row["transposed"] = true;
   if (tensor.pruned) row["pruned"] = true;
   if (const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form)) row["scheme"] = to_string(matrix->scheme);
+  if (tensor.input_grid) row["input"] = {{"scale", tensor.input_grid->scale}, {"zero_point", tensor.input_grid->zero_point}};
   return row;
+}
+
+/// The grid of a static input, checked against its scheme.
+std::optional<InputGrid> read_input_grid(FieldReader& fields, const std::optional<ActivationScheme>& scheme) {
+  const json* object = fields.find("input");
+  const bool is_expected = scheme && scheme->range == InputRange::calibrated;
+  if (is_expected != (object != nullptr)) throw Error(ErrorKind::input, is_expected ? "field \"input\" is missing: the scheme rounds the input on a static grid" : "field \"input\" is there, but the scheme has no static input");
+  if (!object) return std::nullopt;
+  FieldReader input(*object, "input");
+  const InputGrid grid = make_stored_grid(*scheme, input.find_number("scale").value_or(0), input.get_int("zero_point"));
+  input.finish();
+  return grid;
 }
 
 StoredTensor read_row(const std::string& name, const json& row, std::map<std::string, TensorView>& tensors) {
@@ -51,6 +64,7 @@ StoredTensor read_row(const std::string& name, const json& row, std::map<std::st
   if (!data.codec) throw Error(ErrorKind::input, fmt::format("codec {} is not known", codec_name));
   if (const auto scheme = fields.find_string("scheme")) data.scheme = parse_scheme(*scheme);
   else if (data.codec->holds_codes) throw Error(ErrorKind::input, "field \"scheme\" is missing");
+  tensor.input_grid = read_input_grid(fields, data.codec->holds_codes ? data.scheme.input : std::nullopt);
   fields.finish();
   const std::string prefix = packed_part_name(name, *data.codec, "");
   if (data.codec->name == dense_name) {

@@ -1,7 +1,10 @@
 #include "formats/stored_tensor.h"
 
+#include <fmt/format.h>
+
 #include <numeric>
 
+#include "core/error.h"
 #include "core/parallel.h"
 #include "formats/codec.h"
 
@@ -40,11 +43,41 @@ Matrix widen(const StoredTensor& tensor, std::span<const std::byte> bytes) {
 
 }  // namespace
 
+namespace {
+
+std::optional<ActivationScheme> find_activation_scheme(const StoredTensor& tensor) {
+  if (const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form)) return matrix->scheme.input;
+  const auto* data = std::get_if<EncodedData>(&tensor.form);
+  return data && data->codec->holds_codes ? data->scheme.input : std::nullopt;
+}
+
+}  // namespace
+
+void set_input_grid(StoredTensor& tensor, const InputGrid& grid) {
+  const auto scheme = find_activation_scheme(tensor);
+  if (!scheme || scheme->range != InputRange::calibrated) throw Error(ErrorKind::bug, fmt::format("tensor {}: has no static input that a grid could be set for", tensor.name));
+  tensor.input_grid = grid;
+}
+
+std::optional<InputQuantization> find_input_quantization(const StoredTensor& tensor) {
+  const auto scheme = find_activation_scheme(tensor);
+  if (!scheme) return std::nullopt;
+  if (scheme->range == InputRange::per_token) return InputQuantization{.scheme = *scheme, .grid = {}};
+  if (!tensor.input_grid) throw Error(ErrorKind::input, fmt::format("tensor {}: a static scheme rounds its input, but no scale of the input is there; expected one from calibration", tensor.name));
+  return InputQuantization{.scheme = *scheme, .grid = *tensor.input_grid};
+}
+
 void decode(StoredTensor& tensor) {
   const EncodedData* data = std::get_if<EncodedData>(&tensor.form);
   if (!data) return;
   auto meaning = data->codec->decode(tensor, *data);
   std::visit([&](auto& value) { tensor.form = std::move(value); }, meaning);
+}
+
+QuantizedMatrix read_codes(const StoredTensor& tensor) {
+  if (const auto* quantized = std::get_if<QuantizedMatrix>(&tensor.form)) return *quantized;
+  if (const auto* data = std::get_if<EncodedData>(&tensor.form); data && data->codec->holds_codes) return std::get<QuantizedMatrix>(data->codec->decode(tensor, *data));
+  throw Error(ErrorKind::bug, fmt::format("tensor {}: holds no codes", tensor.name));
 }
 
 Matrix read_matrix(const StoredTensor& tensor) {

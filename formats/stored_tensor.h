@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -45,6 +46,7 @@ struct StoredTensor {
   bool transposed = false;  ///< the file holds [in, out] (GPT-2's Conv1D); the logical matrix is [out, in]
   bool pruned = false;      ///< a pass made zeros, so codecs may store a mask
   std::variant<FloatData, QuantizedMatrix, EncodedData> form;
+  std::optional<InputGrid> input_grid;  ///< calibrated, when the scheme of the codes rounds the layer's input on a static grid
 
   /// Logical matrix: [out, in]; a vector is one row.
   int64_t rows() const;
@@ -52,8 +54,19 @@ struct StoredTensor {
   int64_t count() const;
 };
 
+/// Says which grid a layer's input is rounded on; its scale is one of make_static_grid in the type of the weight's scales.
+/// Throws Error(bug) unless the tensor holds codes whose scheme has a static input.
+void set_input_grid(StoredTensor& tensor, const InputGrid& grid);
+
+/// How the layer's input is rounded while it runs; none for floats and weight-only schemes. Throws Error(input) when a
+/// static scheme has no grid.
+std::optional<InputQuantization> find_input_quantization(const StoredTensor& tensor);
+
 /// What the encoded parts mean: FloatData or QuantizedMatrix. Other forms are left as they are. Throws Error(input).
 void decode(StoredTensor& tensor);
+
+/// The codes of a tensor that holds them, decoded if need be. Throws Error(input), Error(bug) for floats.
+QuantizedMatrix read_codes(const StoredTensor& tensor);
 
 /// The tensor's values as the logical f32 matrix [out, in], whatever the form. Throws Error(input).
 Matrix read_matrix(const StoredTensor& tensor);

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "core/error.h"
 #include "core/parallel.h"
 #include "formats/codecs/packed_codecs.h"
@@ -13,7 +16,7 @@ namespace {
 /// A tensor to be written: `view` shares the form of the original where it can, and owns it where it had to be decoded.
 StoredTensor decoded_copy(const StoredTensor& tensor) {
   const EncodedData& data = std::get<EncodedData>(tensor.form);
-  StoredTensor copy{.name = tensor.name, .dtype = tensor.dtype, .shape = tensor.shape, .transposed = tensor.transposed, .pruned = tensor.pruned, .form = data};
+  StoredTensor copy{.name = tensor.name, .dtype = tensor.dtype, .shape = tensor.shape, .transposed = tensor.transposed, .pruned = tensor.pruned, .form = data, .input_grid = tensor.input_grid};
   decode(copy);
   return copy;
 }
@@ -29,6 +32,11 @@ const Codec& choose_codec(Container container, const StoredTensor& tensor) {
   const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form);
   if (container == Container::compressed_tensors && matrix) return get_compressed_tensors_codec(*matrix);
   return *find_packed_codec("dense");
+}
+
+/// What a container stores of the layer's input beside the codec's own parts. The packed container says it in its metadata.
+std::vector<EncodedPart> input_parts(Container container, const StoredTensor& tensor) {
+  return container == Container::compressed_tensors ? encode_input_grid(tensor) : std::vector<EncodedPart>();
 }
 
 /// Names in the file of a part: one, and one more for each alias that repeats it.
@@ -54,6 +62,7 @@ std::string reason_against_compressed_tensors(const StoredTensor& tensor, Module
   if (!std::holds_alternative<QuantizedMatrix>(tensor.form)) return tensor.pruned ? fmt::format("{} is pruned: compressed-tensors has no sparse codec any more", tensor.name) : "";
   if (tensor.transposed) return fmt::format("{} is a transposed Conv1D weight: its readers handle Linear only", tensor.name);
   if (tensor.pruned) return fmt::format("{} is pruned and quantized: compressed-tensors would store the zeros", tensor.name);
+  if (kind == ModuleKind::embedding && std::get<QuantizedMatrix>(tensor.form).scheme.input) return fmt::format("{} is an embedding, whose input are token ids", tensor.name);
   if (kind == ModuleKind::embedding && std::get<QuantizedMatrix>(tensor.form).scheme.bits != 8) return fmt::format("{} is an embedding below 8 bits: transformers cannot load it packed", tensor.name);
   if (!tensor.name.ends_with(".weight") || tensor.shape.size() != 2) return fmt::format("{} is not the weight of a Linear module", tensor.name);
   return "";
@@ -65,6 +74,7 @@ std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container
   std::vector<TensorLayout> layouts;
   std::vector<StoredAs> stored;
   for (const StoredTensor* tensor : tensors) {
+    if (!dense) find_input_quantization(*tensor);  // a static input without its grid must not be written
     const bool to_floats = dense && holds_codes(*tensor);
     const bool is_encoded = std::holds_alternative<EncodedData>(tensor->form);
     if (is_encoded && !dense) throw Error(ErrorKind::bug, fmt::format("tensor {}: was not decoded before writing", tensor->name));
@@ -75,6 +85,7 @@ std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container
     } else {
       codec = &choose_codec(container, *tensor);
       layout = codec->layout(*tensor);
+      for (const EncodedPart& part : input_parts(container, *tensor)) layout.push_back(part.layout);
     }
     choices.push_back({tensor, codec});
     stored.push_back({tensor->name, codec->name, stored_bytes(layout)});
@@ -97,7 +108,9 @@ std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container
     StoredTensor converted;
     if (dense && holds_codes(*tensor)) converted = dense_copy(*tensor), tensor = &converted;
     else if (std::holds_alternative<EncodedData>(tensor->form)) converted = decoded_copy(*tensor), tensor = &converted;
-    for (const EncodedPart& part : choice.codec->encode(*tensor))
+    std::vector<EncodedPart> parts = choice.codec->encode(*tensor);
+    std::ranges::move(input_parts(container, *tensor), std::back_inserter(parts));
+    for (const EncodedPart& part : parts)
       for (const std::string& name : part_names(container, *tensor, *choice.codec, part.layout.name, aliases)) writer.write(name, part.bytes);
     stage.advance();
   });

@@ -10,6 +10,7 @@
 #include "core/parallel.h"
 #include "model/attention.h"
 #include "model/kernels.h"
+#include "model/kv_cache.h"
 
 namespace llmc {
 namespace {
@@ -144,7 +145,7 @@ std::shared_ptr<const HeadWeights> Forward::load_head() const { return std::make
 namespace {
 
 /// change [T, hidden] of the normalized hidden states [T, hidden].
-void run_attention(const ModelConfig& config, MatmulBackend backend, const BlockWeights& block, const RotaryTable* rotary, ConstMatrixView normed, MatrixView change) {
+void run_attention(const ModelConfig& config, const ForwardOptions& options, const BlockWeights& block, const RotaryTable* rotary, ConstMatrixView normed, MatrixView change) {
   const int64_t length = normed.rows;
   const int64_t rows = (length + attention_tile - 1) / attention_tile * attention_tile;
   const int64_t query_width = config.query_width();
@@ -170,7 +171,9 @@ void run_attention(const ModelConfig& config, MatmulBackend backend, const Block
     rotary->rotate(k.row_range(0, length));
   }
   const Scratch context(rows, query_width);
-  attend(config, backend, length, q, k, v, context.view());
+  if (options.kv_cache_bits)
+    for (const MatrixView& part : {k, v}) round_cache(part.row_range(0, length), config.head_dim, *options.kv_cache_bits);
+  attend(config, options.backend, length, q, k, v, context.view());
   block.attention_output.apply(context.view().row_range(0, length), change);
 }
 
@@ -198,7 +201,7 @@ void Forward::run_block(const BlockWeights& block, MatrixView hidden) const {
   const Scratch normed(hidden.rows, hidden.cols);
   const Scratch change(hidden.rows, hidden.cols);
   block.attention_norm.apply(hidden, normed.view());
-  run_attention(config, state_->options.backend, block, state_->rotary ? &*state_->rotary : nullptr, normed.view(), change.view());
+  run_attention(config, state_->options, block, state_->rotary ? &*state_->rotary : nullptr, normed.view(), change.view());
   add(hidden, change.view());
   block.ffn_norm.apply(hidden, normed.view());
   run_feed_forward(config, block, normed.view(), change.view());

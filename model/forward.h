@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,6 +16,7 @@ namespace llmc {
 struct ForwardOptions {
   Precision precision = Precision::f32;
   MatmulBackend backend = default_backend();
+  std::optional<int> kv_cache_bits = std::nullopt;  ///< 8 or 4: keys and values as a cache of so many bits would give them back; none: as they are
 };
 
 /// The weights of one decoder block, ready to run.

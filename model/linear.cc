@@ -9,6 +9,7 @@
 #include "core/parallel.h"
 #include "model/kernels.h"
 #include "model/matmul.h"
+#include "model/quantized_linear.h"
 
 namespace llmc {
 namespace {
@@ -41,8 +42,19 @@ struct Linear::Weights {
   std::unique_ptr<PackedMatrix> packed;
 };
 
-Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend)
-    : Linear(read_matrix(weight).view(), bias ? read_matrix(*bias).values() : std::span<const float>(), precision, backend) {}
+Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend) : weights_(std::make_unique<Weights>()) {
+  const Matrix bias_values = bias ? read_matrix(*bias) : Matrix();
+  weights_->out = weight.rows();
+  weights_->in = weight.cols();
+  assert(!bias || static_cast<int64_t>(bias_values.values().size()) == weights_->out);
+  const auto input = find_input_quantization(weight);
+  if (find_execution(weight) == Execution::integers) {
+    weights_->packed = make_integer_linear(read_codes(weight), bias_values.values(), *input, backend);
+  } else {
+    weights_->packed = get_row(backend).pack(read_matrix(weight).view(), bias_values.values(), precision);
+    if (input) weights_->packed = make_simulated_linear(std::move(weights_->packed), *input);
+  }
+}
 
 Linear::Linear(ConstMatrixView weight, std::span<const float> bias, Precision precision, MatmulBackend backend) : weights_(std::make_unique<Weights>()) {
   assert(bias.empty() || static_cast<int64_t>(bias.size()) == weight.rows);

@@ -24,7 +24,8 @@ bool has_backend(MatmulBackend backend);
 /// oneDNN where the build has it.
 MatmulBackend default_backend();
 
-/// y = x · Wᵀ + b with W [out, in]. A row of y depends, bit for bit, on that row of x and its place modulo 64 only: not on
+/// y = x · Wᵀ + b with W [out, in]. A weight whose scheme rounds the layer's input runs as find_execution says, in integers
+/// where it can, whatever the precision. A row of y depends, bit for bit, on that row of x and its place modulo 64 only: not on
 /// the number of threads, nor on the other rows. Another processor may give other last bits.
 class Linear {
  public:

@@ -1,73 +1,28 @@
 #ifdef LLMC_ONEDNN
 
-#include <dnnl.hpp>
-#include <omp.h>
-
 #include <algorithm>
 #include <array>
 #include <map>
 #include <optional>
-#include <string>
 #include <unordered_map>
 
 #include "core/error.h"
 #include "model/kernels.h"
 #include "model/matmul.h"
+#include "model/onednn.h"
 
 namespace llmc {
 namespace {
 
-using Tag = dnnl::memory::format_tag;
-using Type = dnnl::memory::data_type;
-
-/// oneDNN runs on OpenMP, whose number of threads is a setting of each thread that calls it: one, since llmc cuts the
-/// work itself. To be called before anything of oneDNN is made or run on a thread.
-void use_one_thread() {
-  thread_local const bool is_set = (omp_set_num_threads(1), true);
-  static_cast<void>(is_set);
-}
-
-const dnnl::engine& cpu() {
-  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  return engine;
-}
-
-dnnl::stream& cpu_stream() {
-  thread_local dnnl::stream stream(cpu());
-  return stream;
-}
-
-dnnl::memory borrow(const dnnl::memory::desc& description, const void* data) { return {description, cpu(), const_cast<void*>(data)}; }
-
-/// y [rows, out] = x [rows, in] · W + b, for one number of rows. oneDNN keeps what it compiles, so a shape costs once.
-struct Product {
-  Product(int64_t rows, int64_t out, int64_t in, bool has_bias, Type type) {
-    x = {{rows, in}, type, Tag::ab};
-    y = {{rows, out}, Type::f32, Tag::ab};
-    if (has_bias) bias = {{1, out}, Type::f32, Tag::ab};
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // oneDNN's own belongs to the thread that made the primitive
-    const dnnl::matmul::primitive_desc description({x, {{in, out}, type, Tag::any}, bias, y}, attributes, cpu());
-    weight = description.weights_desc();
-    scratchpad = description.scratchpad_desc();
-    kernel = description.impl_info_str();
-    primitive = dnnl::matmul(description);
-  }
-  /// oneDNN's own kernels (brgemm) give a row the same result for any number of rows; its general GEMM does not.
-  bool is_uniform() const { return kernel.starts_with("brg"); }
-
-  dnnl::memory::desc x, y, bias, weight, scratchpad;
-  std::string kernel;
-  dnnl::matmul primitive;
-};
+using namespace onednn;
 
 class OneDnnMatrix final : public PackedMatrix {
  public:
   /// With bf16 precision and f32 type the operands are rounded to bf16 and multiplied as f32.
   OneDnnMatrix(ConstMatrixView weight, std::span<const float> bias, Precision precision, Type type)
-      : precision_(precision), type_(type), tile_(tile_rows, weight.rows, weight.cols, !bias.empty(), type), part_(tile_) {
+      : precision_(precision), type_(type), tile_(make_product(tile_rows, weight, bias, type)), part_(tile_) {
     if (tile_.is_uniform()) {
-      Product part(part_rows, weight.rows, weight.cols, !bias.empty(), type);
+      Product part = make_product(part_rows, weight, bias, type);
       if (part.is_uniform() && part.weight == tile_.weight) part_ = std::move(part);
     }
     Matrix rounded;
@@ -96,6 +51,10 @@ class OneDnnMatrix final : public PackedMatrix {
 
  private:
   static constexpr int64_t part_rows = 16;
+
+  static Product make_product(int64_t rows, ConstMatrixView weight, std::span<const float> bias, Type type) {
+    return Product(rows, weight.rows, weight.cols, bias.empty() ? Bias::none : Bias::f32, {.x = type, .weight = type, .y = Type::f32});
+  }
 
   /// Runs on as many rows as the product was made for; those beyond x are zero.
   void run(const Product& product, ConstMatrixView x, MatrixView y) const {
@@ -141,9 +100,9 @@ class OneDnnMatrix final : public PackedMatrix {
 };
 
 /// False where the processor has no bf16 instructions: oneDNN then refuses, or emulates them more slowly than f32.
-bool has_bf16(int64_t out, int64_t in, bool has_bias) {
+bool has_bf16(int64_t out, int64_t in, Bias bias) {
   try {
-    return Product(PackedMatrix::tile_rows, out, in, has_bias, Type::bf16).is_uniform();
+    return Product(PackedMatrix::tile_rows, out, in, bias, {.x = Type::bf16, .weight = Type::bf16, .y = Type::f32}).is_uniform();
   } catch (const dnnl::error& error) {
     if (error.status != dnnl_unimplemented) throw;
     return false;
@@ -180,7 +139,7 @@ struct TransposedProduct {
 
 std::unique_ptr<PackedMatrix> pack_onednn(ConstMatrixView weight, std::span<const float> bias, Precision precision) {
   use_one_thread();
-  const bool is_bf16 = precision == Precision::bf16 && has_bf16(weight.rows, weight.cols, !bias.empty());
+  const bool is_bf16 = precision == Precision::bf16 && has_bf16(weight.rows, weight.cols, bias.empty() ? Bias::none : Bias::f32);
   return std::make_unique<OneDnnMatrix>(weight, bias, precision, is_bf16 ? Type::bf16 : Type::f32);
 }
 

@@ -132,7 +132,7 @@ void check_reopened(const Model& written, const Model& reopened, Container conta
     if (before && container != Container::dense) {
       StoredTensor copy{.name = read_back.name, .dtype = read_back.dtype, .shape = read_back.shape, .transposed = read_back.transposed, .form = std::get<EncodedData>(read_back.form)};
       decode(copy);
-      same = std::get<QuantizedMatrix>(copy.form) == *before;
+      same = std::get<QuantizedMatrix>(copy.form) == *before && read_back.input_grid == placed.tensor->input_grid;
     } else {
       const Matrix expected = read_matrix(*placed.tensor), found = read_matrix(read_back);
       same = std::ranges::equal(expected.values(), found.values());

@@ -151,9 +151,8 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   const auto errors = measure(report, "compare weights", [&] { return measure_tensor_errors(original, reopened, context); });
   fill_tensors(report, original, stored, errors, texts);
 
-  const ForwardOptions forward{.precision = request.precision};
-  report.quality = measure(report, "evaluate", [&] { return evaluate(reopened, &original, text.windows, text.data.name, forward, context); });
-  report.oracle = measure(report, "oracle", [&] { return check_against_oracle(reopened, text.windows, forward, request.recipe.seed); });
+  report.quality = measure(report, "evaluate", [&] { return evaluate(reopened, &original, text.windows, text.data.name, request.forward, context); });
+  report.oracle = measure(report, "oracle", [&] { return check_against_oracle(reopened, text.windows, request.forward, request.recipe.seed); });
 
   for (const GateLimit& limit : request.gates) report.gates.push_back(judge_gate(limit, gate_value(limit.name, report)));
   if (const double perplexity = report.quality->perplexity; !std::isfinite(perplexity))  // broken without any gate asking

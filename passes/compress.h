@@ -23,7 +23,7 @@ struct CompressRequest {
   Recipe recipe;
   std::optional<std::filesystem::path> evaluation_data;  ///< none: the bundled text
   WindowOptions windows;
-  Precision precision = Precision::f32;
+  ForwardOptions forward;                               ///< how the models are run to be judged
   std::vector<GateLimit> gates;
   std::set<std::string> ignored_config_fields;
   Overwrite overwrite = Overwrite::refuse;

@@ -1,5 +1,6 @@
 #include "verify/oracle.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -14,9 +15,28 @@ std::vector<double> read_vector(const StoredTensor* tensor) {
   return {values.values().begin(), values.values().end()};
 }
 
+/// Rounds the values to 2^bits steps and back. Without a given grid it is that of their range: symmetric with the scale
+/// max|x| / ((2^b − 1) / 2), linear with (max − min) / (2^b − 1) over a range that holds 0.
+void round_to_grid(const ActivationScheme& scheme, const InputGrid* given, std::span<double> values) {
+  const double lowest = -std::exp2(scheme.bits - 1), highest = -lowest - 1, steps = highest - lowest;
+  double low = 0, high = 0;
+  for (double v : values) low = std::min(low, v), high = std::max(high, v);
+  double scale = scheme.mapping == Mapping::symmetric ? std::max(-low, high) * 2 / steps : (high - low) / steps;
+  double zero = scheme.mapping == Mapping::symmetric || scale == 0 ? 0 : std::nearbyint(std::clamp(lowest - low / scale, lowest, highest));
+  if (given) scale = double{given->scale}, zero = given->zero_point;
+  if (scale == 0) return;  // nothing but zeros
+  for (double& v : values) v = std::isfinite(v) ? (std::nearbyint(std::clamp(v / scale + zero, lowest, highest)) - zero) * scale : NAN;
+}
+
+double keep_20_bits(double value) {
+  int exponent = 0;
+  const double mantissa = std::frexp(value, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(mantissa, 20)), exponent - 20);
+}
+
 class Oracle {
  public:
-  explicit Oracle(const Model& model) : model_(model), config_(model.config()) {}
+  Oracle(const Model& model, const OracleOptions& options) : model_(model), config_(model.config()), options_(options) {}
 
   std::vector<double> run(std::span<const int32_t> tokens) const {
     Rows x = embed(tokens);
@@ -64,8 +84,15 @@ class Oracle {
     return x;
   }
 
-  Rows linear(const Rows& x, Role role, int64_t block) const {
-    const Matrix weight = read_matrix(model_.get(role, block));
+  Rows linear(Rows x, Role role, int64_t block) const {
+    const StoredTensor& tensor = model_.get(role, block);
+    const auto input = find_input_quantization(tensor);
+    for (auto& row : x) {
+      if (options_.inputs == OracleOptions::Inputs::rounded)
+        for (double& v : row) v = keep_20_bits(v);
+      if (input) round_to_grid(input->scheme, input->scheme.range == InputRange::calibrated ? &input->grid : nullptr, row);
+    }
+    const Matrix weight = read_matrix(tensor);
     const std::vector<double> bias = read_vector(model_.find(role, block, Part::bias));
     Rows y;
     for (const auto& row : x) {
@@ -116,10 +143,20 @@ class Oracle {
         }
   }
 
+  /// Keys or values as a cache gives them back: each head in equal spans of at most 64 values with a linear grid each.
+  void store_in_cache(Rows& rows) const {
+    const int64_t spans = (config_.head_dim + 63) / 64, span = (config_.head_dim + spans - 1) / spans;
+    for (auto& row : rows)
+      for (int64_t head = 0; head < config_.kv_heads; ++head)
+        for (int64_t start = 0; start < config_.head_dim; start += span)
+          round_to_grid({.bits = *options_.kv_cache_bits, .mapping = Mapping::linear}, nullptr, std::span(row).subspan(static_cast<size_t>(head * config_.head_dim + start), static_cast<size_t>(std::min(span, config_.head_dim - start))));
+  }
+
   Rows attention(const Rows& x, int64_t block) const {
     Rows q, k, v;
     project(x, block, q, k, v);
     if (config_.positions == Positions::rope) rotate(q, config_.heads), rotate(k, config_.kv_heads);
+    if (options_.kv_cache_bits) store_in_cache(k), store_in_cache(v);
     const auto width = static_cast<size_t>(config_.head_dim);
     const double scale = 1 / std::sqrt(static_cast<double>(config_.head_dim));
     Rows mixed(x.size(), std::vector<double>(static_cast<size_t>(config_.query_width())));
@@ -168,10 +205,11 @@ class Oracle {
 
   const Model& model_;
   const ModelConfig& config_;
+  OracleOptions options_;
 };
 
 }  // namespace
 
-std::vector<double> compute_oracle_logits(const Model& model, std::span<const int32_t> tokens) { return Oracle(model).run(tokens); }
+std::vector<double> compute_oracle_logits(const Model& model, std::span<const int32_t> tokens, const OracleOptions& options) { return Oracle(model, options).run(tokens); }
 
 }  // namespace llmc

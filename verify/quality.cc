@@ -152,7 +152,7 @@ Quality evaluate(const Model& model, const Model* reference, const Windows& wind
     throw Error(ErrorKind::input, fmt::format("{}: vocabulary of {}, but the reference {} has {}", model.checkpoint().directory.string(), model.config().vocabulary, reference->checkpoint().directory.string(), reference->config().vocabulary));
   const Forward forward(model, options);
   std::optional<Forward> reference_forward;
-  if (reference) reference_forward.emplace(*reference, options);
+  if (reference) reference_forward.emplace(*reference, ForwardOptions{.precision = options.precision, .backend = options.backend});
   const auto head = forward.load_head();
   const auto reference_head = reference ? reference_forward->load_head() : nullptr;
   const Judge judge{&forward, head.get(), reference ? &*reference_forward : nullptr, reference_head.get(), model.config().vocabulary};
@@ -193,6 +193,8 @@ Quality evaluate(const Model& model, const Model* reference, const Windows& wind
   quality.mean_nll = nats / static_cast<double>(quality.scored_tokens);
   quality.perplexity = std::exp(quality.mean_nll);
   if (bytes > 0) quality.bits_per_byte = nats / std::numbers::ln2 / static_cast<double>(bytes);
+  quality.execution = find_execution(model);
+  quality.kv_cache_bits = options.kv_cache_bits;
   quality.top1_accuracy = std::isnan(quality.mean_nll) ? NAN : mean_of(scores, [](const Score& s) { return s.hit; });
   if (reference) quality.comparison = compare(scores, quality.mean_nll);
   return quality;
@@ -207,7 +209,7 @@ OracleAgreement check_against_oracle(const Model& model, const Windows& windows,
   const auto tokens = window.tokens.first(std::min(window.tokens.size(), static_cast<size_t>(affordable)));
 
   const Matrix fast = compute_logits(model, tokens, options);
-  const std::vector<double> plain = compute_oracle_logits(model, tokens);
+  const std::vector<double> plain = compute_oracle_logits(model, tokens, {.kv_cache_bits = options.kv_cache_bits});
   OracleAgreement result{.positions = static_cast<int64_t>(tokens.size())};
   double sum = 0;
   for (size_t i = 0; i < plain.size(); ++i) {
@@ -217,6 +219,12 @@ OracleAgreement check_against_oracle(const Model& model, const Windows& windows,
     sum += difference;
   }
   result.mean_logit_difference = sum / static_cast<double>(plain.size());
+  if (options.kv_cache_bits || find_execution(model) != Execution::floats) {
+    const std::vector<double> rounded = compute_oracle_logits(model, tokens, {.kv_cache_bits = options.kv_cache_bits, .inputs = OracleOptions::Inputs::rounded});
+    double change = 0;
+    for (size_t i = 0; i < plain.size(); ++i) change += std::abs(rounded[i] - plain[i]);
+    result.rounding_difference = change / static_cast<double>(plain.size());
+  }
   return result;
 }
 

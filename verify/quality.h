@@ -9,6 +9,7 @@
 #include "core/run_context.h"
 #include "model/forward.h"
 #include "model/model.h"
+#include "model/quantized_linear.h"
 #include "verify/windows.h"
 
 namespace llmc {
@@ -38,11 +39,13 @@ struct Quality {
   double perplexity = 0;
   std::optional<double> bits_per_byte;
   double top1_accuracy = 0;   ///< share of scored tokens that the model ranks first
+  Execution execution = Execution::floats;             ///< of the layers whose input is rounded; floats when there are none
+  std::optional<int> kv_cache_bits = std::nullopt;     ///< of the model's simulated cache; the reference has none
   std::optional<Comparison> comparison;
 };
 
 /// Runs the model, and the reference beside it unless nullptr, over the windows. Both in the same precision. Logits are
-/// held for a few positions at a time, weights for one block. The figures are the same for any number of threads.
+/// held for a few positions at a time, weights for one block. The reference keeps its cache in floats. The figures are the same for any number of threads.
 /// Throws Error(input) when the vocabularies differ.
 Quality evaluate(const Model& model, const Model* reference, const Windows& windows, const std::string& data_name, const ForwardOptions& options, const RunContext& context);
 
@@ -52,6 +55,13 @@ struct OracleAgreement {
   double max_logit_difference = 0;
   double mean_logit_difference = 0;
   double max_logit = 0;  ///< the scale of the logits, max |logit|
+  /// Mean |Δ| of the oracle's own logits when each layer's input is first rounded to 20 bits, about what an f32 sum of some
+  /// hundred terms keeps. For models whose inputs or cache are rounded to codes: there the two passes cannot agree to the
+  /// last bits, however right they are. A value next to the border between two codes takes the other one after a change of
+  /// 1e-7, the next layer sees a change of a whole step, and that moves further values across their borders. This figure
+  /// is what such flips alone do on these very tokens: `mean_logit_difference` should be about as large, and is far larger
+  /// when the passes mean different things.
+  std::optional<double> rounding_difference = std::nullopt;
 };
 
 /// Compares them on a sample of the run's own tokens: one window picked by `seed`, as many of its tokens as take the

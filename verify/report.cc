@@ -79,7 +79,9 @@ json to_json(const Quality& quality) {
                  {"mean_nll", number(quality.mean_nll)},
                  {"perplexity", number(quality.perplexity)},
                  {"bits_per_byte", optional_number(quality.bits_per_byte)},
-                 {"top1_accuracy", number(quality.top1_accuracy)}};
+                 {"top1_accuracy", number(quality.top1_accuracy)},
+                 {"execution", to_string(quality.execution)},
+                 {"kv_cache_bits", quality.kv_cache_bits ? json(*quality.kv_cache_bits) : json()}};
   if (quality.comparison) {
     const Comparison& c = *quality.comparison;
     result.update({{"reference_perplexity", number(c.reference_perplexity)},
@@ -97,7 +99,7 @@ json to_json(const Quality& quality) {
 }
 
 json to_json(const OracleAgreement& oracle) {
-  return {{"positions", oracle.positions}, {"max_logit_difference", number(oracle.max_logit_difference)}, {"mean_logit_difference", number(oracle.mean_logit_difference)}, {"max_logit", number(oracle.max_logit)}};
+  return {{"positions", oracle.positions}, {"max_logit_difference", number(oracle.max_logit_difference)}, {"mean_logit_difference", number(oracle.mean_logit_difference)}, {"max_logit", number(oracle.max_logit)}, {"rounding_difference", optional_number(oracle.rounding_difference)}};
 }
 
 json to_json(const Report& report) {

@@ -26,7 +26,7 @@ struct EvaluateOptions {
 
 int run_evaluate(const EvaluateOptions& options, const CommandContext& context) {
   const std::set<std::string> ignored = as_set(options.ignored_config_fields);
-  const ForwardOptions forward{.precision = read_precision(options.evaluation)};
+  const ForwardOptions forward = read_forward_options(options.evaluation);
   const WindowOptions window_options = read_window_options(options.evaluation);
   const Model model = load_model(options.model, ignored, context.run);
   std::optional<Model> reference;

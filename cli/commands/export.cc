@@ -8,6 +8,7 @@
 #include "core/json.h"
 #include "core/output.h"
 #include "core/units.h"
+#include "model/quantized_linear.h"
 #include "passes/artifact.h"
 #include "passes/compress.h"
 
@@ -26,6 +27,7 @@ int run_export(const ExportOptions& options, const CommandContext& context) {
   refuse_own_output(options.model, options.output);
   StagedDirectory staged(options.output, options.force ? Overwrite::replace : Overwrite::refuse);
   const Model model = load_model(options.model, as_set(options.ignored_config_fields), context.run);
+  if (find_execution(model) != Execution::floats) context.run.sink.warn(fmt::format("{}: rounds the inputs of its layers; an ordinary checkpoint cannot say that and runs them as they are", options.model));
   const Provenance provenance{.command = "export", .source_hashes = hash_sources(model.checkpoint(), context.run)};
   write_artifact(staged.path(), Container::dense, model, provenance, context.run);
   uint64_t bytes = 0;

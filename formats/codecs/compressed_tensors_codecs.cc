@@ -161,6 +161,9 @@ std::variant<FloatData, QuantizedMatrix> decode_pack(const StoredTensor& tensor,
   return matrix;
 }
 
+constexpr const char* input_scale = "input_scale";
+constexpr const char* input_zero_point = "input_zero_point";
+
 constexpr std::array rows = {
     Codec{.name = "int-quantized", .summary = "compressed-tensors, one int8 per weight", .holds_codes = true, .fits = is_int8, .layout = int_layout, .encode = encode_int, .decode = decode_int},
     Codec{.name = "pack-quantized", .summary = "compressed-tensors, codes below 8 bits in int32 words", .holds_codes = true, .fits = is_below_8_bits, .layout = pack_layout, .encode = encode_pack, .decode = decode_pack},
@@ -176,6 +179,18 @@ json describe_weights(const Scheme& scheme) {
                   {"observer", "minmax"}};
   if (scheme.granularity == Granularity::group) weights["group_size"] = scheme.group_size;
   return weights;
+}
+
+json describe_input(const std::optional<ActivationScheme>& scheme) {
+  if (!scheme) return nullptr;
+  const bool is_dynamic = scheme->range == InputRange::per_token;
+  return {{"num_bits", scheme->bits},
+          {"type", "int"},
+          {"symmetric", scheme->mapping == Mapping::symmetric},
+          {"strategy", is_dynamic ? "token" : "tensor"},
+          {"group_size", nullptr},
+          {"dynamic", is_dynamic},
+          {"observer", is_dynamic ? json() : json("minmax")}};
 }
 
 std::string_view format_for(const Scheme& scheme) { return rows[scheme.bits == 8 ? 0 : 1].name; }
@@ -203,6 +218,25 @@ Scheme read_weights(const json& object, const std::string& where) {
   return scheme;
 }
 
+std::optional<ActivationScheme> read_input(const json* object, const std::string& where) {
+  if (!object) return std::nullopt;
+  FieldReader fields(*object, where);
+  const auto refuse = [&](const char* key, const std::string& value) { return Error(ErrorKind::input, fmt::format("{}: {} '{}' is not supported", where, key, value)); };
+  ActivationScheme scheme;
+  const int64_t bits = fields.get_int("num_bits");
+  if (bits != 4 && bits != 8) throw Error(ErrorKind::input, fmt::format("{}: num_bits: expected 4 or 8, found {}", where, bits));
+  scheme.bits = static_cast<int>(bits);
+  scheme.mapping = fields.find_bool("symmetric").value_or(true) ? Mapping::symmetric : Mapping::linear;
+  const std::string type = fields.find_string("type").value_or("int"), strategy = fields.find_string("strategy").value_or("tensor");
+  if (type != "int") throw refuse("type", type);
+  const json* dynamic = fields.find("dynamic");
+  if (dynamic && !dynamic->is_boolean()) throw refuse("dynamic", dynamic->dump());
+  const bool is_dynamic = dynamic && dynamic->get<bool>();
+  if (strategy != (is_dynamic ? "token" : "tensor")) throw refuse(is_dynamic ? "dynamic strategy" : "static strategy", strategy);
+  scheme.range = is_dynamic ? InputRange::per_token : InputRange::calibrated;
+  return scheme;
+}
+
 /// A target is a module name, "re:" and a pattern that matches from the start, or a module class.
 bool targets(const std::string& target, const std::string& module) {
   if (target.starts_with("re:")) return Pattern("^(?:" + target.substr(3) + ")").matches(module);
@@ -221,6 +255,40 @@ const Codec* find_compressed_tensors_codec(std::string_view name) {
 
 const Codec& get_compressed_tensors_codec(const QuantizedMatrix& matrix) { return rows[matrix.scheme.bits == 8 ? 0 : 1]; }
 
+std::vector<EncodedPart> encode_input_grid(const StoredTensor& tensor) {
+  if (!tensor.input_grid) return {};
+  const QuantizedMatrix& matrix = codes_of(tensor);
+  std::vector<std::byte> scale(get_info(matrix.scale_dtype).bytes);
+  encode_floats(matrix.scale_dtype, {&tensor.input_grid->scale, 1}, scale);
+  std::vector<EncodedPart> parts = {{{input_scale, matrix.scale_dtype, {1}}, std::move(scale)}};
+  if (matrix.scheme.input->mapping == Mapping::linear) parts.push_back({{input_zero_point, DType::i8, {1}}, {static_cast<std::byte>(tensor.input_grid->zero_point)}});
+  return parts;
+}
+
+void decode_input_grid(StoredTensor& tensor, std::map<std::string, TensorView>& parts) {
+  EncodedData data{.codec = nullptr, .scheme = std::get<EncodedData>(tensor.form).scheme, .parts = {}};
+  for (const char* part : {input_scale, input_zero_point})
+    if (auto node = parts.extract(part)) data.parts.insert(std::move(node));
+  const auto& scheme = data.scheme.input;
+  const bool is_static = scheme && scheme->range == InputRange::calibrated;
+  const bool has_zero_point = data.parts.contains(input_zero_point);
+  if (!is_static) {
+    if (!data.parts.empty()) throw Error(ErrorKind::input, fmt::format("tensor {}: part {} is there, but its scheme has no static input", tensor.name, data.parts.begin()->first));
+    return;
+  }
+  const auto part = data.parts.find(input_scale);
+  const DType dtype = part == data.parts.end() || !is_weight_float(part->second.dtype) ? DType::f32 : part->second.dtype;
+  float scale = 0;
+  decode_floats(dtype, get_part(tensor, data, input_scale, dtype, {1}).bytes, {&scale, 1});
+  int zero_point = 0;
+  if (scheme->mapping == Mapping::linear || has_zero_point) zero_point = static_cast<int8_t>(get_part(tensor, data, input_zero_point, DType::i8, {1}).bytes[0]);
+  try {
+    tensor.input_grid = make_stored_grid(*scheme, scale, zero_point);
+  } catch (const Error& problem) {
+    throw Error(ErrorKind::input, fmt::format("tensor {}: {}", tensor.name, problem.what()));
+  }
+}
+
 json make_quantization_config(const std::vector<ModuleScheme>& quantized, const std::vector<std::string>& ignored) {
   std::vector<Scheme> schemes;  // in order of first use
   for (const ModuleScheme& module : quantized)
@@ -233,7 +301,7 @@ json make_quantization_config(const std::vector<ModuleScheme>& quantized, const 
     for (const ModuleScheme& module : quantized)
       if (module.scheme == schemes[i]) modules.push_back(module.module);
     if (plain) modules = json::array({"Linear"});
-    groups[fmt::format("group_{}", i)] = {{"targets", modules}, {"weights", describe_weights(schemes[i])}, {"input_activations", nullptr}, {"output_activations", nullptr}, {"format", format_for(schemes[i])}};
+    groups[fmt::format("group_{}", i)] = {{"targets", modules}, {"weights", describe_weights(schemes[i])}, {"input_activations", describe_input(schemes[i].input)}, {"output_activations", nullptr}, {"format", format_for(schemes[i])}};
   }
   bool one_format = true;
   for (const Scheme& scheme : schemes) one_format &= format_for(scheme) == format_for(schemes[0]);
@@ -258,11 +326,11 @@ std::map<std::string, ModuleEncoding> read_quantization_config(const json& objec
   for (const auto& [name, group] : groups->items()) {
     const std::string group_where = where + ".config_groups." + name;
     FieldReader group_fields(group, group_where);
-    for (const char* activations : {"input_activations", "output_activations"})
-      if (group_fields.find(activations)) throw Error(ErrorKind::input, fmt::format("{}: {} are not supported", group_where, activations));
+    if (group_fields.find("output_activations")) throw Error(ErrorKind::input, fmt::format("{}: output_activations are not supported", group_where));
     const json* weights = group_fields.find("weights");
     if (!weights) throw Error(ErrorKind::input, fmt::format("{}: field \"weights\" is missing", group_where));
     ModuleEncoding encoding{.scheme = read_weights(*weights, group_where + ".weights")};
+    encoding.scheme.input = read_input(group_fields.find("input_activations"), group_where + ".input_activations");
     const std::string format = group_fields.find_string("format").value_or(whole_format);
     encoding.codec = find_compressed_tensors_codec(format);
     if (!encoding.codec) throw Error(ErrorKind::input, fmt::format("{}: format '{}' is not supported", group_where, format));

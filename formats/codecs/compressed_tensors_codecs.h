@@ -19,6 +19,12 @@ const Codec* find_compressed_tensors_codec(std::string_view name);
 /// The codec that a quantized tensor gets: by its bits.
 const Codec& get_compressed_tensors_codec(const QuantizedMatrix& matrix);
 
+/// The parts of a static input, whatever the codec: "input_scale" [1] in the type of the weight's scales, and for linear
+/// "input_zero_point" int8 [1]. Empty when the tensor has no static input.
+std::vector<EncodedPart> encode_input_grid(const StoredTensor& tensor);
+/// Takes them out of `parts` and sets the tensor's input grid. Throws Error(input) when they do not fit the scheme.
+void decode_input_grid(StoredTensor& tensor, std::map<std::string, TensorView>& parts);
+
 enum class ModuleKind { linear, embedding };
 
 /// A module and what its weight means.
@@ -33,7 +39,7 @@ struct ModuleScheme {
 nlohmann::json make_quantization_config(const std::vector<ModuleScheme>& quantized, const std::vector<std::string>& ignored);
 
 /// Reads one back: the scheme and codec of each of `modules` that a config group targets. Throws Error(input) for what
-/// is not understood (activations, other types, other formats).
+/// is not understood (output activations, other types, other formats).
 struct ModuleEncoding {
   Scheme scheme;
   const Codec* codec = nullptr;

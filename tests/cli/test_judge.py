@@ -85,6 +85,24 @@ class Evaluation(Compress):
         self.refused(2, ["--precision", "f32 or bf16", "'fp8'"], "evaluate", llama(), "--data", ids(), "--precision", "fp8")
         self.refused(2, ["--precision", "'fp8'"], *self.run_of("prune", None, "--precision", "fp8", name="no"))
 
+    @covers(COMPRESSING + " evaluate", "--kv-cache-bits")
+    def test_kv_cache_bits(self):
+        exact, eight, four = dict(self.judged()), dict(self.judged("--kv-cache-bits", 8)), dict(self.judged("--kv-cache-bits", 4))
+        for command in exact:
+            with self.subTest(command):
+                self.assertEqual([reports[command]["quality"]["kv_cache_bits"] for reports in (exact, eight, four)], [None, 8, 4])
+                self.assertEqual(len({reports[command]["quality"]["mean_nll"] for reports in (exact, eight, four)}), 3)
+                self.assertLess(abs(eight[command]["quality"]["mean_nll"] - exact[command]["quality"]["mean_nll"]), 5e-3)  # 255 steps a span; 1.3e-3 when written
+                self.assertIsNone(exact[command]["oracle"]["rounding_difference"])
+                self.assertGreater(four[command]["oracle"]["rounding_difference"], 0)
+        for command in RUNS:  # the original keeps its cache in floats
+            self.assertEqual(len({reports[command]["quality"]["reference_perplexity"] for reports in (exact, eight, four)}), 1)
+        beside_itself = [self.json("evaluate", llama(), "--reference", llama(), "--data", ids(), "--kv-cache-bits", bits)["quality"]["kl_mean"] for bits in (8, 4)]
+        self.assertLess(0, beside_itself[0])
+        self.assertLess(beside_itself[0], beside_itself[1])
+        self.refused(2, ["--kv-cache-bits", "8 or 4", "found 6"], "evaluate", llama(), "--data", ids(), "--kv-cache-bits", 6)
+        self.refused(2, ["--kv-cache-bits", "found 16"], *self.run_of("quantize", None, "--kv-cache-bits", 16, name="no"))
+
     @covers(COMPRESSING + " evaluate", "--seed")
     def test_seed_changes_the_oracle_sample_only(self):
         for command in RUNS:

@@ -84,10 +84,30 @@ class Schemes(Quantize):
             with self.subTest(expected):
                 self.assertEqual(self.scheme_of(self.quantize(llama(), *flags, name=expected)), expected)
 
+    @covers("quantize", "--preset")
+    def test_inputs_in_few_bits(self):
+        model = llama()
+        for preset, expected, execution in (("W8A8", "W8A8-channel-symmetric-dynamic", "int8"), ("W4A8-g16-dynamic-linear", "W4A8-g16-symmetric-dynamic-linear", "int8"), ("W8A16", "W8A16-channel-symmetric", "float")):
+            with self.subTest(preset):
+                report = self.quantize(model, "--preset", preset, name=preset)
+                self.assertEqual(self.scheme_of(report), expected)
+                self.assertEqual((report["quality"]["execution"], report["artifact"]["container"]), (execution, "compressed-tensors"))
+                self.assertEqual(report["oracle"]["rounding_difference"] is None, execution == "float")
+                again = self.json("evaluate", self.dir / preset, "--data", ids(), "--seqlen", 8, "--max-windows", 1)["quality"]
+                self.assertEqual((again["mean_nll"], again["execution"]), (report["quality"]["mean_nll"], execution))
+        groups = json.loads((self.dir / "W8A8/config.json").read_text())["quantization_config"]["config_groups"]
+        self.assertEqual({key: groups["group_0"]["input_activations"][key] for key in ("num_bits", "type", "symmetric", "strategy", "dynamic")}, {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True})
+        self.assertEqual(read_safetensors(self.dir / "W8A8")[0], read_safetensors(self.dir / "W8A16")[0])  # the weights are the same
+        self.assertNotEqual(*(self.json("evaluate", self.dir / name, "--data", ids())["quality"]["mean_nll"] for name in ("W8A8", "W8A16")))
+        packed = self.quantize(model, "--preset", "W8A8", "--format", "packed", name="packed")
+        self.assertEqual(packed["quality"]["mean_nll"], self.json("evaluate", self.dir / "W8A8", "--data", ids(), "--seqlen", 8, "--max-windows", 1)["quality"]["mean_nll"])
+        exported = self.ok("export", self.dir / "W8A8", "--dense", "-o", self.dir / "dense")
+        self.assertIn("rounds the inputs of its layers", exported.err)
+
     def test_schemes_that_make_no_sense(self):
         for flags, words in ((["--bits", 1], ["--bits", "2 to 8", "found 1"]), (["--bits", 9], ["--bits", "2 to 8", "found 9"]), (["--bits", "four"], ["--bits", "four"]), (["--bits", "4.5"], ["--bits", "4.5"]),
                              ([], ["--bits", "--preset"]), (["--bits", 8, "--preset", "W8A16"], ["--bits", "--preset"]),
-                             (["--preset", "W9A16"], ["2 to 8", "found 9"]), (["--preset", "W4A8"], ["W4A8", "W2A16"]), (["--preset", "W4A16-g0"], ["group size", "0"]), (["--preset", "W4A16-"], ["W4A16-"]), (["--preset", "Q4_K"], ["Q4_K", "W4A16-g32-linear"]),
+                             (["--preset", "W9A16"], ["2 to 8", "found 9"]), (["--preset", "W4A7"], ["W4A7", "W2A16"]), (["--preset", "W8A8-dynamic-g8"], ["'g8'", "W8A8-static-linear"]), (["--preset", "W4A16-g0"], ["group size", "0"]), (["--preset", "W4A16-"], ["W4A16-"]), (["--preset", "Q4_K"], ["Q4_K", "W4A16-g32-linear"]),
                              (["--bits", 8, "--scheme", "lineal"], ["--scheme", "symmetric or linear", "lineal"]), (["--bits", 8, "--granularity", "row"], ["--granularity", "tensor, channel or group", "row"]),
                              (["--bits", 8, "--granularity", "channel", "--group-size", 8], ["--group-size 8", "--granularity channel"]), (["--bits", 4, "--group-size", 0], ["--group-size"]), (["--bits", 4, "--group-size", -16], ["--group-size"])):
             with self.subTest(flags=flags):

@@ -12,14 +12,25 @@ TEST_CASE("schemes are read as they are printed", "[scheme]") {
       for (int64_t group : {0, 32}) {
         const Scheme scheme{.bits = bits, .mapping = mapping, .granularity = group ? Granularity::group : Granularity::tensor, .group_size = group};
         CHECK(parse_scheme(to_string(scheme)) == scheme);
+        for (int input_bits : {4, 8})
+          for (Mapping input_mapping : {Mapping::symmetric, Mapping::linear})
+            for (InputRange range : {InputRange::per_token, InputRange::calibrated}) {
+              Scheme with_input = scheme;
+              with_input.input = {.bits = input_bits, .mapping = input_mapping, .range = range};
+              CHECK(parse_scheme(to_string(with_input)) == with_input);
+              CHECK(with_input != scheme);
+            }
       }
   CHECK(parse_scheme("W8A16") == Scheme{.bits = 8, .granularity = Granularity::channel});
   CHECK(parse_scheme("W4A16") == Scheme{.bits = 4, .granularity = Granularity::group, .group_size = 128});
   CHECK(to_string(parse_scheme("W4A16-g32-linear")) == "W4A16-g32-linear");
+  CHECK(to_string(parse_scheme("W8A8")) == "W8A8-channel-symmetric-dynamic");
+  CHECK(to_string(parse_scheme("W4A8-linear-static-linear")) == "W4A8-g128-linear-static-linear");
+  CHECK(parse_scheme("W8A8-dynamic-linear").mapping == Mapping::symmetric);
 }
 
 TEST_CASE("impossible schemes are refused", "[scheme]") {
-  for (const char* wrong : {"", "W4", "W4A8", "W1A16", "W9A16", "W4A16-", "W4A16-g0", "W4A16-gx", "W4A16-g-32", "W4A16-rows", "w4a16", "W4A16-g99999999999999999999"})
+  for (const char* wrong : {"", "W4", "W4A7", "W4A", "W44A8", "W4A32", "W4A16-dynamic", "W4A8-dynamic-static", "W4A8-static-g32", "W4A8-dynamic-channel", "W1A16", "W9A16", "W4A16-", "W4A16-g0", "W4A16-gx", "W4A16-g-32", "W4A16-rows", "w4a16", "W4A16-g99999999999999999999"})
     CHECK_THROWS_AS(parse_scheme(wrong), Error);
   CHECK_THROWS_WITH(parse_scheme("W4A16-rows"), Contains("'rows' is not understood"));
   CHECK_THROWS_WITH(check_scheme({.bits = 8, .granularity = Granularity::channel, .group_size = 32}), Contains("only with granularity group"));
