@@ -5,16 +5,15 @@
 #include <optional>
 #include <utility>
 
-#include "core/parallel.h"
 #include "model/attention.h"
 #include "model/backward_kernels.h"
 #include "model/kernels.h"
-#include "model/matmul.h"
+#include "model/trainable_parts.h"
 
 namespace llmc {
 namespace {
 
-constexpr int64_t tile = PackedMatrix::tile_rows;
+constexpr int64_t tile = trainable_tile;
 static_assert(attention_tile % tile == 0);
 
 /// A matrix that keeps its memory when its shape comes back, and is written before it is read.
@@ -33,66 +32,9 @@ class Buffer {
   MatrixView view_;
 };
 
-/// Calls body(first, rows) for every tile of rows.
-template <typename Body>
-void for_each_tile(int64_t rows, const Body& body) {
-  parallel_pieces(rows, tile, [&](int64_t first, int64_t last) { body(first, last - first); });
-}
-
-/// A tile of this thread's own.
-template <int slot>
-MatrixView scratch_tile(int64_t rows, int64_t cols) {
-  return {thread_scratch<float, slot>(static_cast<size_t>(rows * cols)).data(), rows, cols, cols};
-}
-
 void add(MatrixView y, ConstMatrixView x) {
   for (int64_t r = 0; r < y.rows; ++r) add_to(y.row_span(r), x.row_span(r));
 }
-
-/// sums [1, cols] += Σ over rows, in order.
-void add_column_sums(ConstMatrixView x, Matrix& sums) {
-  parallel_pieces(x.cols, tile, [&](int64_t first, int64_t last) {
-    const auto part = sums.view().column_range(first, last - first).row_span(0);
-    for (int64_t r = 0; r < x.rows; ++r) add_to(part, x.column_range(first, last - first).row_span(r));
-  });
-}
-
-/// One weight in both directions.
-struct TrainableLinear {
-  Linear forward;
-  Linear backward;  ///< Wᵀ: gradients go from outputs to inputs
-};
-
-Matrix transpose(ConstMatrixView x) {
-  Matrix result(x.cols, x.rows);
-  for_each_tile(x.rows, [&](int64_t first, int64_t rows) {
-    constexpr int64_t step = 16;
-    for (int64_t start = 0; start < x.cols; start += step)
-      for (int64_t r = first; r < first + rows; ++r)
-        for (int64_t c = start; c < std::min(start + step, x.cols); ++c) result.row(c)[r] = x.row(r)[c];
-  });
-  return result;
-}
-
-/// Shares of a norm's gradients, one row for each tile, so that they are added up in order.
-class NormGradients {
- public:
-  NormGradients(BlockTensors& gradients, Role role, int64_t tiles, int64_t width)
-      : weight_(gradients.find(role)), bias_(gradients.find(role, Part::bias)), weights_(weight_ ? tiles : 0, width), biases_(bias_ ? tiles : 0, width) {}
-
-  std::span<float> weight_share(int64_t index) { return weight_ ? weights_.view().row_span(index) : std::span<float>(); }
-  std::span<float> bias_share(int64_t index) { return bias_ ? biases_.view().row_span(index) : std::span<float>(); }
-  void finish() const {
-    if (weight_) add_column_sums(weights_.view(), *weight_);
-    if (bias_) add_column_sums(biases_.view(), *bias_);
-  }
-
- private:
-  Matrix* weight_;
-  Matrix* bias_;
-  Matrix weights_;
-  Matrix biases_;
-};
 
 }  // namespace
 
@@ -125,29 +67,13 @@ struct TrainableBlock::Weights {
   Precision precision = Precision::f32;
   MatmulBackend backend = MatmulBackend::eigen;
   std::optional<RotaryTable> rotary;
-  BlockTensors norms;
+  TrainableNorm attention_norm, ffn_norm;
   std::map<Role, TrainableLinear> linears;
 
   bool is_fused() const { return linears.contains(Role::query_key_value); }
   bool is_gated() const { return linears.contains(Role::ffn_gate); }
   void apply(Role role, ConstMatrixView x, MatrixView y) const { linears.at(role).forward.apply(x, y); }
   void apply_back(Role role, ConstMatrixView d_y, MatrixView d_x) const { linears.at(role).backward.apply(d_y, d_x); }
-
-  void normalize(Role role, ConstMatrixView x, MatrixView y) const {
-    const Matrix* bias = norms.find(role, Part::bias);
-    for (int64_t r = 0; r < x.rows; ++r) {
-      if (config.norm == Norm::rms) rms_norm(x.row_span(r), norms.get(role).values(), config.norm_epsilon, y.row_span(r));
-      else layer_norm(x.row_span(r), norms.get(role).values(), bias ? bias->values() : std::span<const float>(), config.norm_epsilon, y.row_span(r));
-    }
-  }
-
-  /// In place of d.
-  void normalize_back(Role role, ConstMatrixView x, MatrixView d, std::span<float> d_weight, std::span<float> d_bias) const {
-    for (int64_t r = 0; r < x.rows; ++r) {
-      if (config.norm == Norm::rms) rms_norm_backward(x.row_span(r), norms.get(role).values(), config.norm_epsilon, d.row_span(r), d.row_span(r), d_weight);
-      else layer_norm_backward(x.row_span(r), norms.get(role).values(), config.norm_epsilon, d.row_span(r), d.row_span(r), d_weight, d_bias);
-    }
-  }
 
   /// The parts of a buffer of queries, keys and values: columns of one matrix as a fused weight makes them, or three
   /// matrices one after the other.
@@ -170,6 +96,7 @@ TrainableBlock::TrainableBlock(const ModelConfig& config, Precision precision, M
   weights_->config = config;
   weights_->precision = precision;
   weights_->backend = backend;
+  for (TrainableNorm* norm : {&weights_->attention_norm, &weights_->ffn_norm}) norm->kind = config.norm, norm->epsilon = config.norm_epsilon;
   if (config.positions == Positions::rope) weights_->rotary.emplace(config.head_dim, config.rope_theta);
 }
 
@@ -178,18 +105,12 @@ TrainableBlock::TrainableBlock(TrainableBlock&&) noexcept = default;
 
 void TrainableBlock::set(const BlockTensors& values) {
   Weights& w = *weights_;
+  w.attention_norm.set(values, Role::attention_norm);
+  w.ffn_norm.set(values, Role::ffn_norm);
   for (const auto& [place, matrix] : values) {
     const auto [role, part] = place;
-    if (matrix.empty()) continue;
-    if (role == Role::attention_norm || role == Role::ffn_norm) {
-      w.norms(role, part) = matrix;
-      continue;
-    }
-    if (part == Part::bias) continue;  // goes with its weight
-    const Matrix* bias = values.find(role, Part::bias);
-    TrainableLinear linear{.forward = Linear(matrix.view(), bias ? bias->values() : std::span<const float>(), w.precision, w.backend),
-                           .backward = Linear(transpose(matrix.view()).view(), {}, w.precision, w.backend)};
-    w.linears.insert_or_assign(role, std::move(linear));
+    if (part == Part::bias || role == Role::attention_norm || role == Role::ffn_norm || matrix.empty()) continue;  // a bias goes with its weight
+    w.linears.insert_or_assign(role, TrainableLinear(matrix, values.find(role, Part::bias), w.precision, w.backend));
   }
 }
 
@@ -205,7 +126,7 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
   const auto operands = w.split(projected);
   for_each_tile(rows, [&](int64_t first, int64_t count) {
     const auto part = [&](auto matrix) { return matrix.row_range(first, count); };
-    w.normalize(Role::attention_norm, part(hidden), part(normed));
+    w.attention_norm.apply(part(hidden), part(normed));
     if (w.is_fused()) return w.apply(Role::query_key_value, part(normed), part(projected));
     w.apply(Role::query, part(normed), part(operands.q));
     w.apply(Role::key, part(normed), part(operands.k));
@@ -235,7 +156,7 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
     const auto part = [&](auto matrix) { return matrix.row_range(first, count); };
     w.apply(Role::attention_output, part(context), part(middle));
     add(part(middle), part(hidden));
-    w.normalize(Role::ffn_norm, part(middle), part(ffn_normed));
+    w.ffn_norm.apply(part(middle), part(ffn_normed));
     w.apply(Role::ffn_up, part(ffn_normed), part(up));
     if (w.is_gated()) w.apply(Role::ffn_gate, part(ffn_normed), part(gate));
     for (int64_t r = first; r < first + count; ++r) {
@@ -287,7 +208,7 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
       w.apply_back(Role::ffn_gate, part(gate), from_gate);
       add(part(d_middle), from_gate);
     }
-    w.normalize_back(Role::ffn_norm, part(middle), part(d_middle), ffn_norm.weight_share(first / tile), ffn_norm.bias_share(first / tile));
+    w.ffn_norm.apply_back(part(middle), part(d_middle), ffn_norm.weight_share(first / tile), ffn_norm.bias_share(first / tile));
     add(part(d_middle), part(d_out));
     w.apply_back(Role::attention_output, part(d_middle), part(d_context));
   });
@@ -339,7 +260,7 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
       w.apply_back(Role::value, part(d_operands.v), more);
       add(d, more);
     }
-    w.normalize_back(Role::attention_norm, part(hidden), d, attention_norm.weight_share(first / tile), attention_norm.bias_share(first / tile));
+    w.attention_norm.apply_back(part(hidden), d, attention_norm.weight_share(first / tile), attention_norm.bias_share(first / tile));
     if (d_hidden.rows == 0) return;
     for (int64_t r = 0; r < rows_here; ++r) std::ranges::copy(part(d_middle).row_span(r), d_hidden.row(first + r));
     add(part(d_hidden), d);
