@@ -1,0 +1,44 @@
+// Owns one quantized weight while its rounding and its scales are learned: from gradients of its values to codes on the grid.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/tensor.h"
+#include "formats/quantized_matrix.h"
+
+namespace llmc {
+
+/// Sizes of one step of Adam (Kingma 2015).
+struct LearningRates {
+  float rounding = 0;      ///< of an offset, in codes
+  float scale = 0;         ///< of a scale, as a share of where it started
+  float momentum = 0.9f;   ///< β₁
+  float memory = 0.95f;    ///< β₂: shorter than usual, as there are some hundred steps only
+};
+
+/// ŵ = s · (clamp(round(w / s₀ + v) + z) − z) with an offset v for every weight and a scale s for every span, both learned
+/// by Adam; rounding passes gradients straight through (Bengio 2013; Cheng 2023 learns v by the sign of the gradient).
+class LearnedGrid {
+ public:
+  /// Starts at the codes and scales of `start`, made from `weights` by any method.
+  LearnedGrid(ConstMatrixView weights, QuantizedMatrix start);
+
+  /// The values that the present codes and scales decode to.
+  void write_values(Matrix& values) const;
+  /// One step against the gradient of those values, which write_values gave last.
+  void update(const Matrix& gradient, const LearningRates& rates);
+
+  /// As it is now: exactly what write_values gives.
+  QuantizedMatrix quantized() const;
+
+ private:
+  QuantizedMatrix start_;
+  Matrix position_;                     ///< w / s₀ + v, in codes without the zero point, no further than half a code off the grid
+  Matrix rounding_mean_, rounding_square_;
+  std::vector<float> scale_change_;     ///< s / s₀ − 1
+  std::vector<float> scale_mean_, scale_square_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace llmc

@@ -1,0 +1,153 @@
+#include "passes/learned_rounding.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+#include "core/parallel.h"
+#include "model/forward.h"
+#include "passes/learned_grid.h"
+#include "passes/rounding.h"
+#include "tests/catch.h"
+#include "tests/golden.h"
+#include "tests/support.h"
+
+using namespace llmc;
+
+namespace {
+
+constexpr const char* schemes[] = {"W4A16-g16-symmetric", "W3A16-g8-linear", "W2A16-channel-linear", "W3A16-tensor-symmetric"};
+
+QuantizedMatrix round(const Matrix& weights, const std::string& scheme, DType scale_dtype = DType::bf16) { return round_to_nearest(weights.view(), parse_scheme(scheme), scale_dtype, {.rule = RangeRule::mse}, "w"); }
+
+bool same_values(const Matrix& a, const Matrix& b) { return std::memcmp(a.values().data(), b.values().data(), a.values().size_bytes()) == 0; }
+
+/// Sequences of noise, and what the float block makes of them.
+struct Problem {
+  Model model;
+  BlockTensors values;
+  std::vector<Matrix> inputs, targets;
+  std::map<Role, QuantizedMatrix> start;
+  BlockSamples samples;
+
+  Problem(const std::string& name, const std::string& scheme) : model(load_model(golden_root() / name, {}, test::context())), values(read_block(model, 0)) {
+    const Forward forward(model, {});
+    const auto block = forward.load_block(0);
+    for (int64_t length : {40, 64, 70, 5}) {
+      inputs.push_back(test::random_matrix(length, model.config().hidden, "input " + std::to_string(length)));
+      targets.push_back(inputs.back());
+      forward.run_block(*block, targets.back().view());
+      samples.lengths.push_back(length);
+    }
+    for (const auto& [place, matrix] : values)
+      if (place.second == Part::weight && place.first != Role::attention_norm && place.first != Role::ffn_norm) start.emplace(place.first, round(matrix, scheme));
+    samples.read = [this](size_t s, MatrixView input, MatrixView target) {
+      for (int64_t r = 0; r < input.rows; ++r) {
+        std::ranges::copy(inputs[s].view().row_span(r), input.row(r));
+        std::ranges::copy(targets[s].view().row_span(r), target.row(r));
+      }
+    };
+  }
+  Problem(const Problem&) = delete;
+
+  LearnedRounding learn(const LearnedRoundingOptions& options) const { return learn_rounding(model.config(), values, start, samples, options, "block 0", test::context()); }
+};
+
+}  // namespace
+
+TEST_CASE("A learned grid starts where it is told and stores what it runs with") {
+  for (const char* scheme : schemes) {
+    CAPTURE(scheme);
+    const Matrix weights = test::random_matrix(13, 48, "weights");
+    QuantizedMatrix start = round(weights, scheme);
+    for (size_t i = 0; i < start.codes.size(); i += 7) start.codes[i] = static_cast<int8_t>(start.scheme.lowest_code());  // as another method may have it
+    LearnedGrid grid(weights.view(), start);
+    Matrix values(13, 48);
+    grid.write_values(values);
+    CHECK(same_values(values, dequantize(start)));
+    CHECK(grid.quantized() == start);
+    for (int step = 0; step < 30; ++step) grid.update(test::random_matrix(13, 48, "gradient " + std::to_string(step)), {.rounding = 0.2f, .scale = 0.01f});
+    grid.write_values(values);
+    const QuantizedMatrix learned = grid.quantized();
+    CHECK(same_values(values, dequantize(learned)));
+    CHECK(learned.codes != start.codes);
+    CHECK(learned.scales != start.scales);
+    CHECK(learned.zero_points == start.zero_points);
+    for (int8_t code : learned.codes) CHECK((code >= learned.scheme.lowest_code() && code <= learned.scheme.highest_code()));
+    for (float scale : learned.scales) CHECK(scale == round_to(DType::bf16, scale));
+  }
+}
+
+TEST_CASE("A learned grid goes down the gradient: offsets and scales each") {
+  const Matrix weights = test::random_matrix(4, 32, "weights");
+  const Matrix target = test::random_matrix(4, 32, "target");
+  for (const char* scheme : schemes) {
+    const QuantizedMatrix start = round(weights, scheme, DType::f32);
+    const auto distance = [&](const Matrix& values) {
+      double sum = 0;
+      for (size_t i = 0; i < values.values().size(); ++i) sum += std::pow(values.values()[i] - target.values()[i], 2);
+      return sum;
+    };
+    for (const LearningRates& rates : {LearningRates{.rounding = 0.1f}, LearningRates{.scale = 0.02f}}) {
+      CAPTURE(scheme, rates.rounding, rates.scale);
+      LearnedGrid grid(weights.view(), start);
+      Matrix values(4, 32), gradient(4, 32);
+      grid.write_values(values);
+      const double before = distance(values);
+      for (int step = 0; step < 50; ++step) {
+        for (size_t i = 0; i < values.values().size(); ++i) gradient.values()[i] = 2 * (values.values()[i] - target.values()[i]);
+        grid.update(gradient, rates);
+        grid.write_values(values);
+      }
+      CHECK(distance(values) < (rates.rounding > 0 ? 0.5 : 0.95) * before);  // any code can be reached, but one scale serves many
+    }
+  }
+}
+
+TEST_CASE("Learned rounding brings a block's output closer, on every architecture and scheme") {
+  for (const char* model : {"llama-gqa-tied", "llama-bias", "gpt2-untied"})
+    for (const char* scheme : {"W3A16-g8-symmetric", "W2A16-g8-linear", "W4A16-channel-symmetric"}) {
+      CAPTURE(model, scheme);
+      const Problem problem(model, scheme);
+      const LearnedRounding result = problem.learn({.iterations = 60, .batch = 2, .rounding_rate = 0.03f, .scale_rate = 0.005f});
+      CHECK(result.error_before > 0);
+      CHECK(result.error_after < 0.8 * result.error_before);
+      CHECK(result.weights.size() == problem.start.size());
+      for (const auto& [role, matrix] : result.weights) {
+        CHECK(matrix.scheme == parse_scheme(scheme));
+        CHECK(matrix.codes != problem.start.at(role).codes);
+      }
+    }
+}
+
+TEST_CASE("Learned rounding gives the same bits for any number of threads, others for another seed") {
+  const Problem problem("llama-gqa-tied", "W3A16-g16-symmetric");
+  for (Precision precision : {Precision::f32, Precision::bf16}) {
+    LearnedRounding expected;
+    with_threads(1, [&] { expected = problem.learn({.iterations = 10, .precision = precision}); });
+    with_threads(4, [&] {
+      const LearnedRounding found = problem.learn({.iterations = 10, .precision = precision});
+      CHECK(found.weights == expected.weights);
+      CHECK(found.error_after == expected.error_after);
+      CHECK(problem.learn({.iterations = 10, .seed = 1, .precision = precision}).weights != expected.weights);
+    });
+  }
+}
+
+TEST_CASE("Learned rounding never answers what is worse than its start") {
+  const Problem problem("llama-gqa-tied", "W4A16-g16-symmetric");
+  CHECK(problem.learn({.iterations = 0}).weights == problem.start);
+  const LearnedRounding wild = problem.learn({.iterations = 3, .rounding_rate = 5, .scale_rate = 0.5f});
+  CHECK(wild.weights == problem.start);
+  CHECK(wild.error_after == wild.error_before);
+}
+
+TEST_CASE("Learned rounding leaves weights alone that it is not given, and says where numbers broke") {
+  Problem problem("gpt2-untied", "W3A16-g8-symmetric");
+  std::erase_if(problem.start, [](const auto& item) { return item.first != Role::ffn_up; });
+  const LearnedRounding result = problem.learn({.iterations = 30, .rounding_rate = 0.03f});
+  CHECK(result.weights.size() == 1);
+  CHECK(result.error_after < result.error_before);
+  problem.targets[0].values()[3] = NAN;
+  CHECK_THROWS_WITH(problem.learn({.iterations = 1}), "block 0: learned rounding: the error of the block's output is nan; expected a finite number");
+}
