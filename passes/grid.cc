@@ -7,11 +7,12 @@
 #include <vector>
 
 #include "core/error.h"
+#include "passes/half_quadratic.h"
 
 namespace llmc {
 
 std::string_view to_string(RangeRule rule) {
-  constexpr std::array names = {"minmax", "percentile", "mse"};
+  constexpr std::array names = {"minmax", "percentile", "mse", "hqq"};
   return names[static_cast<size_t>(rule)];
 }
 
@@ -109,11 +110,23 @@ Grid search_grid(const Span& span, const Scheme& scheme, DType scale_dtype) {
   return best;
 }
 
+/// The half-quadratic search goes downhill only: it starts from the min-max range and from that of least squared error, and the
+/// better end counts.
+Grid search_fitted_grid(const Span& span, const Scheme& scheme, DType scale_dtype) {
+  const Grid widest = make_grid(span.minmax(), scheme, scale_dtype);
+  if (!(widest.scale > 0 && std::isfinite(widest.scale))) return widest;
+  const auto search = [&](const Grid& start) { return search_half_quadratic(span.weights, span.importance, start, scheme, scale_dtype); };
+  const Grid from_widest = search(widest), from_squares = search(search_grid(span, scheme, scale_dtype));
+  const auto error = [&](const Grid& grid) { return grid_error(span.weights, span.importance, grid); };
+  return error(from_squares) < error(from_widest) ? from_squares : from_widest;
+}
+
 Grid find_grid(const Span& span, const Scheme& scheme, DType scale_dtype, const RangeOptions& options) {
   switch (options.rule) {
     case RangeRule::minmax: return make_grid(span.minmax(), scheme, scale_dtype);
     case RangeRule::percentile: return make_grid(percentile_range(span, scheme, options.percentile), scheme, scale_dtype);
     case RangeRule::mse: return search_grid(span, scheme, scale_dtype);
+    case RangeRule::hqq: return search_fitted_grid(span, scheme, scale_dtype);
   }
   return {};
 }

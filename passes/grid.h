@@ -17,6 +17,7 @@ enum class RangeRule {
   minmax,      ///< the smallest range that holds every weight
   percentile,  ///< leaves out the share of weights past a percentile; they are clipped
   mse,         ///< the shrunk min-max range with the least squared error, searched over 100 steps
+  hqq,         ///< scale and zero point fitted by half-quadratic splitting, judged by Σ|error|^2.5
 };
 std::string_view to_string(RangeRule rule);
 
@@ -50,7 +51,7 @@ struct Grid {
 /// The grid of a span of `weights` [rows, cols], its scale rounded to `scale_dtype` so that nothing is lost in storing it.
 ///   symmetric: s = max|x| / (2^(b−1) − 1)
 ///   linear:    s = (x_max − x_min) / (2^b − 1), the range widened to hold 0 and moved so that 0 has an integer code
-/// `importance` [cols] weighs the squared errors that RangeRule::mse compares; empty: all alike. Throws Error(input) naming
+/// `importance` [cols] weighs the errors that RangeRule::mse and hqq compare; empty: all alike. Throws Error(input) naming
 /// `where` and `row` when the scale is not finite or is too small for its dtype.
 Grid choose_grid(ConstMatrixView weights, std::span<const float> importance, const Scheme& scheme, DType scale_dtype, const RangeOptions& options, const std::string& where, int64_t row);
 

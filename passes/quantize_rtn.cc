@@ -27,9 +27,9 @@ Choice parse_choice(const std::string& text) { return text == keep ? Choice() : 
 std::string to_string(const Choice& choice) { return choice ? to_string(*choice) : keep; }
 
 RangeRule parse_rule(const std::string& text, const std::string& where) {
-  for (RangeRule rule : {RangeRule::minmax, RangeRule::percentile, RangeRule::mse})
+  for (RangeRule rule : {RangeRule::minmax, RangeRule::percentile, RangeRule::mse, RangeRule::hqq})
     if (text == to_string(rule)) return rule;
-  throw Error(ErrorKind::usage, fmt::format("{}: observer '{}' is not known; expected minmax, percentile or mse", where, text));
+  throw Error(ErrorKind::usage, fmt::format("{}: observer '{}' is not known; expected minmax, percentile, mse or hqq", where, text));
 }
 
 struct Override {

@@ -159,7 +159,7 @@ class Observers(Quantize):
         report = self.quantize(llama(), "--bits", 8, "--observer", "percentile")
         self.assertEqual(report["recipe"]["steps"][0]["percentile"], 99.9)
         for flags, words in ((["--percentile", 99], ["percentile", "observer"]), (["--observer", "mse", "--percentile", 99], ["percentile", "observer"]), (["--observer", "percentile", "--percentile", 50], ["percentile", "found 50"]),
-                             (["--observer", "percentile", "--percentile", 100.5], ["percentile", "found 100.5"]), (["--observer", "median"], ["observer 'median'", "minmax, percentile or mse"])):
+                             (["--observer", "percentile", "--percentile", 100.5], ["percentile", "found 100.5"]), (["--observer", "median"], ["observer 'median'", "minmax, percentile, mse or hqq"])):
             with self.subTest(flags=flags):
                 self.refused(2, words, "quantize", llama(), "-o", self.dir / "no", "--bits", 8, "--eval-data", ids(), *flags)
 
