@@ -14,9 +14,11 @@ std::string format_sizes(const Report& report) {
   Table table({{"role", Align::left}, {"tensors", Align::right}, {"weights", Align::right}, {"before", Align::right}, {"after", Align::right}, {"bits/weight", Align::right}, {"worst SQNR", Align::right}});
   for (const RoleSize& size : sizes_by_role(report)) {
     double worst = std::numeric_limits<double>::infinity();
+    bool moved = false;
     for (const TensorReport& tensor : report.tensors)
-      if (tensor.role == size.role) worst = std::min(worst, tensor.error.sqnr_db);
-    table.add({size.role, fmt::format("{}", size.tensors), fmt::format("{}", size.weights), format_size(size.source_bytes), format_size(size.bytes), fmt::format("{:.2f}", 8.0 * static_cast<double>(size.bytes) / static_cast<double>(size.weights)), std::isinf(worst) ? "exact" : fmt::format("{:.1f} dB", worst)});
+      if (tensor.role == size.role) worst = std::min(worst, tensor.error.sqnr_db), moved = moved || tensor.moved;
+    const std::string shown = moved ? "moved" : std::isinf(worst) ? "exact" : fmt::format("{:.1f} dB", worst);
+    table.add({size.role, fmt::format("{}", size.tensors), fmt::format("{}", size.weights), format_size(size.source_bytes), format_size(size.bytes), fmt::format("{:.2f}", 8.0 * static_cast<double>(size.bytes) / static_cast<double>(size.weights)), shown});
   }
   return table.text();
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <numeric>
 
 #include "core/error.h"
@@ -81,7 +82,7 @@ QuantizedMatrix read_codes(const StoredTensor& tensor) {
 }
 
 Matrix read_matrix(const StoredTensor& tensor) {
-  if (const auto* floats = std::get_if<FloatData>(&tensor.form)) return widen(tensor, floats->bytes());
+  if (const auto* floats = std::get_if<FloatData>(&tensor.form)) return floats->find_unrounded() ? *floats->find_unrounded() : widen(tensor, floats->bytes());
   if (const auto* quantized = std::get_if<QuantizedMatrix>(&tensor.form)) return dequantize(*quantized);
   const EncodedData& data = std::get<EncodedData>(tensor.form);
   const auto meaning = data.codec->decode(tensor, data);
@@ -103,6 +104,15 @@ FloatData make_floats(const StoredTensor& tensor, ConstMatrixView logical) {
       encode_floats(tensor.dtype, logical.row_span(r), std::span(bytes).subspan(static_cast<size_t>(r) * row_bytes, row_bytes));
   });
   return FloatData(std::move(bytes));
+}
+
+void round_floats(StoredTensor& tensor) {
+  const auto* floats = std::get_if<FloatData>(&tensor.form);
+  const Matrix* values = floats ? floats->find_unrounded() : nullptr;
+  if (!values) return;
+  for (float value : values->values())
+    if (!std::isfinite(round_to(tensor.dtype, value))) throw Error(ErrorKind::input, fmt::format("tensor {}: became {}, which {} cannot hold", tensor.name, value, get_info(tensor.dtype).name));
+  tensor.form = make_floats(tensor, values->view());
 }
 
 }  // namespace llmc

@@ -1,6 +1,7 @@
 // Owns one tensor of a checkpoint in any of its forms: mapped floats, floats a pass made, codes on a grid, or encoded parts.
 #pragma once
 
+#include <cassert>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,20 +16,24 @@ namespace llmc {
 
 struct Codec;
 
-/// Floats in the tensor's own dtype and file layout. Borrowed from a mapped file, or owned once a pass changed them.
+/// Floats in the tensor's own dtype and file layout, borrowed from a mapped file, or owned once a pass changed them. Between
+/// passes they may be unrounded: the logical matrix in f32, for a later pass to work on before anything is lost.
 class FloatData {
  public:
   FloatData() = default;
   explicit FloatData(std::span<const std::byte> borrowed) : bytes_(borrowed) {}
   explicit FloatData(std::vector<std::byte> owned) : owned_(std::move(owned)), bytes_(owned_) {}
+  explicit FloatData(Matrix unrounded) : unrounded_(std::move(unrounded)) {}
   FloatData(FloatData&&) = default;             // a moved vector keeps its storage, so the span stays right
   FloatData& operator=(FloatData&&) = default;
 
-  std::span<const std::byte> bytes() const { return bytes_; }
+  std::span<const std::byte> bytes() const { return assert(!find_unrounded()), bytes_; }
+  const Matrix* find_unrounded() const { return unrounded_.empty() ? nullptr : &unrounded_; }
 
  private:
   std::vector<std::byte> owned_;
   std::span<const std::byte> bytes_;
+  Matrix unrounded_;
 };
 
 /// The parts a codec stored, still encoded; they borrow a mapped file.
@@ -45,6 +50,7 @@ struct StoredTensor {
   Shape shape;
   bool transposed = false;  ///< the file holds [in, out] (GPT-2's Conv1D); the logical matrix is [out, in]
   bool pruned = false;      ///< a pass made zeros, so codecs may store a mask
+  bool moved = false;       ///< a pass moved scales or rotations between tensors: values no longer compare with the source's one by one
   std::variant<FloatData, QuantizedMatrix, EncodedData> form;
   std::optional<InputGrid> input_grid;  ///< calibrated, when the scheme of the codes rounds the layer's input on a static grid
 
@@ -73,5 +79,9 @@ Matrix read_matrix(const StoredTensor& tensor);
 
 /// Floats of the tensor in its dtype and file layout from a logical matrix; rounds to nearest where the dtype is narrower.
 FloatData make_floats(const StoredTensor& tensor, ConstMatrixView logical);
+
+/// Rounds unrounded floats to the tensor's dtype, once no pass is left; other forms are left as they are. Throws Error(input)
+/// naming the tensor when a value is beyond the dtype's range.
+void round_floats(StoredTensor& tensor);
 
 }  // namespace llmc

@@ -15,6 +15,7 @@
 #include "core/mapped_file.h"
 #include "core/process_memory.h"
 #include "core/version.h"
+#include "model/untie_head.h"
 #include "passes/artifact.h"
 
 namespace llmc {
@@ -47,22 +48,26 @@ void run_passes(const Recipe& recipe, CheckedRecipe& checked, Model& model, Trea
     const json details = measure(report, recipe.steps[i].at("pass").get<std::string>(), [&] { return checked.passes[i]->run(model, context); });
     report.steps.back().details = details;
   }
+  for (const PlacedTensor& placed : model.tensors()) round_floats(*placed.tensor);
 }
 
-void fill_tensors(Report& report, const Model& original, const std::vector<StoredAs>& stored, const std::vector<TensorError>& errors, const TreatmentTexts& texts) {
+/// `stored` and `errors` are in the order of the compressed model's tensors.
+void fill_tensors(Report& report, const Model& original, const Model& compressed, const std::vector<StoredAs>& stored, const std::vector<TensorError>& errors, const TreatmentTexts& texts) {
   int64_t treated = 0, zeros = 0;
-  for (size_t i = 0; i < original.tensors().size(); ++i) {
-    const PlacedTensor& placed = original.tensors()[i];
+  for (size_t i = 0; i < compressed.tensors().size(); ++i) {
+    const PlacedTensor& placed = compressed.tensors()[i];
     const auto text = texts.find(placed.tensor->name);
+    const bool is_new = placed.row->role == Role::output_head && original.config().tied_head;
     report.tensors.push_back({.name = placed.tensor->name,
                               .role = std::string(to_string(placed.row->role)) + (placed.part == Part::bias ? "_bias" : ""),
                               .block = placed.block,
                               .shape = placed.tensor->shape,
                               .treatment = text == texts.end() ? "kept" : text->second,
                               .codec = std::string(stored[i].codec),
-                              .source_bytes = static_cast<uint64_t>(placed.tensor->count()) * get_info(placed.tensor->dtype).bytes,
+                              .source_bytes = is_new ? 0 : static_cast<uint64_t>(placed.tensor->count()) * get_info(placed.tensor->dtype).bytes,
                               .bytes = stored[i].bytes,
-                              .error = errors[i]});
+                              .error = errors[i],
+                              .moved = placed.tensor->moved});
     if (text == texts.end()) continue;
     treated += errors[i].count;
     zeros += errors[i].zeros;
@@ -89,9 +94,11 @@ void refuse_own_output(const fs::path& model, const fs::path& output) {
     throw Error(ErrorKind::usage, fmt::format("output {} is the model's own directory or holds it; choose another", output.string()));
 }
 
-void refuse_compressed_source(const Model& model) {
-  if (model.checkpoint().container == Container::dense) return;
-  throw Error(ErrorKind::input, fmt::format("{}: is already compressed ({}); expected a float checkpoint (`llmc export --dense` makes one)", model.checkpoint().directory.string(), to_string(model.checkpoint().container)));
+Model load_source(const CompressRequest& request, const RunContext& context) {
+  Model model = load_model(request.model, request.ignored_config_fields, context);
+  if (model.checkpoint().container != Container::dense)
+    throw Error(ErrorKind::input, fmt::format("{}: is already compressed ({}); expected a float checkpoint (`llmc export --dense` makes one)", model.checkpoint().directory.string(), to_string(model.checkpoint().container)));
+  return request.recipe.untie_head ? untie_head(std::move(model), request.ignored_config_fields) : std::move(model);
 }
 
 EvaluationText load_evaluation_text(const Model& model, const std::optional<fs::path>& file, const WindowOptions& options) {
@@ -120,8 +127,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   refuse_own_output(request.model, request.output);
   StagedDirectory staged(request.output, request.overwrite);  // fails before the work if it cannot be written
 
-  Model model = measure(report, "load", [&] { return load_model(request.model, request.ignored_config_fields, context); });
-  refuse_compressed_source(model);
+  Model model = measure(report, "load", [&] { return load_source(request, context); });
   const EvaluationText text = load_evaluation_text(model, request.evaluation_data, request.windows);
   CheckedRecipe checked = check_recipe(request.recipe, model);
 
@@ -149,7 +155,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   if (choice.container == Container::llmc_packed) report.dense_bytes = dense_weight_bytes(original);
   report.pruned = std::ranges::any_of(model.tensors(), [](const PlacedTensor& placed) { return placed.tensor->pruned; });
   const auto errors = measure(report, "compare weights", [&] { return measure_tensor_errors(original, reopened, context); });
-  fill_tensors(report, original, stored, errors, texts);
+  fill_tensors(report, original, model, stored, errors, texts);
 
   report.quality = measure(report, "evaluate", [&] { return evaluate(reopened, &original, text.windows, text.data.name, request.forward, context); });
   report.oracle = measure(report, "oracle", [&] { return check_against_oracle(reopened, text.windows, request.forward, request.recipe.seed); });

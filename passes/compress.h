@@ -47,8 +47,9 @@ CheckedRecipe check_recipe(const Recipe& recipe, const Model& model);
 /// An output may replace neither the model that is read nor a directory above it. Throws Error(usage).
 void refuse_own_output(const std::filesystem::path& model, const std::filesystem::path& output);
 
-/// Passes start from floats. Throws Error(input) for a checkpoint that is compressed already.
-void refuse_compressed_source(const Model& model);
+/// The model that a run starts from: floats, its head untied if the recipe says so. Throws Error(input) for a checkpoint that is
+/// compressed already.
+Model load_source(const CompressRequest& request, const RunContext& context);
 
 /// Runs the whole line. The output directory appears complete, with its report, or not at all; a missed gate is in the
 /// report and does not keep the artifact from being written.

@@ -26,8 +26,7 @@ uint64_t estimate_memory(const Model& model, const Windows& windows) {
 }  // namespace
 
 DryRun plan_run(const CompressRequest& request, const RunContext& context) {
-  const Model model = load_model(request.model, request.ignored_config_fields, context);
-  refuse_compressed_source(model);
+  const Model model = load_source(request, context);
   const EvaluationText text = load_evaluation_text(model, request.evaluation_data, request.windows);
   const CheckedRecipe checked = check_recipe(request.recipe, model);
 

@@ -43,8 +43,9 @@ json to_json(const TensorReport& tensor) {
           {"source_bytes", tensor.source_bytes},
           {"bytes", tensor.bytes},
           {"bits_per_weight", 8.0 * static_cast<double>(tensor.bytes) / count},
-          {"sqnr_db", number(tensor.error.sqnr_db)},
-          {"max_error", number(tensor.error.max_error)},
+          {"moved", tensor.moved},
+          {"sqnr_db", tensor.moved ? json() : number(tensor.error.sqnr_db)},
+          {"max_error", tensor.moved ? json() : number(tensor.error.max_error)},
           {"sparsity", static_cast<double>(tensor.error.zeros) / count}};
 }
 

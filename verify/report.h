@@ -26,6 +26,7 @@ struct TensorReport {
   uint64_t source_bytes = 0;
   uint64_t bytes = 0;
   TensorError error;
+  bool moved = false;      ///< scales or rotations were moved between tensors: its values compare with no source tensor's
 };
 
 /// Time and memory of a stage of the run.

@@ -8,12 +8,12 @@
 namespace llmc {
 
 std::vector<TensorError> measure_tensor_errors(const Model& original, const Model& compressed, const RunContext& context) {
-  std::vector<TensorError> errors(original.tensors().size());
+  std::vector<TensorError> errors(compressed.tensors().size());
   Stage stage(context, "compare weights", static_cast<int64_t>(errors.size()));
   parallel_for(static_cast<int64_t>(errors.size()), [&](int64_t i) {
-    const PlacedTensor& placed = original.tensors()[static_cast<size_t>(i)];
-    const Matrix before = read_matrix(*placed.tensor);
-    const Matrix after = read_matrix(compressed.get(placed.row->role, placed.block, placed.part));
+    const PlacedTensor& placed = compressed.tensors()[static_cast<size_t>(i)];
+    const Matrix before = read_matrix(original.get(placed.row->role, placed.block, placed.part));
+    const Matrix after = read_matrix(*placed.tensor);
     TensorError& error = errors[static_cast<size_t>(i)];
     error.name = placed.tensor->name;
     error.count = placed.tensor->count();

@@ -18,7 +18,7 @@ struct TensorError {
   int64_t count = 0;
 };
 
-/// Compares tensor by tensor, one in memory at a time and per thread, in the order of original.tensors().
+/// Compares tensor by tensor, one in memory at a time and per thread, in the order of compressed.tensors().
 std::vector<TensorError> measure_tensor_errors(const Model& original, const Model& compressed, const RunContext& context);
 
 }  // namespace llmc
