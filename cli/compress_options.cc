@@ -59,6 +59,7 @@ void add_compress_options(CLI::App& app, CompressOptions& options) {
   app.add_option("-o,--output", options.output, "Directory to write; it appears complete or not at all")->required();
   app.add_flag("--force", options.force, "Replace an earlier artifact at OUTPUT");
   app.add_flag("--dry-run", options.dry_run, "Print what would be done to each weight, and stop");
+  app.add_flag("--untie", options.untie_head, "Give an output head that is tied to the embedding a matrix of its own first")->group("Tensors");
   app.add_option("--format", options.format, "auto: compressed-tensors, or llmc's packed container where that cannot say it; hf: what transformers loads, or an error; packed: llmc's container")->group("Output");
   app.add_option("--seed", options.seed, "Picks the sample of the text that the oracle checks")->group("Judging");
   app.add_option("--eval-data", options.evaluation_data, "Held-out text, or token ids (.npy, .u16, .u32), to judge on; default: the bundled text")->group("Judging");
@@ -76,6 +77,7 @@ int run_compress(const std::string& command, const CompressOptions& options, Rec
   if (options.format != "auto" || recipe.format == Format::automatic) recipe.format = parse_format(options.format);
   if (options.seed && *options.seed < 0) throw Error(ErrorKind::usage, fmt::format("--seed: expected a number from 0, found {}", *options.seed));
   if (options.seed) recipe.seed = static_cast<uint64_t>(*options.seed);
+  if (options.untie_head) recipe.untie_head = true;
   CompressRequest request{.command = command,
                           .model = options.model,
                           .output = options.output,

@@ -18,6 +18,7 @@ struct CompressOptions {
   std::string output;
   bool force = false;
   bool dry_run = false;
+  bool untie_head = false;
   std::string format = "auto";
   std::optional<int64_t> seed;
   std::string evaluation_data;

@@ -8,6 +8,7 @@
 #include "passes/pass.h"
 #include "passes/prune_magnitude.h"
 #include "passes/quantize_rtn.h"
+#include "passes/transform_rotate.h"
 
 namespace llmc {
 
@@ -15,6 +16,7 @@ std::span<const PassInfo> pass_list() {
   static constexpr std::array list = {
       PassInfo{"prune.magnitude", "sets the smallest weights to zero", make_prune_magnitude},
       PassInfo{"quantize.rtn", "rounds weights to the nearest value of a 2- to 8-bit grid", make_quantize_rtn},
+      PassInfo{"transform.rotate", "folds rotations into the weights that leave the function as it is", make_transform_rotate},
   };
   return list;
 }

@@ -106,6 +106,7 @@ Recipe parse_recipe(std::string_view yaml, const std::string& where) {
   if (seed < 0) throw Error(ErrorKind::input, fmt::format("{}: seed: expected a number from 0, found {}", where, seed));
   recipe.seed = static_cast<uint64_t>(seed);
   recipe.format = parse_format(fields.find_string("format").value_or("auto"));
+  recipe.untie_head = fields.find_bool("untie_head").value_or(false);
   const json* steps = fields.find("steps");
   if (!steps || !steps->is_array() || steps->empty()) throw Error(ErrorKind::input, fmt::format("{}: steps: expected a list with at least one step", where));
   for (const json& step : *steps) recipe.steps.push_back(make_pass(step, fmt::format("{}: step {}", where, recipe.steps.size() + 1))->options());
@@ -113,7 +114,11 @@ Recipe parse_recipe(std::string_view yaml, const std::string& where) {
   return recipe;
 }
 
-json to_json(const Recipe& recipe) { return {{"version", recipe_version}, {"seed", recipe.seed}, {"format", to_string(recipe.format)}, {"steps", recipe.steps}}; }
+json to_json(const Recipe& recipe) {
+  json result = {{"version", recipe_version}, {"seed", recipe.seed}, {"format", to_string(recipe.format)}, {"steps", recipe.steps}};
+  if (recipe.untie_head) result["untie_head"] = true;
+  return result;
+}
 
 std::string to_yaml(const Recipe& recipe) {
   YAML::Emitter emitter;

@@ -23,6 +23,7 @@ Format parse_format(const std::string& text);
 struct Recipe {
   uint64_t seed = 0;                  ///< picks the sample that the oracle checks
   Format format = Format::automatic;
+  bool untie_head = false;            ///< give a tied head a matrix of its own before the first step
   std::vector<nlohmann::json> steps;  ///< each an object with "pass" and its options
 };
 

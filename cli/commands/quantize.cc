@@ -18,6 +18,7 @@ struct QuantizeOptions {
   std::optional<double> percentile;
   std::vector<std::string> include, exclude, tensor_types;
   std::string embedding = "keep", head = "keep";
+  std::string rotate = "none";
 };
 
 /// The scheme that the flags mean: a preset, or --bits with 8-bit channels or groups of 128 below, changed by the others.
@@ -52,7 +53,10 @@ Recipe make_recipe(const QuantizeOptions& options) {
     if (at == std::string::npos || at == 0 || at + 1 == text.size()) throw Error(ErrorKind::usage, fmt::format("--tensor-type: expected REGEX=SCHEME such as 'down_proj=W8A16', found '{}'", text));
     step["tensor_types"].push_back({{"pattern", text.substr(0, at)}, {"scheme", text.substr(at + 1)}});
   }
-  return {.steps = {make_pass(step, "quantize")->options()}};
+  Recipe recipe;
+  if (options.rotate != "none") recipe.steps.push_back(make_pass({{"pass", "transform.rotate"}, {"space", options.rotate}}, "--rotate")->options());
+  recipe.steps.push_back(make_pass(step, "quantize")->options());
+  return recipe;
 }
 
 }  // namespace
@@ -67,8 +71,9 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--scheme", options->mapping, "symmetric, or linear (with a zero point); default: symmetric")->group("Scheme");
   app.add_option("--granularity", options->granularity, "What shares a scale: tensor, channel (a row) or group")->group("Scheme");
   app.add_option("--group-size", options->group_size, "Weights of a row that share a scale")->check(CLI::PositiveNumber)->group("Scheme");
-  app.add_option("--observer", options->observer, "Range of the grid: minmax, percentile, or mse (searched for the least squared error)")->capture_default_str()->group("Scheme");
+  app.add_option("--observer", options->observer, "Range of the grid: minmax, percentile, mse (searched for the least squared error) or hqq (fitted by half-quadratic splitting)")->capture_default_str()->group("Scheme");
   app.add_option("--percentile", options->percentile, "With --observer percentile: share of weights inside the range, in percent (default 99.9)")->group("Scheme");
+  app.add_option("--rotate", options->rotate, "Fold rotations into the weights first, which leaves the function as it is: values, residual, all, or none")->capture_default_str()->group("Scheme");
   app.add_option("--include", options->include, "Quantize only linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
   app.add_option("--exclude", options->exclude, "Leave linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
   app.add_option("--tensor-type", options->tensor_types, "REGEX=SCHEME: another scheme, or keep, for matching tensors; the first that matches decides; may be repeated")->allow_extra_args(false)->group("Tensors");
