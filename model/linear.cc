@@ -89,7 +89,7 @@ void add_transposed_product(MatmulBackend backend, float alpha, ConstMatrixView 
 
 namespace {
 
-constexpr int64_t gradient_tile = 64;    ///< rows of dW that one task works on
+constexpr int64_t gradient_tile = 128;   ///< rows of dW that one task works on
 constexpr int64_t gradient_depth = 512;  ///< tokens of one product: its operands stay in cache
 
 /// The columns of dy that belong to a tile of dW, dense, through `convert` a row at a time.
@@ -106,7 +106,7 @@ bool add_bf16_gradient(const MatmulRow& row, ConstMatrixView dy, ConstMatrixView
   float nothing = 0;
   if (!row.add_transposed_bf16(std::span(zero).first(1), std::span(zero).last(1), 1, {&nothing, 1, 1, 1})) return false;
   const auto narrow_x = std::make_unique_for_overwrite<uint16_t[]>(static_cast<size_t>(x.rows * x.cols));
-  parallel_pieces(x.rows, gradient_tile, [&](int64_t first, int64_t last) {
+  parallel_pieces(x.rows, PackedMatrix::tile_rows, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) narrow_to_bf16(x.row_span(r), std::span(narrow_x.get() + r * x.cols, static_cast<size_t>(x.cols)));
   });
   parallel_pieces(dw.rows, gradient_tile, [&](int64_t first, int64_t last) {
