@@ -1,8 +1,61 @@
 #include "passes/learned_grid.h"
 
-#include <algorithm>
 #include <cassert>
 #include <cmath>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "passes/learned_grid.cc"  // compiled once per instruction set
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace llmc::HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+
+/// The code at a position, without the zero point; never −0, which no stored code gives.
+HWY_INLINE V code_at(V position, V lowest, V highest) { return hn::Add(hn::Min(hn::Max(hn::Round(position), lowest), highest), hn::Zero(D{})); }
+
+/// out = scale · code
+void decode_span(const float* position, size_t count, float lowest, float highest, float scale, float* out) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  for (size_t i = 0; i < count; i += lanes) {
+    const auto mask = hn::FirstN(d, count - i);
+    hn::BlendedStore(hn::Mul(code_at(hn::MaskedLoad(mask, d, position + i), hn::Set(d, lowest), hn::Set(d, highest)), hn::Set(d, scale)), mask, d, out + i);
+  }
+}
+
+/// One step of Adam on the positions of a span; a weight of 0 stays where it is. Answers Σ gradient · code, as the codes were before.
+float step_span(const float* gradient, const float* weights, size_t count, float lowest, float highest, const AdamStep& step, float* position, float* mean, float* square) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  V toward = hn::Zero(d);
+  for (size_t i = 0; i < count; i += lanes) {
+    const auto mask = hn::FirstN(d, count - i);
+    const V g = hn::IfThenZeroElse(hn::Eq(hn::MaskedLoad(mask, d, weights + i), hn::Zero(d)), hn::MaskedLoad(mask, d, gradient + i));
+    const V at = hn::MaskedLoad(mask, d, position + i);
+    const V m = hn::MulAdd(hn::Set(d, step.momentum), hn::MaskedLoad(mask, d, mean + i), hn::Mul(hn::Set(d, 1 - step.momentum), g));
+    const V s = hn::MulAdd(hn::Set(d, step.memory), hn::MaskedLoad(mask, d, square + i), hn::Mul(hn::Set(d, 1 - step.memory), hn::Mul(g, g)));
+    const V direction = hn::Div(hn::Mul(m, hn::Set(d, step.unbias_mean)), hn::Add(hn::Sqrt(hn::Mul(s, hn::Set(d, step.unbias_square))), hn::Set(d, AdamStep::floor)));
+    const V moved = hn::NegMulAdd(hn::Set(d, step.rate), direction, at);
+    toward = hn::MulAdd(g, code_at(at, hn::Set(d, lowest), hn::Set(d, highest)), toward);
+    hn::BlendedStore(m, mask, d, mean + i);
+    hn::BlendedStore(s, mask, d, square + i);
+    hn::BlendedStore(hn::Min(hn::Max(moved, hn::Set(d, lowest - 0.5f)), hn::Set(d, highest + 0.5f)), mask, d, position + i);
+  }
+  return hn::GetLane(hn::SumOfLanes(d, toward));
+}
+
+}  // namespace
+}  // namespace llmc::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <algorithm>
 
 #include "core/parallel.h"
 #include "passes/grid.h"
@@ -10,12 +63,16 @@
 namespace llmc {
 namespace {
 
+HWY_EXPORT(decode_span);
+HWY_EXPORT(step_span);
+
 constexpr float margin = 0.25f;  ///< how far inside the cell of its code a weight starts, in codes
 
 }  // namespace
 
 LearnedGrid::LearnedGrid(ConstMatrixView weights, QuantizedMatrix start)
-    : start_(std::move(start)),
+    : weights_(weights),
+      start_(std::move(start)),
       position_(weights.rows, weights.cols),
       rounding_mean_(weights.rows, weights.cols),
       rounding_square_(weights.rows, weights.cols),
@@ -42,23 +99,14 @@ void LearnedGrid::write_values(Matrix& values) const {
         const int64_t index = start_.scale_index(r, begin);
         const Grid grid = get_grid(start_, index);
         const float scale = round_to(start_.scale_dtype, grid.scale * (1 + scale_change_[static_cast<size_t>(index)]));
-        const float lowest = grid.lowest - grid.zero, highest = grid.highest - grid.zero;
-        const float* at = position_.row(r) + begin;
-        float* out = values.row(r) + begin;
-        for (int64_t i = 0; i < span; ++i) out[i] = std::clamp(Grid::round_even(at[i]), lowest, highest) * scale;
+        HWY_DYNAMIC_DISPATCH(decode_span)(position_.row(r) + begin, static_cast<size_t>(span), grid.lowest - grid.zero, grid.highest - grid.zero, scale, values.row(r) + begin);
       }
   });
 }
 
 void LearnedGrid::update(const Matrix& gradient, const LearningRates& rates) {
   ++steps_;
-  const float unbias_mean = 1 / (1 - std::pow(rates.momentum, static_cast<float>(steps_)));
-  const float unbias_square = 1 / (1 - std::pow(rates.memory, static_cast<float>(steps_)));
-  const auto direction = [&](float g, float& mean, float& square) {
-    mean = rates.momentum * mean + (1 - rates.momentum) * g;
-    square = rates.memory * square + (1 - rates.memory) * g * g;
-    return mean * unbias_mean / (std::sqrt(square * unbias_square) + 1e-20f);
-  };
+  const AdamStep step{.rate = rates.rounding, .momentum = rates.momentum, .memory = rates.memory, .unbias_mean = 1 / (1 - std::pow(rates.momentum, static_cast<float>(steps_))), .unbias_square = 1 / (1 - std::pow(rates.memory, static_cast<float>(steps_)))};
   const int64_t span = start_.span();
   const int64_t rows_per_scale = start_.scheme.granularity == Granularity::tensor ? start_.rows : 1;
   parallel_pieces(start_.scale_rows(), 16, [&](int64_t first, int64_t last) {
@@ -69,17 +117,14 @@ void LearnedGrid::update(const Matrix& gradient, const LearningRates& rates) {
         const Grid grid = get_grid(start_, index);
         const float lowest = grid.lowest - grid.zero, highest = grid.highest - grid.zero;
         float toward = 0;
-        for (int64_t r = scale_row * rows_per_scale; r < (scale_row + 1) * rows_per_scale; ++r) {
-          float* position = position_.row(r) + begin;
-          const float* g = gradient.row(r) + begin;
-          float* mean = rounding_mean_.row(r) + begin;
-          float* square = rounding_square_.row(r) + begin;
-          for (int64_t i = 0; i < span; ++i) {
-            toward += g[i] * std::clamp(Grid::round_even(position[i]), lowest, highest);
-            position[i] = std::clamp(position[i] - rates.rounding * direction(g[i], mean[i], square[i]), lowest - 0.5f, highest + 0.5f);
-          }
-        }
-        scale_change_[at] -= rates.scale * direction(toward, scale_mean_[at], scale_square_[at]);
+        for (int64_t r = scale_row * rows_per_scale; r < (scale_row + 1) * rows_per_scale; ++r)
+          toward += HWY_DYNAMIC_DISPATCH(step_span)(gradient.row(r) + begin, weights_.row(r) + begin, static_cast<size_t>(span), lowest, highest, step, position_.row(r) + begin, rounding_mean_.row(r) + begin, rounding_square_.row(r) + begin);
+        float& mean = scale_mean_[at];
+        float& square = scale_square_[at];
+        mean = step.momentum * mean + (1 - step.momentum) * toward;
+        square = step.memory * square + (1 - step.memory) * toward * toward;
+        const float direction = mean * step.unbias_mean / (std::sqrt(square * step.unbias_square) + AdamStep::floor);
+        scale_change_[at] = std::clamp(scale_change_[at] - rates.scale * direction, -0.5f, 1.0f);
       }
   });
 }
@@ -96,3 +141,4 @@ QuantizedMatrix LearnedGrid::quantized() const {
 }
 
 }  // namespace llmc
+#endif

@@ -17,11 +17,23 @@ struct LearningRates {
   float memory = 0.95f;    ///< β₂: shorter than usual, as there are some hundred steps only
 };
 
+/// What the elements of one step share.
+struct AdamStep {
+  static constexpr float floor = 1e-20f;  ///< a gradient of 0 moves nothing
+
+  float rate = 0;
+  float momentum = 0;
+  float memory = 0;
+  float unbias_mean = 1;    ///< 1 / (1 − β₁ⁿ)
+  float unbias_square = 1;  ///< 1 / (1 − β₂ⁿ)
+};
+
 /// ŵ = s · (clamp(round(w / s₀ + v) + z) − z) with an offset v for every weight and a scale s for every span, both learned
-/// by Adam; rounding passes gradients straight through (Bengio 2013; Cheng 2023 learns v by the sign of the gradient).
+/// by Adam; rounding passes gradients straight through (Bengio 2013; Cheng 2023 learns v by the sign of the gradient). A
+/// weight of 0 keeps its code, so that what was pruned stays so. A scale stays within half and twice its start.
 class LearnedGrid {
  public:
-  /// Starts at the codes and scales of `start`, made from `weights` by any method.
+  /// Starts at the codes and scales of `start`, made from `weights`, which are borrowed, by any method.
   LearnedGrid(ConstMatrixView weights, QuantizedMatrix start);
 
   /// The values that the present codes and scales decode to.
@@ -33,6 +45,7 @@ class LearnedGrid {
   QuantizedMatrix quantized() const;
 
  private:
+  ConstMatrixView weights_;
   QuantizedMatrix start_;
   Matrix position_;                     ///< w / s₀ + v, in codes without the zero point, no further than half a code off the grid
   Matrix rounding_mean_, rounding_square_;

@@ -104,6 +104,24 @@ TEST_CASE("A learned grid goes down the gradient: offsets and scales each") {
   }
 }
 
+TEST_CASE("A learned grid keeps pruned weights at 0, whatever the width of a row") {
+  for (int64_t cols : {1, 15, 33, 255})
+    for (const char* scheme : {"W4A16-channel-symmetric", "W3A16-tensor-linear"}) {
+      CAPTURE(cols, scheme);
+      Matrix weights = test::random_matrix(5, cols, "weights");
+      for (size_t i = 0; i < weights.values().size(); i += 3) weights.values()[i] = 0;
+      LearnedGrid grid(weights.view(), round(weights, scheme));
+      const Matrix before = dequantize(grid.quantized());
+      for (int step = 0; step < 10; ++step) grid.update(test::random_matrix(5, cols, "gradient"), {.rounding = 0.3f, .scale = 0.01f});
+      Matrix after(5, cols);
+      grid.write_values(after);
+      for (size_t i = 0; i < weights.values().size(); ++i) {
+        if (weights.values()[i] == 0) CHECK(after.values()[i] == 0);
+        else CHECK((before.values()[i] != after.values()[i] || std::abs(before.values()[i]) < 1e-6));  // the scale moved at least
+      }
+    }
+}
+
 TEST_CASE("Learned rounding brings a block's output closer, on every architecture and scheme") {
   for (const char* model : {"llama-gqa-tied", "llama-bias", "gpt2-untied"})
     for (const char* scheme : {"W3A16-g8-symmetric", "W2A16-g8-linear", "W4A16-channel-symmetric"}) {
