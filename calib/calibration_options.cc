@@ -19,6 +19,12 @@ Packing parse_packing(const std::string& text) {
   throw Error(ErrorKind::usage, fmt::format("calibration packing '{}' is not known; expected packed or document", text));
 }
 
+DType parse_activations(const std::string& text, const std::string& what) {
+  if (text == "f32") return DType::f32;
+  if (text == "bf16") return DType::bf16;
+  throw Error(ErrorKind::usage, fmt::format("{}: expected f32 or bf16, found '{}'", what, text));
+}
+
 CalibrationOptions read_calibration_options(const json& object, const std::string& where) {
   FieldReader fields(object, where);
   CalibrationOptions options;
@@ -27,6 +33,8 @@ CalibrationOptions read_calibration_options(const json& object, const std::strin
   options.samples = fields.find_int("nsamples").value_or(options.samples);
   options.seqlen = fields.find_int("seqlen").value_or(options.seqlen);
   if (const auto packing = fields.find_string("packing")) options.packing = parse_packing(*packing);
+  if (const auto precision = fields.find_string("precision")) options.precision = parse_precision(*precision, where + ": precision");
+  if (const auto activations = fields.find_string("activations")) options.activations = parse_activations(*activations, where + ": activations");
   fields.finish();
   if (options.samples < 1) throw Error(ErrorKind::input, fmt::format("{}: nsamples: expected at least 1, found {}", where, options.samples));
   if (options.seqlen < 0) throw Error(ErrorKind::input, fmt::format("{}: seqlen: expected a number from 0, found {}", where, options.seqlen));
@@ -34,7 +42,7 @@ CalibrationOptions read_calibration_options(const json& object, const std::strin
 }
 
 json to_json(const CalibrationOptions& options) {
-  return {{"files", options.files}, {"field", options.field}, {"nsamples", options.samples}, {"seqlen", options.seqlen}, {"packing", to_string(options.packing)}};
+  return {{"files", options.files}, {"field", options.field}, {"nsamples", options.samples}, {"seqlen", options.seqlen}, {"packing", to_string(options.packing)}, {"precision", to_string(options.precision)}, {"activations", options.activations == DType::f32 ? "f32" : "bf16"}};
 }
 
 int64_t sample_length(const CalibrationOptions& options, int64_t context) {

@@ -7,6 +7,9 @@
 #include <string_view>
 #include <vector>
 
+#include "core/dtype.h"
+#include "model/linear.h"
+
 namespace llmc {
 
 /// How samples are made from documents (a line of JSONL, a row of ids, the whole of a text).
@@ -17,6 +20,8 @@ enum class Packing {
 std::string_view to_string(Packing packing);
 /// "packed", "document". Throws Error(usage).
 Packing parse_packing(const std::string& text);
+/// "f32", "bf16". Throws Error(usage) naming `what`.
+DType parse_activations(const std::string& text, const std::string& what);
 
 struct CalibrationOptions {
   std::vector<std::string> files;  ///< text, .jsonl, .npy, .u16 or .u32; none: the bundled calibration text
@@ -24,9 +29,11 @@ struct CalibrationOptions {
   int64_t samples = 128;           ///< as GPTQ (Frantar 2022), AWQ (Lin 2023) and auto-round draw
   int64_t seqlen = 0;              ///< tokens in a sample; 0: 512, or the model's context if that is less
   Packing packing = Packing::packed;
+  Precision precision = Precision::f32;  ///< of the matrix products that calibration makes
+  DType activations = DType::f32;        ///< f32 or bf16: how activations are kept between layers
 };
 
-/// The recipe's object "calibration": files, field, nsamples, seqlen and packing, each of which may be missing. Throws
+/// The recipe's object "calibration": files, field, nsamples, seqlen, packing, precision and activations, each of which may be missing. Throws
 /// Error(input) for unknown fields and impossible values.
 CalibrationOptions read_calibration_options(const nlohmann::json& object, const std::string& where);
 nlohmann::json to_json(const CalibrationOptions& options);

@@ -73,6 +73,11 @@ void add_compress_options(CLI::App& app, CompressOptions& options) {
   app.add_option("--junit", options.junit, "Write the gates as JUnit XML to this file")->group("Output");
 }
 
+void add_calibration_run_options(CLI::App& app, CompressOptions& options) {
+  app.add_option("--max-memory", options.max_memory, "Calibration activations beyond this, such as 2GB, go to a file beside the output")->group("Calibration");
+  app.add_option("--resume", options.resume, "Keep the state of the calibration in this directory; after a kill the same command goes on from there, to the same bytes")->group("Calibration");
+}
+
 int run_compress(const std::string& command, const CompressOptions& options, Recipe recipe, const CommandContext& context) {
   if (options.format != "auto" || recipe.format == Format::automatic) recipe.format = parse_format(options.format);
   if (options.seed && *options.seed < 0) throw Error(ErrorKind::usage, fmt::format("--seed: expected a number from 0, found {}", *options.seed));
@@ -86,7 +91,10 @@ int run_compress(const std::string& command, const CompressOptions& options, Rec
                           .forward = read_forward_options(options.evaluation),
                           .gates = read_gates(options),
                           .ignored_config_fields = as_set(options.ignored_config_fields),
-                          .overwrite = options.force ? Overwrite::replace : Overwrite::refuse};
+                          .overwrite = options.force ? Overwrite::replace : Overwrite::refuse,
+                          .max_memory = options.max_memory.empty() ? 0 : parse_size(options.max_memory, "--max-memory")};
+  if (!options.resume.empty()) request.resume = options.resume;
+  if ((request.resume || request.max_memory > 0) && !request.recipe.calibration) throw Error(ErrorKind::usage, "--resume and --max-memory are about calibration, which no step of this run needs");
   if (!options.evaluation_data.empty()) request.evaluation_data = options.evaluation_data;
   if (options.dry_run) return print_dry_run(request, context);
 

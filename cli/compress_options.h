@@ -25,10 +25,14 @@ struct CompressOptions {
   EvaluationFlags evaluation = {.max_windows = 32};
   std::vector<std::string> ignored_config_fields;
   std::string junit;
+  std::string max_memory;
+  std::string resume;
   std::string max_ppl_increase, max_kl, min_top1_agreement, max_size, min_ratio;
 };
 
 void add_compress_options(CLI::App& app, CompressOptions& options);
+/// --max-memory and --resume, for the commands that may calibrate.
+void add_calibration_run_options(CLI::App& app, CompressOptions& options);
 
 /// Runs the straight line (or its dry run) and prints the result. `recipe` has steps; format and seed of the flags, where
 /// given, win over its own.

@@ -28,9 +28,7 @@ WindowOptions read_window_options(const EvaluationFlags& flags) {
 
 ForwardOptions read_forward_options(const EvaluationFlags& flags) {
   if (flags.kv_cache_bits && *flags.kv_cache_bits != 8 && *flags.kv_cache_bits != 4) throw Error(ErrorKind::usage, fmt::format("--kv-cache-bits: expected 8 or 4, found {}", *flags.kv_cache_bits));
-  for (Precision precision : {Precision::f32, Precision::bf16})
-    if (flags.precision == to_string(precision)) return {.precision = precision, .kv_cache_bits = flags.kv_cache_bits};
-  throw Error(ErrorKind::usage, fmt::format("--precision: expected f32 or bf16, found '{}'", flags.precision));
+  return {.precision = parse_precision(flags.precision, "--precision"), .kv_cache_bits = flags.kv_cache_bits};
 }
 
 }  // namespace llmc

@@ -2,15 +2,24 @@
 
 #include <fstream>
 #include <string>
+#include <string_view>
 
 namespace llmc {
 
-uint64_t peak_memory_bytes() {
+namespace {
+
+/// A line of /proc/self/status in bytes.
+uint64_t read_status(std::string_view field) {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;
+    if (line.starts_with(field)) return std::stoull(line.substr(field.size())) * 1024;
   return 0;
 }
+
+}  // namespace
+
+uint64_t peak_memory_bytes() { return read_status("VmHWM:"); }
+uint64_t current_memory_bytes() { return read_status("VmRSS:"); }
 
 void reset_peak_memory() {
   std::ofstream control("/proc/self/clear_refs");

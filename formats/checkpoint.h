@@ -35,6 +35,7 @@ struct Checkpoint {
   nlohmann::json config;             ///< config.json
   Container container = Container::dense;
   std::vector<MappedFile> files;     ///< the safetensors files
+  std::vector<MappedFile> scratch_files;  ///< weights that a run changed and put on disk for the time being
   std::vector<StoredTensor> tensors;  ///< by name
   std::vector<std::string> notices;  ///< what a user should know about how the directory was read
 

@@ -25,7 +25,7 @@ json describe(const PackedChoice& choice) {
   json row = {{"codec", choice.codec->name}, {"dtype", get_info(tensor.dtype).name}, {"shape", tensor.shape}};
   if (tensor.transposed) row["transposed"] = true;
   if (tensor.pruned) row["pruned"] = true;
-  if (const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form)) row["scheme"] = to_string(matrix->scheme);
+  if (const Scheme* scheme = find_scheme(tensor)) row["scheme"] = to_string(*scheme);
   if (tensor.input_grid) row["input"] = {{"scale", tensor.input_grid->scale}, {"zero_point", tensor.input_grid->zero_point}};
   return row;
 }

@@ -54,6 +54,12 @@ std::optional<ActivationScheme> find_activation_scheme(const StoredTensor& tenso
 
 }  // namespace
 
+const Scheme* find_scheme(const StoredTensor& tensor) {
+  if (const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form)) return &matrix->scheme;
+  const auto* data = std::get_if<EncodedData>(&tensor.form);
+  return data && data->codec->holds_codes ? &data->scheme : nullptr;
+}
+
 void set_input_grid(StoredTensor& tensor, const InputGrid& grid) {
   const auto scheme = find_activation_scheme(tensor);
   if (!scheme || scheme->range != InputRange::calibrated) throw Error(ErrorKind::bug, fmt::format("tensor {}: has no static input that a grid could be set for", tensor.name));

@@ -60,6 +60,9 @@ struct StoredTensor {
   int64_t count() const;
 };
 
+/// The scheme of a tensor that holds codes, decoded or not; nullptr for floats.
+const Scheme* find_scheme(const StoredTensor& tensor);
+
 /// Says which grid a layer's input is rounded on; its scale is one of make_static_grid in the type of the weight's scales.
 /// Throws Error(bug) unless the tensor holds codes whose scheme has a static input.
 void set_input_grid(StoredTensor& tensor, const InputGrid& grid);

@@ -21,12 +21,6 @@ StoredTensor decoded_copy(const StoredTensor& tensor) {
   return copy;
 }
 
-bool holds_codes(const StoredTensor& tensor) {
-  if (std::holds_alternative<QuantizedMatrix>(tensor.form)) return true;
-  const auto* data = std::get_if<EncodedData>(&tensor.form);
-  return data && data->codec->holds_codes;
-}
-
 const Codec& choose_codec(Container container, const StoredTensor& tensor) {
   if (container == Container::llmc_packed) return choose_packed_codec(tensor);
   const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form);
@@ -59,11 +53,12 @@ StoredTensor dense_copy(const StoredTensor& tensor) {
 }  // namespace
 
 std::string reason_against_compressed_tensors(const StoredTensor& tensor, ModuleKind kind) {
-  if (!std::holds_alternative<QuantizedMatrix>(tensor.form)) return tensor.pruned ? fmt::format("{} is pruned: compressed-tensors has no sparse codec any more", tensor.name) : "";
+  const Scheme* scheme = find_scheme(tensor);
+  if (!scheme) return tensor.pruned ? fmt::format("{} is pruned: compressed-tensors has no sparse codec any more", tensor.name) : "";
   if (tensor.transposed) return fmt::format("{} is a transposed Conv1D weight: its readers handle Linear only", tensor.name);
   if (tensor.pruned) return fmt::format("{} is pruned and quantized: compressed-tensors would store the zeros", tensor.name);
-  if (kind == ModuleKind::embedding && std::get<QuantizedMatrix>(tensor.form).scheme.input) return fmt::format("{} is an embedding, whose input are token ids", tensor.name);
-  if (kind == ModuleKind::embedding && std::get<QuantizedMatrix>(tensor.form).scheme.bits != 8) return fmt::format("{} is an embedding below 8 bits: transformers cannot load it packed", tensor.name);
+  if (kind == ModuleKind::embedding && scheme->input) return fmt::format("{} is an embedding, whose input are token ids", tensor.name);
+  if (kind == ModuleKind::embedding && scheme->bits != 8) return fmt::format("{} is an embedding below 8 bits: transformers cannot load it packed", tensor.name);
   if (!tensor.name.ends_with(".weight") || tensor.shape.size() != 2) return fmt::format("{} is not the weight of a Linear module", tensor.name);
   return "";
 }
@@ -75,17 +70,19 @@ std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container
   std::vector<StoredAs> stored;
   for (const StoredTensor* tensor : tensors) {
     if (!dense) find_input_quantization(*tensor);  // a static input without its grid must not be written
-    const bool to_floats = dense && holds_codes(*tensor);
-    const bool is_encoded = std::holds_alternative<EncodedData>(tensor->form);
-    if (is_encoded && !dense) throw Error(ErrorKind::bug, fmt::format("tensor {}: was not decoded before writing", tensor->name));
+    const bool to_floats = dense && find_scheme(*tensor) != nullptr;
     std::vector<TensorLayout> layout;
     const Codec* codec = find_packed_codec("dense");
     if (dense) {
       layout = {{"values", to_floats ? DType::f32 : tensor->dtype, tensor->shape}};
     } else {
-      codec = &choose_codec(container, *tensor);
-      layout = codec->layout(*tensor);
-      for (const EncodedPart& part : input_parts(container, *tensor)) layout.push_back(part.layout);
+      StoredTensor decoded;
+      const bool is_encoded = std::holds_alternative<EncodedData>(tensor->form);
+      if (is_encoded) decoded = decoded_copy(*tensor);
+      const StoredTensor& meaning = is_encoded ? decoded : *tensor;
+      codec = &choose_codec(container, meaning);
+      layout = codec->layout(meaning);
+      for (const EncodedPart& part : input_parts(container, meaning)) layout.push_back(part.layout);
     }
     choices.push_back({tensor, codec});
     stored.push_back({tensor->name, codec->name, stored_bytes(layout)});
@@ -106,7 +103,7 @@ std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container
     const PackedChoice& choice = choices[static_cast<size_t>(i)];
     const StoredTensor* tensor = choice.tensor;
     StoredTensor converted;
-    if (dense && holds_codes(*tensor)) converted = dense_copy(*tensor), tensor = &converted;
+    if (dense && find_scheme(*tensor)) converted = dense_copy(*tensor), tensor = &converted;
     else if (std::holds_alternative<EncodedData>(tensor->form)) converted = decoded_copy(*tensor), tensor = &converted;
     std::vector<EncodedPart> parts = choice.codec->encode(*tensor);
     std::ranges::move(input_parts(container, *tensor), std::back_inserter(parts));

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
+#include <map>
 #include <optional>
 
 #include "core/error.h"
@@ -62,35 +64,41 @@ Linear load_linear(const Model& model, Role role, int64_t block, const ForwardOp
   return Linear(model.get(role, block), model.find(role, block, Part::bias), options.precision, options.backend);
 }
 
-std::optional<Linear> find_linear(const Model& model, Role role, int64_t block, const ForwardOptions& options) {
-  if (!model.find(role, block)) return std::nullopt;
-  return load_linear(model, role, block, options);
-}
-
 }  // namespace
+
+class BlockEntry {
+ public:
+  BlockEntry(const Model& model, int64_t block) : norm(model, Role::attention_norm, block) {}
+
+  NormWeights norm;
+};
+
+class StageWeights {
+ public:
+  StageWeights(const Model& model, int64_t block, Tap of, const ForwardOptions& options) : tap(of) {
+    for (const TensorRow& row : model.architecture().tensors)
+      if (find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
+    if (tap == Tap::attention_context) next_norm.emplace(model, Role::ffn_norm, block);
+  }
+
+  const Linear& get(Role role) const { return linears.at(role); }
+  const Linear* find(Role role) const {
+    const auto linear = linears.find(role);
+    return linear == linears.end() ? nullptr : &linear->second;
+  }
+
+  Tap tap;
+  std::map<Role, Linear> linears;
+  std::optional<NormWeights> next_norm;  ///< in front of the feed-forward
+};
 
 class BlockWeights {
  public:
   BlockWeights(const Model& model, int64_t block, const ForwardOptions& options)
-      : attention_norm(model, Role::attention_norm, block),
-        query_key_value(find_linear(model, Role::query_key_value, block, options)),
-        query(find_linear(model, Role::query, block, options)),
-        key(find_linear(model, Role::key, block, options)),
-        value(find_linear(model, Role::value, block, options)),
-        attention_output(load_linear(model, Role::attention_output, block, options)),
-        ffn_norm(model, Role::ffn_norm, block),
-        ffn_gate(find_linear(model, Role::ffn_gate, block, options)),
-        ffn_up(load_linear(model, Role::ffn_up, block, options)),
-        ffn_down(load_linear(model, Role::ffn_down, block, options)) {}
+      : entry(model, block), stages{StageWeights(model, block, all_taps[0], options), StageWeights(model, block, all_taps[1], options), StageWeights(model, block, all_taps[2], options), StageWeights(model, block, all_taps[3], options)} {}
 
-  NormWeights attention_norm;
-  std::optional<Linear> query_key_value;     ///< or the next three
-  std::optional<Linear> query, key, value;
-  Linear attention_output;
-  NormWeights ffn_norm;
-  std::optional<Linear> ffn_gate;            ///< of a gated feed-forward
-  Linear ffn_up;
-  Linear ffn_down;
+  BlockEntry entry;
+  std::array<StageWeights, all_taps.size()> stages;
 };
 
 class HeadWeights {
@@ -144,8 +152,8 @@ std::shared_ptr<const HeadWeights> Forward::load_head() const { return std::make
 
 namespace {
 
-/// change [T, hidden] of the normalized hidden states [T, hidden].
-void run_attention(const ModelConfig& config, const ForwardOptions& options, const BlockWeights& block, const RotaryTable* rotary, ConstMatrixView normed, MatrixView change) {
+/// context [T, query_width] of the normalized hidden states [T, hidden].
+void run_attention(const ModelConfig& config, const ForwardOptions& options, const StageWeights& stage, const RotaryTable* rotary, ConstMatrixView normed, MatrixView context) {
   const int64_t length = normed.rows;
   const int64_t rows = (length + attention_tile - 1) / attention_tile * attention_tile;
   const int64_t query_width = config.query_width();
@@ -154,15 +162,15 @@ void run_attention(const ModelConfig& config, const ForwardOptions& options, con
   MatrixView q = projected.view().column_range(0, query_width);
   MatrixView k = projected.view().column_range(query_width, kv_width);
   MatrixView v = projected.view().column_range(query_width + kv_width, kv_width);
-  if (block.query_key_value) {
-    block.query_key_value->apply(normed, projected.view().row_range(0, length));
+  if (const Linear* fused = stage.find(Role::query_key_value)) {
+    fused->apply(normed, projected.view().row_range(0, length));
   } else {  // one after the other in the same memory
     q = {projected.view().data, rows, query_width, query_width};
     k = {q.data + rows * query_width, rows, kv_width, kv_width};
     v = {k.data + rows * kv_width, rows, kv_width, kv_width};
-    block.query->apply(normed, q.row_range(0, length));
-    block.key->apply(normed, k.row_range(0, length));
-    block.value->apply(normed, v.row_range(0, length));
+    stage.get(Role::query).apply(normed, q.row_range(0, length));
+    stage.get(Role::key).apply(normed, k.row_range(0, length));
+    stage.get(Role::value).apply(normed, v.row_range(0, length));
   }
   for (const MatrixView& part : {q, k, v})
     for (int64_t r = length; r < rows; ++r) std::ranges::fill(part.row_span(r), 0.0f);
@@ -170,42 +178,66 @@ void run_attention(const ModelConfig& config, const ForwardOptions& options, con
     rotary->rotate(q.row_range(0, length));
     rotary->rotate(k.row_range(0, length));
   }
-  const Scratch context(rows, query_width);
   if (options.kv_cache_bits)
     for (const MatrixView& part : {k, v}) round_cache(part.row_range(0, length), config.head_dim, *options.kv_cache_bits);
-  attend(config, options.backend, length, q, k, v, context.view());
-  block.attention_output.apply(context.view().row_range(0, length), change);
+  if (rows == length) return attend(config, options.backend, length, q, k, v, context);
+  const Scratch padded(rows, query_width);
+  attend(config, options.backend, length, q, k, v, padded.view());
+  for_each_row(length, [&](int64_t r) { std::ranges::copy(padded.view().row_span(r), context.row(r)); });
 }
 
-void run_feed_forward(const ModelConfig& config, const BlockWeights& block, ConstMatrixView normed, MatrixView change) {
-  const Scratch up(normed.rows, config.ffn);
-  block.ffn_up.apply(normed, up.view());
-  if (!block.ffn_gate) {
-    for_each_row(normed.rows, [&](int64_t r) { activate(config.activation, up.view().row_span(r)); });
-    return block.ffn_down.apply(up.view(), change);
+/// activation [T, ffn] of the normalized hidden states [T, hidden].
+void run_feed_forward(const ModelConfig& config, const StageWeights& stage, ConstMatrixView normed, MatrixView activation) {
+  const Linear* gate = stage.find(Role::ffn_gate);
+  if (!gate) {
+    stage.get(Role::ffn_up).apply(normed, activation);
+    for_each_row(normed.rows, [&](int64_t r) { activate(config.activation, activation.row_span(r)); });
+    return;
   }
-  const Scratch gate(normed.rows, config.ffn);
-  block.ffn_gate->apply(normed, gate.view());
+  const Scratch up(normed.rows, config.ffn);
+  stage.get(Role::ffn_up).apply(normed, up.view());
+  gate->apply(normed, activation);
   for_each_row(normed.rows, [&](int64_t r) {
-    activate(config.activation, gate.view().row_span(r));
-    multiply_by(gate.view().row_span(r), up.view().row_span(r));
+    activate(config.activation, activation.row_span(r));
+    multiply_by(activation.row_span(r), up.view().row_span(r));
   });
-  block.ffn_down.apply(gate.view(), change);
 }
 
 }  // namespace
 
+std::shared_ptr<const BlockEntry> Forward::load_entry(int64_t block) const { return std::make_shared<const BlockEntry>(state_->model, block); }
+
+void Forward::enter_block(const BlockEntry& entry, ConstMatrixView hidden, MatrixView input) const { entry.norm.apply(hidden, input); }
+
+std::shared_ptr<const StageWeights> Forward::load_stage(int64_t block, Tap tap) const { return std::make_shared<const StageWeights>(state_->model, block, tap, state_->options); }
+
+void Forward::run_stage(const StageWeights& stage, ConstMatrixView input, MatrixView hidden, MatrixView next_input) const {
+  const ModelConfig& config = state_->model.config();
+  assert(input.cols == get_width(stage.tap, config) && hidden.cols == config.hidden);
+  const auto add_change = [&](Role role) {
+    const Scratch change(hidden.rows, hidden.cols);
+    stage.get(role).apply(input, change.view());
+    add(hidden, change.view());
+  };
+  switch (stage.tap) {
+    case Tap::attention_input: return run_attention(config, state_->options, stage, state_->rotary ? &*state_->rotary : nullptr, input, next_input);
+    case Tap::attention_context: add_change(Role::attention_output); return stage.next_norm->apply(hidden, next_input);
+    case Tap::ffn_input: return run_feed_forward(config, stage, input, next_input);
+    case Tap::ffn_activation: return add_change(Role::ffn_down);
+  }
+}
+
 void Forward::run_block(const BlockWeights& block, MatrixView hidden) const {
   const ModelConfig& config = state_->model.config();
   assert(hidden.cols == config.hidden);
-  const Scratch normed(hidden.rows, hidden.cols);
-  const Scratch change(hidden.rows, hidden.cols);
-  block.attention_norm.apply(hidden, normed.view());
-  run_attention(config, state_->options, block, state_->rotary ? &*state_->rotary : nullptr, normed.view(), change.view());
-  add(hidden, change.view());
-  block.ffn_norm.apply(hidden, normed.view());
-  run_feed_forward(config, block, normed.view(), change.view());
-  add(hidden, change.view());
+  Scratch input(hidden.rows, hidden.cols);
+  enter_block(block.entry, hidden, input.view());
+  for (size_t i = 0; i < all_taps.size(); ++i) {
+    const bool is_last = i + 1 == all_taps.size();
+    Scratch next(is_last ? 0 : hidden.rows, is_last ? 0 : get_width(all_taps[i + 1], config));
+    run_stage(block.stages[i], input.view(), hidden, next.view());
+    input = std::move(next);
+  }
 }
 
 void Forward::run_head(const HeadWeights& head, ConstMatrixView hidden, MatrixView logits) const {

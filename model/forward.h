@@ -10,6 +10,7 @@
 #include "core/tensor.h"
 #include "model/linear.h"
 #include "model/model.h"
+#include "model/tap.h"
 
 namespace llmc {
 
@@ -19,6 +20,10 @@ struct ForwardOptions {
   std::optional<int> kv_cache_bits = std::nullopt;  ///< 8 or 4: keys and values as a cache of so many bits would give them back; none: as they are
 };
 
+/// The norm in front of a block, ready to run.
+class BlockEntry;
+/// The linear layers that read one tap, and what follows them up to the next tap, ready to run.
+class StageWeights;
 /// The weights of one decoder block, ready to run.
 class BlockWeights;
 /// Final norm and output head, ready to run.
@@ -40,6 +45,16 @@ class Forward {
   std::shared_ptr<const BlockWeights> load_block(int64_t block) const;
   /// One causal decoder block over one sequence, in place: hidden [T, hidden].
   void run_block(const BlockWeights& block, MatrixView hidden) const;
+
+  // The same block tap by tap, for calibration: enter, then the stage of each tap in order. `hidden` [T, hidden] is changed
+  // by the stages of attention_context and ffn_activation, which add to it.
+  std::shared_ptr<const BlockEntry> load_entry(int64_t block) const;
+  /// input [T, hidden] of the first tap.
+  void enter_block(const BlockEntry& entry, ConstMatrixView hidden, MatrixView input) const;
+  std::shared_ptr<const StageWeights> load_stage(int64_t block, Tap tap) const;
+  /// From the input at a tap to that of the next one; next_input is not used (and may be empty) at the last tap.
+  void run_stage(const StageWeights& stage, ConstMatrixView input, MatrixView hidden, MatrixView next_input) const;
+
   std::shared_ptr<const HeadWeights> load_head() const;
   /// logits [T, vocabulary] of any rows of the last block's hidden states.
   void run_head(const HeadWeights& head, ConstMatrixView hidden, MatrixView logits) const;

@@ -32,6 +32,11 @@ const MatmulRow& get_row(MatmulBackend backend) {
 std::span<const MatmulRow> matmul_list() { return rows; }
 
 std::string_view to_string(Precision precision) { return precision == Precision::f32 ? "f32" : "bf16"; }
+Precision parse_precision(const std::string& text, const std::string& what) {
+  for (Precision precision : {Precision::f32, Precision::bf16})
+    if (text == to_string(precision)) return precision;
+  throw Error(ErrorKind::usage, fmt::format("{}: expected f32 or bf16, found '{}'", what, text));
+}
 std::string_view to_string(MatmulBackend backend) { return backend == MatmulBackend::onednn ? "onednn" : "eigen"; }
 bool has_backend(MatmulBackend backend) { return std::ranges::find(rows, backend, &MatmulRow::backend) != std::end(rows); }
 MatmulBackend default_backend() { return rows[0].backend; }

@@ -19,6 +19,8 @@ enum class MatmulBackend { onednn, eigen };
 
 std::string_view to_string(Precision precision);
 std::string_view to_string(MatmulBackend backend);
+/// "f32", "bf16". Throws Error(usage) naming `what`.
+Precision parse_precision(const std::string& text, const std::string& what);
 /// Whether this build has the backend. Eigen is always there.
 bool has_backend(MatmulBackend backend);
 /// oneDNN where the build has it.

@@ -95,12 +95,6 @@ class SimulatedLinear final : public PackedMatrix {
   InputQuantization input_;
 };
 
-const Scheme* find_scheme(const StoredTensor& weight) {
-  if (const auto* matrix = std::get_if<QuantizedMatrix>(&weight.form)) return &matrix->scheme;
-  const auto* data = std::get_if<EncodedData>(&weight.form);
-  return data && data->codec->holds_codes ? &data->scheme : nullptr;
-}
-
 }  // namespace
 
 std::string_view to_string(Execution execution) {

@@ -27,7 +27,7 @@ ModuleKind kind_of(const PlacedTensor& placed) { return placed.row->kind == Tens
 
 std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.size() - std::string_view(".weight").size()); }
 
-bool is_quantized(const PlacedTensor& placed) { return std::holds_alternative<QuantizedMatrix>(placed.tensor->form); }
+bool is_quantized(const PlacedTensor& placed) { return find_scheme(*placed.tensor) != nullptr; }
 
 std::string head_module(const Model& model) {
   const auto row = std::ranges::find(model.architecture().tensors, Role::output_head, &TensorRow::role);
@@ -37,7 +37,7 @@ std::string head_module(const Model& model) {
 /// A tied head whose embedding is quantized is named beside it.
 std::vector<TiedAlias> tied_aliases(const Model& model) {
   const StoredTensor& embedding = model.get(Role::token_embedding);
-  if (!model.config().tied_head || !std::holds_alternative<QuantizedMatrix>(embedding.form)) return {};
+  if (!model.config().tied_head || !find_scheme(embedding)) return {};
   return {{head_module(model), embedding.name}};
 }
 
@@ -46,11 +46,11 @@ json describe_compressed_tensors(const Model& model) {
   std::vector<std::string> ignored;
   for (const PlacedTensor& placed : model.tensors()) {
     const std::string& name = placed.tensor->name;
-    if (is_quantized(placed)) quantized.push_back({module_of(name), kind_of(placed), std::get<QuantizedMatrix>(placed.tensor->form).scheme});
+    if (is_quantized(placed)) quantized.push_back({module_of(name), kind_of(placed), *find_scheme(*placed.tensor)});
     else if (placed.part == Part::weight && placed.row->kind == TensorKind::linear) ignored.push_back(module_of(name));
   }
   const auto aliases = tied_aliases(model);
-  for (const TiedAlias& alias : aliases) quantized.push_back({alias.module, ModuleKind::embedding, std::get<QuantizedMatrix>(model.get(Role::token_embedding).form).scheme});
+  for (const TiedAlias& alias : aliases) quantized.push_back({alias.module, ModuleKind::embedding, *find_scheme(model.get(Role::token_embedding))});
   if (model.config().tied_head && aliases.empty()) ignored.push_back(head_module(model));
   return make_quantization_config(quantized, ignored);
 }
@@ -127,12 +127,9 @@ std::vector<StoredAs> write_artifact(const fs::path& directory, Container contai
 void check_reopened(const Model& written, const Model& reopened, Container container) {
   for (const PlacedTensor& placed : written.tensors()) {
     const StoredTensor& read_back = reopened.get(placed.row->role, placed.block, placed.part);
-    const auto* before = std::get_if<QuantizedMatrix>(&placed.tensor->form);
     bool same = false;
-    if (before && container != Container::dense) {
-      StoredTensor copy{.name = read_back.name, .dtype = read_back.dtype, .shape = read_back.shape, .transposed = read_back.transposed, .form = std::get<EncodedData>(read_back.form)};
-      decode(copy);
-      same = std::get<QuantizedMatrix>(copy.form) == *before && read_back.input_grid == placed.tensor->input_grid;
+    if (is_quantized(placed) && container != Container::dense) {
+      same = read_codes(read_back) == read_codes(*placed.tensor) && read_back.input_grid == placed.tensor->input_grid;
     } else {
       const Matrix expected = read_matrix(*placed.tensor), found = read_matrix(read_back);
       same = std::ranges::equal(expected.values(), found.values());

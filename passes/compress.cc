@@ -9,11 +9,13 @@
 #include <map>
 
 #include "calib/bundled_text.h"
+#include "calib/token_overlap.h"
 #include "calib/tokenizer.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
 #include "core/process_memory.h"
+#include "core/sha256.h"
 #include "core/version.h"
 #include "model/untie_head.h"
 #include "passes/artifact.h"
@@ -39,18 +41,6 @@ auto measure(Report& report, const std::string& name, Body body) {
 /// Final treatment of each tensor, later steps appended to earlier ones.
 using TreatmentTexts = std::map<std::string, std::string>;
 
-void run_passes(const Recipe& recipe, CheckedRecipe& checked, Model& model, TreatmentTexts& texts, Report& report, const RunContext& context) {
-  for (size_t i = 0; i < checked.passes.size(); ++i) {
-    for (const Treatment& treatment : checked.treatments[i]) {
-      std::string& text = texts[treatment.target->tensor->name];
-      text += (text.empty() ? "" : " + ") + treatment.description;
-    }
-    const json details = measure(report, recipe.steps[i].at("pass").get<std::string>(), [&] { return checked.passes[i]->run(model, context); });
-    report.steps.back().details = details;
-  }
-  for (const PlacedTensor& placed : model.tensors()) round_floats(*placed.tensor);
-}
-
 /// `stored` and `errors` are in the order of the compressed model's tensors.
 void fill_tensors(Report& report, const Model& original, const Model& compressed, const std::vector<StoredAs>& stored, const std::vector<TensorError>& errors, const TreatmentTexts& texts) {
   int64_t treated = 0, zeros = 0;
@@ -73,6 +63,42 @@ void fill_tensors(Report& report, const Model& original, const Model& compressed
     zeros += errors[i].zeros;
   }
   report.sparsity = treated == 0 ? 0 : static_cast<double>(zeros) / static_cast<double>(treated);
+}
+
+using Hashes = std::vector<std::pair<std::string, std::string>>;
+
+/// How calibration runs, for a step of the recipe: activations and finished blocks go to `work`, or to the directory that the
+/// user named, with the signature of all that the result depends on.
+SweepOptions make_sweep_options(const CompressRequest& request, size_t step, const CalibrationData& data, const fs::path& work, const Hashes& source_hashes) {
+  const CalibrationOptions& options = *request.recipe.calibration;
+  SweepOptions result{.forward = {.precision = options.precision}, .activations = options.activations, .max_memory = request.max_memory};
+  const fs::path& base = request.resume ? *request.resume : work;
+  result.state_directory = result.spill_directory = base / fmt::format("step-{}", step + 1);
+  if (!request.resume) return result;
+  result.persistence = Persistence::resumable;
+  std::string tokens;
+  for (const auto& sample : data.samples) tokens += sha256(std::as_bytes(std::span(sample)));
+  result.signature = {{"llmc_version", version_text}, {"recipe", to_json(request.recipe)}, {"step", step + 1}, {"calibration_sha256", sha256(std::as_bytes(std::span(tokens)))}, {"source_sha256", json::object()}};
+  for (const auto& [file, hash] : source_hashes) result.signature["source_sha256"][file] = hash;
+  return result;
+}
+
+void run_passes(const CompressRequest& request, CheckedRecipe& checked, Model& model, const RunText& text, const fs::path& work, const Hashes& source_hashes, TreatmentTexts& texts, Report& report, const RunContext& context) {
+  for (size_t i = 0; i < checked.passes.size(); ++i) {
+    Pass& pass = *checked.passes[i];
+    for (const Treatment& treatment : checked.treatments[i]) {
+      std::string& description = texts[treatment.target->tensor->name];
+      description += (description.empty() ? "" : " + ") + treatment.description;
+    }
+    PassContext pass_context{.run = context, .seed = request.recipe.seed};
+    if (pass.needs_calibration()) {
+      pass_context.calibration = &text.calibration->samples;
+      pass_context.sweep = make_sweep_options(request, i, *text.calibration, work, source_hashes);
+    }
+    const json details = measure(report, request.recipe.steps[i].at("pass").get<std::string>(), [&] { return pass.run(model, pass_context); });
+    report.steps.back().details = details;
+  }
+  for (const PlacedTensor& placed : model.tensors()) round_floats(*placed.tensor);
 }
 
 std::optional<double> gate_value(const std::string& name, const Report& report) {
@@ -101,17 +127,26 @@ Model load_source(const CompressRequest& request, const RunContext& context) {
   return request.recipe.untie_head ? untie_head(std::move(model), request.ignored_config_fields) : std::move(model);
 }
 
-EvaluationText load_evaluation_text(const Model& model, const std::optional<fs::path>& file, const WindowOptions& options) {
+RunText load_run_text(const Model& model, const CompressRequest& request) {
+  const auto& file = request.evaluation_data;
+  const auto& calibration = request.recipe.calibration;
   std::optional<Tokenizer> tokenizer;
   const fs::path tokenizer_path = model.checkpoint().directory / "tokenizer.json";
-  if (!file || !holds_token_ids(*file)) {
-    if (!fs::exists(tokenizer_path)) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_path.string(), file ? file->string() : "the bundled evaluation text"));
+  const bool calibrates_on_text = calibration && (calibration->files.empty() || !std::ranges::all_of(calibration->files, [](const std::string& name) { return holds_token_ids(name); }));
+  if (!file || !holds_token_ids(*file) || calibrates_on_text) {
+    if (!fs::exists(tokenizer_path)) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_path.string(), calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));
     tokenizer = Tokenizer::parse(read_text_file(tokenizer_path), tokenizer_path.string());
   }
-  const int64_t vocabulary = model.config().vocabulary;
-  EvaluationText text;
-  text.data = file ? load_token_data(*file, {.tokenizer = tokenizer ? &*tokenizer : nullptr}, vocabulary) : tokenize_text(bundled_text(), "bundled text", *tokenizer, vocabulary);
-  text.windows = cut_windows(text.data, options, model.config().context);
+  const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
+  const int64_t vocabulary = model.config().vocabulary, context = model.config().context;
+  RunText text;
+  text.data = file ? load_token_data(*file, {.tokenizer = reader}, vocabulary) : tokenize_text(bundled_text(), "bundled text", *tokenizer, vocabulary);
+  if (calibration) {
+    SeparatedData separated = load_calibration({.options = *calibration, .tokenizer = reader, .vocabulary = vocabulary, .context = context, .seed = request.recipe.seed}, std::move(text.data));
+    text.calibration = std::move(separated.calibration);
+    text.data = std::move(separated.evaluation);
+  }
+  text.windows = cut_windows(text.data, request.windows, context);
   return text;
 }
 
@@ -122,22 +157,45 @@ CheckedRecipe check_recipe(const Recipe& recipe, const Model& model) {
   return checked;
 }
 
+namespace {
+
+/// What the report says of the calibration data, with the overlap of it and the evaluation windows.
+json describe_calibration(const RunText& text, Report& report, const RunContext& context) {
+  json result = to_json(*text.calibration);
+  std::vector<std::span<const int32_t>> windows;
+  for (const Window& window : text.windows.list) windows.push_back(window.tokens);
+  const TokenOverlap overlap = find_overlap(text.calibration->samples, windows);
+  result["overlap"] = {{"run_tokens", overlap_run}, {"runs", overlap.runs}, {"shared", overlap.shared}, {"share", overlap.share()}};
+  std::vector<std::string> warnings = text.calibration->warnings;
+  if (overlap.shared > 0) warnings.push_back(fmt::format("calibration and evaluation data overlap: {:.1f} % of the evaluation tokens were calibrated on, so the quality figures are too good", 100 * overlap.share()));
+  for (const std::string& warning : warnings) {
+    report.notes.push_back(warning);
+    context.sink.warn(warning);
+  }
+  return result;
+}
+
+}  // namespace
+
 Report compress(const CompressRequest& request, const RunContext& context) {
   Report report{.llmc_version = version_text, .source_path = request.model.string(), .artifact_path = request.output.string(), .recipe = to_json(request.recipe)};
   refuse_own_output(request.model, request.output);
   StagedDirectory staged(request.output, request.overwrite);  // fails before the work if it cannot be written
 
   Model model = measure(report, "load", [&] { return load_source(request, context); });
-  const EvaluationText text = load_evaluation_text(model, request.evaluation_data, request.windows);
+  const RunText text = load_run_text(model, request);
+  if (text.calibration) report.calibration = describe_calibration(text, report, context);
   CheckedRecipe checked = check_recipe(request.recipe, model);
 
   TreatmentTexts texts;
-  run_passes(request.recipe, checked, model, texts, report, context);
+  const Hashes source_hashes = hash_sources(model.checkpoint(), context);
+  const fs::path work = staged.path() / "work";  // goes with the staging directory if the run ends early
+  run_passes(request, checked, model, text, work, source_hashes, texts, report, context);
   const ContainerChoice choice = choose_container(request.recipe.format, model);
   report.notes.insert(report.notes.end(), choice.reasons.begin(), choice.reasons.end());
   for (const std::string& reason : choice.reasons) context.sink.warn(reason);
   const std::vector<StoredAs> stored = measure(report, "write", [&] {
-    const Provenance provenance{.command = request.command, .recipe = &request.recipe, .source_hashes = hash_sources(model.checkpoint(), context)};
+    const Provenance provenance{.command = request.command, .recipe = &request.recipe, .source_hashes = source_hashes};
     return write_artifact(staged.path(), choice.container, model, provenance, context);
   });
 
@@ -169,6 +227,9 @@ Report compress(const CompressRequest& request, const RunContext& context) {
     file.close();
   }
   context.check_stop();
+  std::error_code problem;
+  fs::remove_all(work, problem);
+  if (problem) throw Error(ErrorKind::output, fmt::format("{}: cannot be removed: {}", work.string(), problem.message()));
   staged.commit();
   return report;
 }

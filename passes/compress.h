@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "calib/calibration_data.h"
 #include "core/output.h"
 #include "core/run_context.h"
 #include "passes/pass.h"
@@ -27,15 +28,19 @@ struct CompressRequest {
   std::vector<GateLimit> gates;
   std::set<std::string> ignored_config_fields;
   Overwrite overwrite = Overwrite::refuse;
+  std::optional<std::filesystem::path> resume;           ///< directory for the state of a run, to go on after a kill
+  uint64_t max_memory = 0;                               ///< bytes beyond which calibration activations spill to disk; 0: none
 };
 
-/// Text to judge on, cut into windows that borrow it.
-struct EvaluationText {
+/// Text to judge on, cut into windows that borrow it, and what is calibrated on.
+struct RunText {
   TokenData data;
   Windows windows;
+  std::optional<CalibrationData> calibration;
 };
-/// Loads a file, or the bundled text when there is none, for a model. Throws Error(input).
-EvaluationText load_evaluation_text(const Model& model, const std::optional<std::filesystem::path>& file, const WindowOptions& options);
+/// Loads the texts of a request for a model: evaluation data (a file, or the bundled text when there is none), and
+/// calibration data if the recipe has a step that needs it. Throws Error(input).
+RunText load_run_text(const Model& model, const CompressRequest& request);
 
 /// The passes of a recipe, each checked against the model as it is before the first of them runs.
 struct CheckedRecipe {

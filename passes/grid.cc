@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/parallel.h"
 #include "passes/half_quadratic.h"
 
 namespace llmc {
@@ -139,6 +140,19 @@ Grid choose_grid(ConstMatrixView weights, std::span<const float> importance, con
   if (std::isfinite(grid.scale) && grid.scale > 0) return grid;
   const Range range = span.minmax();
   throw Error(ErrorKind::input, fmt::format("tensor {}: row {}: weights from {} to {} give a scale of {} in {}; expected a positive finite one", where, row, range.low, range.high, grid.scale, get_info(scale_dtype).name));
+}
+
+void choose_grids(ConstMatrixView weights, std::span<const float> importance, const RangeOptions& options, const std::string& where, QuantizedMatrix& result) {
+  const int64_t rows_per_scale = result.scheme.granularity == Granularity::tensor ? weights.rows : 1;
+  const int64_t span_cols = result.span();
+  parallel_for(result.scale_rows(), [&](int64_t scale_row) {
+    for (int64_t group = 0; group < result.scale_cols(); ++group) {
+      const int64_t first_row = scale_row * rows_per_scale, first_col = group * span_cols;
+      const ConstMatrixView span = weights.row_range(first_row, rows_per_scale).column_range(first_col, span_cols);
+      const auto span_importance = importance.empty() ? importance : importance.subspan(static_cast<size_t>(first_col), static_cast<size_t>(span_cols));
+      set_grid(result, scale_row * result.scale_cols() + group, choose_grid(span, span_importance, result.scheme, result.scale_dtype, options, where, first_row));
+    }
+  });
 }
 
 void set_grid(QuantizedMatrix& matrix, int64_t scale_index, const Grid& grid) {

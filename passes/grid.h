@@ -55,6 +55,9 @@ struct Grid {
 /// `where` and `row` when the scale is not finite or is too small for its dtype.
 Grid choose_grid(ConstMatrixView weights, std::span<const float> importance, const Scheme& scheme, DType scale_dtype, const RangeOptions& options, const std::string& where, int64_t row);
 
+/// Chooses the grid of every span of `result`, whose scheme, sizes and scale_dtype are set, from `weights`.
+void choose_grids(ConstMatrixView weights, std::span<const float> importance, const RangeOptions& options, const std::string& where, QuantizedMatrix& result);
+
 /// Writes a grid as the scale and zero point at `scale_index`, and reads it back.
 void set_grid(QuantizedMatrix& matrix, int64_t scale_index, const Grid& grid);
 Grid get_grid(const QuantizedMatrix& matrix, int64_t scale_index);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "calib/sweep.h"
 #include "core/run_context.h"
 #include "model/model.h"
 
@@ -19,6 +20,14 @@ struct Treatment {
   double bits = 0;           ///< expected bits per weight afterwards, scales included
 };
 
+/// What a run gives its passes beside the model.
+struct PassContext {
+  const RunContext& run;
+  uint64_t seed = 0;
+  const Sequences* calibration = nullptr;  ///< not nullptr for a pass that needs it
+  SweepOptions sweep;                      ///< how calibration runs
+};
+
 class Pass {
  public:
   virtual ~Pass() = default;
@@ -27,8 +36,9 @@ class Pass {
   /// Checks everything that can be checked before work begins, and says what run() will do. Throws Error(usage) that
   /// lists every problem.
   virtual std::vector<Treatment> plan(const Model& model) const = 0;
+  virtual bool needs_calibration() const { return false; }
   /// Changes the model. Returns what the report should say. Throws Error(bug) when it did other than planned.
-  virtual nlohmann::json run(Model& model, const RunContext& context) = 0;
+  virtual nlohmann::json run(Model& model, const PassContext& context) = 0;
 };
 
 /// One row per pass. `make` reads the options of a recipe step strictly (Error(input) for unknown fields).

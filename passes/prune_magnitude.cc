@@ -84,15 +84,15 @@ class PruneMagnitude final : public Pass {
     return treatments;
   }
 
-  json run(Model& model, const RunContext& context) override {
+  json run(Model& model, const PassContext& context) override {
     const std::vector<const PlacedTensor*> chosen = select(model);
     int64_t weights = 0;
     for (const PlacedTensor* placed : chosen) weights += placed->tensor->count();
     std::optional<MagnitudeThreshold> threshold;
-    if (!pattern_ && scope_ == Scope::global) threshold = find_threshold(chosen, weights, context);
+    if (!pattern_ && scope_ == Scope::global) threshold = find_threshold(chosen, weights, context.run);
 
     int64_t changed = 0, zeros = 0, expected = 0;
-    Stage stage(context, "prune", static_cast<int64_t>(chosen.size()));
+    Stage stage(context.run, "prune", static_cast<int64_t>(chosen.size()));
     for (const PlacedTensor* placed : chosen) {
       StoredTensor& tensor = *placed->tensor;
       Matrix values = read_matrix(tensor);

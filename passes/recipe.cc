@@ -109,14 +109,28 @@ Recipe parse_recipe(std::string_view yaml, const std::string& where) {
   recipe.untie_head = fields.find_bool("untie_head").value_or(false);
   const json* steps = fields.find("steps");
   if (!steps || !steps->is_array() || steps->empty()) throw Error(ErrorKind::input, fmt::format("{}: steps: expected a list with at least one step", where));
-  for (const json& step : *steps) recipe.steps.push_back(make_pass(step, fmt::format("{}: step {}", where, recipe.steps.size() + 1))->options());
+  recipe.steps.assign(steps->begin(), steps->end());
+  if (const json* calibration = fields.find("calibration")) recipe.calibration = read_calibration_options(*calibration, where + ": calibration");
   fields.finish();
+  complete_recipe(recipe, where);
   return recipe;
+}
+
+void complete_recipe(Recipe& recipe, const std::string& where) {
+  bool needs_calibration = false;
+  for (size_t i = 0; i < recipe.steps.size(); ++i) {
+    const auto pass = make_pass(recipe.steps[i], fmt::format("{}: step {}", where, i + 1));
+    recipe.steps[i] = pass->options();
+    needs_calibration |= pass->needs_calibration();
+  }
+  if (recipe.calibration && !needs_calibration) throw Error(ErrorKind::usage, fmt::format("{}: calibration makes no sense here: no step needs it", where));
+  if (needs_calibration && !recipe.calibration) recipe.calibration.emplace();
 }
 
 json to_json(const Recipe& recipe) {
   json result = {{"version", recipe_version}, {"seed", recipe.seed}, {"format", to_string(recipe.format)}, {"steps", recipe.steps}};
   if (recipe.untie_head) result["untie_head"] = true;
+  if (recipe.calibration) result["calibration"] = to_json(*recipe.calibration);
   return result;
 }
 

@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "calib/calibration_options.h"
 
 namespace llmc {
 
@@ -21,14 +24,19 @@ std::string_view to_string(Format format);
 Format parse_format(const std::string& text);
 
 struct Recipe {
-  uint64_t seed = 0;                  ///< picks the sample that the oracle checks
+  uint64_t seed = 0;                  ///< picks calibration samples, and the sample that the oracle checks
   Format format = Format::automatic;
   bool untie_head = false;            ///< give a tied head a matrix of its own before the first step
+  std::optional<CalibrationOptions> calibration;  ///< when a step needs it
   std::vector<nlohmann::json> steps;  ///< each an object with "pass" and its options
 };
 
-/// Fields: version, seed, format, steps. Unknown fields, duplicate keys and unknown passes are errors (Error(input)).
+/// Fields: version, seed, format, calibration (only when a step needs it; defaults without), steps. Unknown fields, duplicate keys and unknown passes are errors (Error(input)).
 Recipe parse_recipe(std::string_view yaml, const std::string& where);
+
+/// Reads the steps, fills in their defaults, and gives the recipe calibration options if a step needs them and it has none.
+/// Throws as make_pass does, and Error(usage) when there are calibration options that no step needs.
+void complete_recipe(Recipe& recipe, const std::string& where);
 
 /// The recipe as JSON, and as YAML text that parse_recipe reads back.
 nlohmann::json to_json(const Recipe& recipe);

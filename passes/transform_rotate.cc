@@ -79,9 +79,9 @@ class TransformRotate final : public Pass {
     return treatments;
   }
 
-  json run(Model& model, const RunContext& context) override {
+  json run(Model& model, const PassContext& context) override {
     check(model);
-    Stage stage(context, "rotate", model.config().layers);
+    Stage stage(context.run, "rotate", model.config().layers);
     const Rotation residual(model.config().norm == Norm::layer ? RotationKind::keep_mean : RotationKind::spread, model.config().hidden, seed_, "residual rotation");
     for (int64_t block = 0; block < model.config().layers; ++block) {
       if (space_ != Space::residual) rotate_values(model, block);

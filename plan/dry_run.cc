@@ -27,7 +27,7 @@ uint64_t estimate_memory(const Model& model, const Windows& windows) {
 
 DryRun plan_run(const CompressRequest& request, const RunContext& context) {
   const Model model = load_source(request, context);
-  const EvaluationText text = load_evaluation_text(model, request.evaluation_data, request.windows);
+  const RunText text = load_run_text(model, request);
   const CheckedRecipe checked = check_recipe(request.recipe, model);
 
   std::map<std::string, PlannedTensor> planned;

@@ -115,6 +115,7 @@ json to_json(const Report& report) {
                  {"bits_per_weight", report.bits_per_weight()},
                  {"sparsity", report.sparsity},
                  {"recipe", report.recipe},
+                 {"calibration", report.calibration},
                  {"notes", report.notes},
                  {"passed", report.passed()}};
   result["sizes"] = json::array();

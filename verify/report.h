@@ -54,6 +54,7 @@ struct Report {
   std::optional<OracleAgreement> oracle;
   std::vector<StepReport> steps;
   nlohmann::json recipe;
+  nlohmann::json calibration;                ///< what was calibrated on, and its overlap with the evaluation data; null without
   std::vector<std::string> notes;            ///< choices the run made that the user should know of
   std::vector<Gate> gates;
 

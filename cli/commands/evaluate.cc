@@ -32,7 +32,7 @@ int run_evaluate(const EvaluateOptions& options, const CommandContext& context) 
   std::optional<Model> reference;
   if (!options.reference.empty()) reference = load_model(options.reference, ignored, context.run);
   const std::optional<std::filesystem::path> file = options.data.empty() ? std::nullopt : std::optional<std::filesystem::path>(options.data);
-  const EvaluationText text = load_evaluation_text(model, file, window_options);
+  const RunText text = load_run_text(model, {.evaluation_data = file, .windows = window_options});
 
   const Quality quality = evaluate(model, reference ? &*reference : nullptr, text.windows, text.data.name, forward, context.run);
   const OracleAgreement oracle = check_against_oracle(model, text.windows, forward, static_cast<uint64_t>(options.seed));

@@ -1,7 +1,10 @@
 // llmc quantize: a recipe of one quantize step, from flags.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include "cli/calibration_flags.h"
 #include "cli/compress_options.h"
+#include "core/suggest.h"
 #include "formats/scheme.h"
 
 namespace llmc {
@@ -14,11 +17,20 @@ struct QuantizeOptions {
   std::string mapping;
   std::string granularity;
   std::optional<int64_t> group_size;
-  std::string observer = "minmax";
+  std::string method = "rtn";
+  std::string observer;
   std::optional<double> percentile;
   std::vector<std::string> include, exclude, tensor_types;
   std::string embedding = "keep", head = "keep";
   std::string rotate = "none";
+  std::optional<int64_t> keep_first, keep_last;
+  std::optional<double> damping;
+  std::string order;
+  std::optional<int64_t> refinements;
+  std::optional<bool> drift_correction, activation_weighted;
+  std::string input_observer;
+  std::optional<double> input_percentile;
+  CalibrationFlags calibration;
 };
 
 /// The scheme that the flags mean: a preset, or --bits with 8-bit channels or groups of 128 below, changed by the others.
@@ -45,9 +57,44 @@ Scheme read_scheme(const QuantizeOptions& options) {
   return scheme;
 }
 
-Recipe make_recipe(const QuantizeOptions& options) {
-  nlohmann::json step = {{"pass", "quantize.rtn"}, {"scheme", to_string(read_scheme(options))}, {"observer", options.observer}, {"token_embedding", options.embedding}, {"output_head", options.head}, {"include", options.include}, {"exclude", options.exclude}};
-  if (options.percentile) step["percentile"] = *options.percentile;
+/// The name of the pass of a method. Throws Error(usage) that lists the methods.
+std::string find_method(const std::string& method) {
+  constexpr std::string_view prefix = "quantize.";
+  std::vector<std::string> methods;
+  for (const PassInfo& info : pass_list()) {
+    const std::string_view name = info.name;
+    if (!name.starts_with(prefix)) continue;
+    methods.emplace_back(name.substr(prefix.size()));
+    if (methods.back() == method) return info.name;
+  }
+  throw Error(ErrorKind::usage, fmt::format("--method '{}' is not known{}; expected one of {}", method, did_you_mean(method, methods), fmt::join(methods, ", ")));
+}
+
+/// A step from flags: an option that the method does not have is a mistake on the command line, not in a file.
+std::unique_ptr<Pass> make_step(const nlohmann::json& step, const std::string& method) {
+  try {
+    return make_pass(step, "--method " + method);
+  } catch (const Error& problem) {
+    throw Error(ErrorKind::usage, problem.what());
+  }
+}
+
+Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
+  nlohmann::json step = {{"pass", find_method(options.method)}, {"scheme", to_string(read_scheme(options))}, {"token_embedding", options.embedding}, {"output_head", options.head}, {"include", options.include}, {"exclude", options.exclude}};
+  const auto set_if_given = [&](const char* name, const auto& value) {
+    if (value) step[name] = *value;
+  };
+  if (!options.observer.empty()) step["observer"] = options.observer;
+  if (!options.order.empty()) step["order"] = options.order;
+  if (!options.input_observer.empty()) step["input_observer"] = options.input_observer;
+  set_if_given("input_percentile", options.input_percentile);
+  set_if_given("activation_weighted", options.activation_weighted);
+  set_if_given("percentile", options.percentile);
+  set_if_given("keep_first", options.keep_first);
+  set_if_given("keep_last", options.keep_last);
+  set_if_given("damping", options.damping);
+  set_if_given("refinements", options.refinements);
+  set_if_given("drift_correction", options.drift_correction);
   for (const std::string& text : options.tensor_types) {
     const size_t at = text.rfind('=');
     if (at == std::string::npos || at == 0 || at + 1 == text.size()) throw Error(ErrorKind::usage, fmt::format("--tensor-type: expected REGEX=SCHEME such as 'down_proj=W8A16', found '{}'", text));
@@ -55,7 +102,11 @@ Recipe make_recipe(const QuantizeOptions& options) {
   }
   Recipe recipe;
   if (options.rotate != "none") recipe.steps.push_back(make_pass({{"pass", "transform.rotate"}, {"space", options.rotate}}, "--rotate")->options());
-  recipe.steps.push_back(make_pass(step, "quantize")->options());
+  recipe.steps.push_back(step);
+  const auto given = given_calibration_flags(app);
+  if (make_step(step, options.method)->needs_calibration()) recipe.calibration = read_calibration_flags(options.calibration);
+  else if (!given.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --method {}, which needs no calibration", fmt::join(given, ", "), options.method));
+  complete_recipe(recipe, "quantize");
   return recipe;
 }
 
@@ -63,7 +114,7 @@ Recipe make_recipe(const QuantizeOptions& options) {
 
 CommandFunction add_quantize(CLI::App& app) {
   app.description("Rounds the weights to 2 to 8 bits, writes an artifact, re-opens it and judges it.");
-  app.footer("Examples:\n  llmc quantize MODEL -o OUT --bits 8\n  llmc quantize MODEL -o OUT --preset W4A16-g32 --max-ppl-increase 2% --min-ratio 2\n  llmc quantize MODEL -o OUT --bits 3 --group-size 64 --tensor-type 'down_proj=W8A16' --exclude 'layers\\.0\\.'");
+  app.footer("Examples:\n  llmc quantize MODEL -o OUT --bits 8\n  llmc quantize MODEL -o OUT --preset W4A16-g32 --max-ppl-increase 2% --min-ratio 2\n  llmc quantize MODEL -o OUT --bits 3 --group-size 32 --method gptq --calibration text.txt --nsamples 64\n  llmc quantize MODEL -o OUT --bits 3 --group-size 64 --tensor-type 'down_proj=W8A16' --exclude 'layers\\.0\\.'");
   auto options = std::make_shared<QuantizeOptions>();
   add_compress_options(app, options->common);
   app.add_option("--bits", options->bits, "Bits per weight, 2 to 8; 8 is per channel, less is in groups of 128 unless said otherwise")->group("Scheme");
@@ -71,7 +122,19 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--scheme", options->mapping, "symmetric, or linear (with a zero point); default: symmetric")->group("Scheme");
   app.add_option("--granularity", options->granularity, "What shares a scale: tensor, channel (a row) or group")->group("Scheme");
   app.add_option("--group-size", options->group_size, "Weights of a row that share a scale")->check(CLI::PositiveNumber)->group("Scheme");
-  app.add_option("--observer", options->observer, "Range of the grid: minmax, percentile, mse (searched for the least squared error) or hqq (fitted by half-quadratic splitting)")->capture_default_str()->group("Scheme");
+  app.add_option("--observer", options->observer, "Range of the grid: minmax, percentile, mse (searched for the least squared error) or hqq (fitted by half-quadratic splitting); default: minmax for rtn, mse for methods that calibrate")->group("Scheme");
+  app.add_option("--method", options->method, "How weights are rounded; `llmc list` describes the methods (quantize.…)")->capture_default_str()->group("Method");
+  app.add_option("--damping", options->damping, "gptq: share of the mean that is added to the Hessian's diagonal (default 0.01)")->group("Method");
+  app.add_option("--order", options->order, "gptq: order in which a row's weights are rounded: activation (the most active inputs first) or natural")->group("Method");
+  app.add_option("--refinements", options->refinements, "gptq: rounds of scale refit and coordinate descent afterwards")->check(CLI::NonNegativeNumber)->group("Method");
+  app.add_option("--drift-correction", options->drift_correction, "gptq: first correct weights for what earlier layers' errors did to their inputs: true or false")->group("Method");
+  app.add_option("--activation-weighted", options->activation_weighted, "rtn with --observer mse: errors count by the mean square of the weight's input (needs calibration): true or false")->group("Method");
+  app.add_option("--input-observer", options->input_observer, "How the range of a static input (W8A8-static) is found; default: minmax")->group("Method");
+  app.add_option("--input-percentile", options->input_percentile, "With --input-observer percentile: share of values inside the range, in percent")->group("Method");
+  add_calibration_flags(app, options->calibration);
+  add_calibration_run_options(app, options->common);
+  app.add_option("--keep-first", options->keep_first, "Leave the first N blocks as they are")->check(CLI::NonNegativeNumber)->group("Tensors");
+  app.add_option("--keep-last", options->keep_last, "Leave the last N blocks as they are")->check(CLI::NonNegativeNumber)->group("Tensors");
   app.add_option("--percentile", options->percentile, "With --observer percentile: share of weights inside the range, in percent (default 99.9)")->group("Scheme");
   app.add_option("--rotate", options->rotate, "Fold rotations into the weights first, which leaves the function as it is: values, residual, all, or none")->capture_default_str()->group("Scheme");
   app.add_option("--include", options->include, "Quantize only linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
@@ -79,7 +142,7 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--tensor-type", options->tensor_types, "REGEX=SCHEME: another scheme, or keep, for matching tensors; the first that matches decides; may be repeated")->allow_extra_args(false)->group("Tensors");
   app.add_option("--token-embedding-type", options->embedding, "Scheme of the token embedding (and of a head tied to it), or keep")->capture_default_str()->group("Tensors");
   app.add_option("--output-tensor-type", options->head, "Scheme of an output head of its own, or keep")->capture_default_str()->group("Tensors");
-  return [options](const CommandContext& context) { return run_compress("quantize", options->common, make_recipe(*options), context); };
+  return [options, &app](const CommandContext& context) { return run_compress("quantize", options->common, make_recipe(*options, app), context); };
 }
 
 }  // namespace llmc

@@ -152,7 +152,7 @@ class List(Case):
     def test_sections(self):
         said = self.json("list", "--threads", 1)
         self.assertEqual({section: [row["name"] for row in rows] for section, rows in said.items()},
-                         {"architectures": ["llama", "gpt2"], "schemes": [f"W{b}A16" for b in range(2, 9)], "passes": ["prune.magnitude", "quantize.rtn", "transform.rotate"], "formats": ["dense", "compressed-tensors", "llmc-packed"],
+                         {"architectures": ["llama", "gpt2"], "schemes": [f"W{b}A16" for b in range(2, 9)], "passes": ["prune.magnitude", "quantize.gptq", "quantize.rtn", "transform.rotate"], "formats": ["dense", "compressed-tensors", "llmc-packed"],
                           "codecs": ["dense", "bitmask", "packed-int", "bitmask+packed-int", "int-quantized", "pack-quantized"]})
         told = self.ok("list").out
         for rows in said.values():
@@ -183,7 +183,7 @@ class Completions(Case):
             script = f"source {self.dir}/llmc.bash; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; [ -n \"{words[-1]}\" ] || COMP_WORDS+=(''); _llmc; printf '%s\\n' \"${{COMPREPLY[@]}}\""
             return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=self.dir).stdout.split()
         self.assertEqual(complete("llmc", "qu"), ["quantize"])
-        self.assertEqual(complete("llmc", "quantize", "--max-"), ["--max-windows", "--max-ppl-increase", "--max-kl", "--max-size"])
+        self.assertEqual(complete("llmc", "quantize", "--max-"), ["--max-windows", "--max-ppl-increase", "--max-kl", "--max-size", "--max-memory"])
         self.assertEqual(complete("llmc", "export", "--de"), ["--dense"])
         self.assertEqual(complete("llmc", "inspect", "llmc"), ["llmc.bash"])
 

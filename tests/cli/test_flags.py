@@ -3,6 +3,7 @@
 import unittest
 
 import support
+import test_calibrated
 import test_commands
 import test_compress
 import test_fail_closed
@@ -14,7 +15,7 @@ import test_transform
 from support import COVERED, EVERY
 from test_commands import long_flags
 
-FILES = (test_commands, test_compress, test_fail_closed, test_judge, test_output, test_prune, test_quantize, test_transform)
+FILES = (test_calibrated, test_commands, test_compress, test_fail_closed, test_judge, test_output, test_prune, test_quantize, test_transform)
 
 
 class Flags(unittest.TestCase):

@@ -111,7 +111,8 @@ TEST_CASE("a rotated model computes the same logits", "[rotation]") {
       const auto pass = rotate(space);
       size_t moved = 0;
       const size_t planned = pass->plan(model).size();
-      pass->run(model, test::context());
+      const RunContext context = test::context();
+      pass->run(model, {.run = context});
       for (const PlacedTensor& placed : model.tensors()) moved += placed.tensor->moved;
       if (std::string(space) == "values") CHECK(moved == planned);
       CHECK(largest_difference(read_matrix(model.get(Role::attention_output, 0)), value_before) > 0.1);
@@ -130,7 +131,8 @@ TEST_CASE("a tied head stays tied where the final norm's weights are equal", "[r
         placed.tensor->form = make_floats(*placed.tensor, weight.view());
       }
     const Matrix before = logits_of(model, directory);
-    rotate("residual")->run(model, test::context());
+    const RunContext context = test::context();
+    rotate("residual")->run(model, {.run = context});
     CHECK(model.config().tied_head);
     CHECK(largest_difference(logits_of(model, directory), before) <= 2e-4);
   }

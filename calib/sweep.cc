@@ -1,0 +1,192 @@
+#include "calib/sweep.h"
+
+#include <cmath>
+
+#include "core/parallel.h"
+#include "core/process_memory.h"
+
+namespace llmc {
+namespace {
+
+/// One model's activations on their way: hidden states, and the input at the current tap.
+struct Chain {
+  ActivationStore hidden;
+  ActivationStore input;
+};
+
+class Sweep {
+ public:
+  Sweep(Model& model, const Sequences& sequences, const SweepOptions& options, BlockVisitor& visitor, const RunContext& context)
+      : model_(model), sequences_(sequences), options_(options), visitor_(visitor), context_(context), forward_(model, options.forward) {
+    for (const auto& sequence : sequences) lengths_.push_back(static_cast<int64_t>(sequence.size()));
+  }
+
+  std::vector<BlockError> run() {
+    const int64_t layers = model_.config().layers;
+    std::optional<SweepState> state;
+    if (!options_.state_directory.empty()) state.emplace(options_.state_directory, options_.persistence, options_.signature);
+    Chain changed = embed(), plain = embed();
+    std::vector<BlockError> errors;
+    Stage stage(context_, "calibrate", layers * static_cast<int64_t>(all_taps.size()));
+    if (state && state->finished() > 0) {
+      state->restore(model_, changed.hidden, plain.hidden);
+      visitor_.restore_notes(state->notes().at("visitor"));
+      for (const auto& error : state->notes().at("errors")) errors.push_back({.relative_error = error.get<double>()});
+      stage.advance(state->finished() * static_cast<int64_t>(all_taps.size()));
+    }
+    for (int64_t block = static_cast<int64_t>(errors.size()); block < layers; ++block) {
+      if (visitor_.needs_preparation()) visitor_.prepare(block, observe_block(block, changed.hidden));
+      run_taps(block, changed, plain, stage);
+      errors.push_back(compare(changed.hidden, plain.hidden));
+      if (state) state->save(model_, block, changed.hidden, plain.hidden, describe(errors), context_);
+    }
+    return errors;
+  }
+
+ private:
+  int64_t count() const { return static_cast<int64_t>(sequences_.size()); }
+
+  ActivationStore make_store(int64_t width) {
+    int64_t tokens = 0;
+    for (int64_t length : lengths_) tokens += length;
+    const uint64_t size = ActivationStore::size_of(tokens, width, options_.activations);
+    const bool spills = options_.max_memory > 0 && current_memory_bytes() + size > options_.max_memory;
+    return ActivationStore(lengths_, width, options_.activations, spills ? std::optional(options_.spill_directory) : std::nullopt);
+  }
+
+  ActivationStore copy_store(const ActivationStore& from) {
+    ActivationStore copy = make_store(from.width());
+    for (int64_t i = 0; i < count(); ++i) copy.write(i, from.read(i).view());
+    return copy;
+  }
+
+  Chain embed() {
+    Chain chain{make_store(model_.config().hidden), ActivationStore({}, 0, options_.activations, std::nullopt)};
+    parallel_for(count(), [&](int64_t i) {
+      const auto& tokens = sequences_[static_cast<size_t>(i)];
+      Matrix hidden(static_cast<int64_t>(tokens.size()), model_.config().hidden);
+      forward_.embed(tokens, hidden.view());
+      chain.hidden.write(i, hidden.view());
+    });
+    return chain;
+  }
+
+  void enter(int64_t block, Chain& chain) {
+    const auto entry = forward_.load_entry(block);
+    chain.input = make_store(model_.config().hidden);
+    parallel_for(count(), [&](int64_t i) {
+      const Matrix hidden = chain.hidden.read(i);
+      Matrix input(hidden.rows(), hidden.cols());
+      forward_.enter_block(*entry, hidden.view(), input.view());
+      chain.input.write(i, input.view());
+    });
+  }
+
+  /// Takes a chain from one tap to the next.
+  void advance(const StageWeights& weights, Tap tap, Chain& chain) {
+    const bool is_last = tap == all_taps.back();
+    const int64_t width = is_last ? 0 : get_width(all_taps[static_cast<size_t>(tap) + 1], model_.config());
+    ActivationStore next = make_store(width);
+    parallel_for(count(), [&](int64_t i) {
+      const Matrix input = chain.input.read(i);
+      const bool changes_hidden = tap == Tap::attention_context || is_last;
+      Matrix hidden = changes_hidden ? chain.hidden.read(i) : Matrix(input.rows(), model_.config().hidden);
+      Matrix next_input(input.rows(), width);
+      forward_.run_stage(weights, input.view(), hidden.view(), next_input.view());
+      if (changes_hidden) chain.hidden.write(i, hidden.view());
+      if (!is_last) next.write(i, next_input.view());
+    });
+    chain.input = std::move(next);
+  }
+
+  nlohmann::json describe(const std::vector<BlockError>& errors) const {
+    nlohmann::json notes = {{"visitor", visitor_.notes()}, {"errors", nlohmann::json::array()}};
+    for (const BlockError& error : errors) notes["errors"].push_back(error.relative_error);
+    return notes;
+  }
+
+  std::string describe(int64_t block, Tap tap) const { return "block " + std::to_string(block) + ", " + std::string(to_string(tap)); }
+
+  InputStatistics collect(int64_t block, Tap tap, const ActivationStore& inputs, const ActivationStore* float_inputs) {
+    InputAccumulator sums(inputs.width(), options_.forward);
+    for (int64_t i = 0; i < count(); ++i) {
+      if (float_inputs) sums.add(inputs.read(i).view(), float_inputs->read(i).view());
+      else sums.add(inputs.read(i).view());
+    }
+    return sums.finish(describe(block, tap));
+  }
+
+  /// The statistics of every tap with the block as it is.
+  std::map<Tap, InputStatistics> observe_block(int64_t block, const ActivationStore& hidden) {
+    Chain chain{copy_store(hidden), ActivationStore({}, 0, options_.activations, std::nullopt)};
+    enter(block, chain);
+    std::map<Tap, InputStatistics> statistics;
+    for (Tap tap : all_taps) {
+      statistics.emplace(tap, collect(block, tap, chain.input, nullptr));
+      if (tap != all_taps.back()) advance(*forward_.load_stage(block, tap), tap, chain);
+    }
+    return statistics;
+  }
+
+  void run_taps(int64_t block, Chain& changed, Chain& plain, Stage& stage) {
+    for (const PlacedTensor& placed : model_.tensors())  // what is not a linear weight is final: its rounding is seen, and made up for, from here on
+      if (placed.block == block && !is_block_linear(placed)) round_floats(*placed.tensor);
+    std::optional<ActivationStore> start;
+    if (visitor_.needs_block_outputs()) start = copy_store(changed.hidden);
+    enter(block, changed);
+    enter(block, plain);
+    for (Tap tap : all_taps) {
+      for (int64_t i = 0; i < count() && visitor_.needs_observation(block, tap); ++i) visitor_.observe(block, tap, changed.input.read(i).view());
+      InputStatistics statistics;
+      if (visitor_.needs_statistics(block, tap)) statistics = collect(block, tap, changed.input, visitor_.needs_cross_moment() ? &plain.input : nullptr);
+      const auto float_weights = forward_.load_stage(block, tap);
+      visitor_.finish(block, tap, statistics);
+      if (!visitor_.needs_block_outputs()) round_weights(block, tap);
+      statistics = {};
+      advance(*float_weights, tap, plain);
+      advance(*forward_.load_stage(block, tap), tap, changed);
+      stage.advance();
+    }
+    if (!start) return;
+    visitor_.finish_block(block, *start, plain.hidden);
+    for (Tap tap : all_taps) round_weights(block, tap);
+    changed.hidden = std::move(*start);  // once more, with the block as it is now
+    enter(block, changed);
+    for (Tap tap : all_taps) advance(*forward_.load_stage(block, tap), tap, changed);
+  }
+
+  /// Floats that stay floats are final from here on.
+  void round_weights(int64_t block, Tap tap) {
+    for (const PlacedTensor& placed : model_.tensors())
+      if (placed.block == block && find_tap(placed.row->role) == tap) round_floats(*placed.tensor);
+  }
+
+  BlockError compare(const ActivationStore& changed, const ActivationStore& plain) {
+    double error = 0, size = 0;
+    for (int64_t i = 0; i < count(); ++i) {
+      const Matrix a = changed.read(i), b = plain.read(i);
+      for (size_t k = 0; k < a.values().size(); ++k) {
+        const double difference = double{a.values()[k]} - b.values()[k];
+        error += difference * difference;
+        size += double{b.values()[k]} * b.values()[k];
+      }
+    }
+    return {.relative_error = size > 0 ? std::sqrt(error / size) : 0};
+  }
+
+  Model& model_;
+  const Sequences& sequences_;
+  const SweepOptions& options_;
+  BlockVisitor& visitor_;
+  const RunContext& context_;
+  Forward forward_;
+  std::vector<int64_t> lengths_;
+};
+
+}  // namespace
+
+std::vector<BlockError> sweep(Model& model, const Sequences& sequences, const SweepOptions& options, BlockVisitor& visitor, const RunContext& context) {
+  return Sweep(model, sequences, options, visitor, context).run();
+}
+
+}  // namespace llmc

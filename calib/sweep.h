@@ -1,0 +1,77 @@
+// Owns the calibration sweep: block by block, tap by tap, the activations of all calibration sequences go through the model
+// while a visitor changes the weights behind them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "calib/activation_store.h"
+#include "calib/input_statistics.h"
+#include "calib/sweep_state.h"
+#include "core/run_context.h"
+#include "model/forward.h"
+#include "model/model.h"
+
+namespace llmc {
+
+/// Calibration tokens: sequences in the order in which they are used.
+using Sequences = std::vector<std::vector<int32_t>>;
+
+struct SweepOptions {
+  ForwardOptions forward;
+  DType activations = DType::f32;                        ///< f32 or bf16: how activations are kept between layers
+  std::filesystem::path spill_directory;                 ///< where activations go that memory has no room for
+  uint64_t max_memory = 0;                               ///< bytes the process should stay under; 0: no limit
+  std::filesystem::path state_directory;                 ///< where finished blocks go (SweepState); empty: they stay in memory
+  Persistence persistence = Persistence::scratch;
+  nlohmann::json signature;                              ///< of the run: what its result depends on
+};
+
+/// What works on the blocks while they go by. A block's weights in the model are floats until the visitor changes them.
+class BlockVisitor {
+ public:
+  virtual ~BlockVisitor() = default;
+
+  /// Whether the statistics of every tap are wanted before any weight of a block is changed.
+  virtual bool needs_preparation() const { return false; }
+  /// May rescale the block's float weights so that its function stays the same.
+  virtual void prepare(int64_t /*block*/, const std::map<Tap, InputStatistics>& /*statistics*/) {}
+
+  /// Whether second moments of this tap are wanted.
+  virtual bool needs_statistics(int64_t block, Tap tap) const = 0;
+  /// Whether InputStatistics::cross_moment is wanted too: the float model's activations beside the changed model's.
+  virtual bool needs_cross_moment() const { return false; }
+  /// Whether observe() is to see this tap.
+  virtual bool needs_observation(int64_t /*block*/, Tap /*tap*/) const { return false; }
+  /// Sees every sequence's input x [T, in] at a tap, in order, before finish().
+  virtual void observe(int64_t /*block*/, Tap /*tap*/, ConstMatrixView /*x*/) {}
+  /// Changes the linear weights that read the tap. `statistics` is empty (no tokens) unless they were asked for.
+  virtual void finish(int64_t block, Tap tap, const InputStatistics& statistics) = 0;
+
+  /// What must survive a kill beside the weights, and how it comes back.
+  virtual nlohmann::json notes() const { return nullptr; }
+  virtual void restore_notes(const nlohmann::json& /*notes*/) {}
+
+  /// Whether finish_block() wants to see whole blocks: inputs of the changed model and outputs of the float model.
+  virtual bool needs_block_outputs() const { return false; }
+  /// Called when the taps of a block are done, before the changed block's outputs are computed for good.
+  virtual void finish_block(int64_t /*block*/, const ActivationStore& /*inputs*/, const ActivationStore& /*float_outputs*/) {}
+};
+
+/// How far the changed model's hidden states are from the float model's after a block, over all calibration tokens.
+struct BlockError {
+  double relative_error = 0;  ///< √(Σ(h − h̃)² / Σ h̃²)
+};
+
+/// Runs every block of `model` over the sequences: observe, finish, propagate with the changed block. The float model's
+/// chain runs beside it (in the same precision), so that errors can be compared and compensated. Returns the error after each block.
+/// Memory: one block's weights, one tap's second moments, and the activations, which spill to files beyond max_memory.
+/// With a resumable state directory, blocks that an earlier process finished are taken from there.
+/// The result depends on neither the number of threads nor on what is spilled.
+std::vector<BlockError> sweep(Model& model, const Sequences& sequences, const SweepOptions& options, BlockVisitor& visitor, const RunContext& context);
+
+}  // namespace llmc

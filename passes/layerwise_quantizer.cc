@@ -1,0 +1,113 @@
+#include "passes/layerwise_quantizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/parallel.h"
+#include "passes/hessian.h"
+#include "passes/rounding.h"
+
+namespace llmc {
+
+using nlohmann::json;
+
+namespace {
+
+class LayerwiseQuantizer final : public BlockVisitor {
+ public:
+  LayerwiseQuantizer(const QuantizeTargets& targets, const std::vector<QuantizeTarget>& list, WeightRounder& rounder) : targets_(targets), rounder_(rounder) {
+    for (const QuantizeTarget& target : list)
+      if (const auto tap = find_tap(target.placed->row->role)) by_tap_[{target.placed->block, *tap}].push_back(target);
+  }
+
+  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.contains({block, tap}); }
+  bool needs_cross_moment() const override { return rounder_.needs_cross_moment(); }
+
+  bool needs_observation(int64_t block, Tap tap) const override {
+    const auto due = by_tap_.find({block, tap});
+    return due != by_tap_.end() && std::ranges::any_of(due->second, has_static_input);
+  }
+
+  void observe(int64_t block, Tap tap, ConstMatrixView x) override {
+    constexpr int64_t piece = 64;  // rows; each piece has an observer of its own, merged in the end
+    const auto pieces = static_cast<size_t>((x.rows + piece - 1) / piece);
+    while (observers_.size() < pieces) observers_.push_back(targets_.make_input_observer(describe(block, tap)));
+    parallel_pieces(x.rows, piece, [&](int64_t first, int64_t last) {
+      for (int64_t r = first; r < last; ++r) observers_[static_cast<size_t>(first / piece)]->add(sequence_, x.row_span(r));
+    });
+    ++sequence_;
+  }
+
+  void finish(int64_t block, Tap tap, const InputStatistics& statistics) override {
+    const auto due = by_tap_.find({block, tap});
+    if (due == by_tap_.end()) return;
+    for (size_t i = 1; i < observers_.size(); ++i) observers_[0]->merge(*observers_[i]);
+    rounder_.begin_tap(statistics, describe(block, tap));
+    for (const QuantizeTarget& target : due->second) {
+      StoredTensor& tensor = *target.placed->tensor;
+      const Matrix weights = read_matrix(tensor);
+      QuantizedMatrix rounded = rounder_.round(weights.view(), target, statistics);
+      record(target, weights, rounded, statistics);
+      tensor.form = std::move(rounded);
+      if (!has_static_input(target)) continue;
+      const ActivationScheme& input = *target.scheme.input;
+      const Range range = observers_[0]->range({.mapping = input.mapping, .bits = input.bits});
+      set_input_grid(tensor, make_static_grid(input, static_cast<float>(range.low), static_cast<float>(range.high), target.scale_dtype(), describe(block, tap)));
+    }
+    observers_.clear();
+    sequence_ = 0;
+  }
+
+  json notes() const override { return layers_; }
+  void restore_notes(const json& notes) override { layers_ = notes; }
+
+ private:
+  static bool has_static_input(const QuantizeTarget& target) { return target.scheme.input && target.scheme.input->range == InputRange::calibrated; }
+  static std::string describe(int64_t block, Tap tap) { return fmt::format("block {}, {}", block, to_string(tap)); }
+
+  void record(const QuantizeTarget& target, const Matrix& weights, const QuantizedMatrix& rounded, const InputStatistics& statistics) {
+    const std::string& name = target.placed->tensor->name;
+    const ConstMatrixView h = statistics.second_moment.view();
+    const Matrix nearest = dequantize(round_to_nearest(weights.view(), target.scheme, target.scale_dtype(), targets_.range(), name));
+    const double size = output_error(weights.view(), {}, h);
+    const auto relative = [&](const Matrix& values) { return size > 0 ? output_error(weights.view(), values.view(), h) / size : 0; };
+    json layer = rounder_.describe_tap();
+    layer["tensor"] = name;
+    layer["nearest_error"] = relative(nearest);
+    layer["error"] = relative(dequantize(rounded));
+    layers_.push_back(std::move(layer));
+  }
+
+  std::map<std::pair<int64_t, Tap>, std::vector<QuantizeTarget>> by_tap_;
+  const QuantizeTargets& targets_;
+  WeightRounder& rounder_;
+  std::vector<std::unique_ptr<Observer>> observers_;  ///< of the current tap's inputs
+  int64_t sequence_ = 0;
+  json layers_ = json::array();
+};
+
+}  // namespace
+
+json quantize_layerwise(Model& model, const QuantizeTargets& targets, WeightRounder& rounder, const PassContext& context) {
+  const auto list = targets.resolve(model);
+  const int64_t before = count_quantized(model);
+  int64_t weights = 0;
+  for (const QuantizeTarget& target : list) {
+    StoredTensor& tensor = *target.placed->tensor;
+    weights += tensor.count();
+    if (target.placed->block >= 0) continue;
+    const Matrix values = read_matrix(tensor);
+    tensor.form = round_to_nearest(values.view(), target.scheme, target.scale_dtype(), targets.range(), tensor.name);
+  }
+  LayerwiseQuantizer quantizer(targets, list, rounder);
+  const auto errors = sweep(model, *context.calibration, context.sweep, quantizer, context.run);
+  const int64_t quantized = count_quantized(model) - before;
+  if (quantized != static_cast<int64_t>(list.size())) throw Error(ErrorKind::bug, fmt::format("quantized {} tensors, expected {}", quantized, list.size()));
+  json result = {{"tensors", list.size()}, {"weights", weights}, {"layers", quantizer.notes()}, {"blocks", json::array()}};
+  for (const BlockError& error : errors) result["blocks"].push_back({{"hidden_error", error.relative_error}});
+  return result;
+}
+
+}  // namespace llmc

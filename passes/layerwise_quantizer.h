@@ -1,0 +1,35 @@
+// Owns what all methods that quantize during the calibration sweep have in common: which weight is due at which tap, the
+// error before and after, and the count of what was done.
+#pragma once
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "calib/sweep.h"
+#include "passes/pass.h"
+#include "passes/quantize_targets.h"
+
+namespace llmc {
+
+/// A method: what becomes of the weights that read one tap. Called from one thread; parallel inside.
+class WeightRounder {
+ public:
+  virtual ~WeightRounder() = default;
+  virtual bool needs_cross_moment() const { return false; }
+  /// Before the weights of a tap: what they share.
+  virtual void begin_tap(const InputStatistics& statistics, const std::string& where) = 0;
+  /// `weights` [out, in] on the grid of the target's scheme.
+  virtual QuantizedMatrix round(ConstMatrixView weights, const QuantizeTarget& target, const InputStatistics& statistics) = 0;
+  /// What the report should say of the tap, beside errors.
+  virtual nlohmann::json describe_tap() const { return nlohmann::json::object(); }
+};
+
+/// Runs the sweep with a method for the weights inside blocks, and finds the grids of static inputs; embedding and head are
+/// rounded to nearest. Returns what the
+/// report should say: per weight the relative output error E‖(W − Ŵ)x‖² / E‖Wx‖² of round-to-nearest and of the method on
+/// the same inputs, per block the error of the hidden states.
+nlohmann::json quantize_layerwise(Model& model, const QuantizeTargets& targets, WeightRounder& rounder, const PassContext& context);
+
+}  // namespace llmc

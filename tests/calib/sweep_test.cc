@@ -1,0 +1,133 @@
+#include "calib/sweep.h"
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/parallel.h"
+#include "tests/catch.h"
+#include "tests/golden.h"
+#include "tests/support.h"
+
+namespace llmc {
+
+using Catch::Matchers::Contains;
+
+namespace {
+
+/// Watches, and doubles one weight matrix of one block if told to.
+class Watcher final : public BlockVisitor {
+ public:
+  explicit Watcher(Model& model, int64_t spoiled_block = -1) : model_(model), spoiled_block_(spoiled_block) {}
+
+  bool needs_statistics(int64_t, Tap) const override { return true; }
+  bool needs_cross_moment() const override { return true; }
+  bool needs_observation(int64_t, Tap) const override { return true; }
+  void observe(int64_t block, Tap tap, ConstMatrixView x) override {
+    for (int64_t r = 0; r < x.rows; ++r)
+      for (float value : x.row_span(r)) sums[{block, tap}] += double{value} * value;
+  }
+  void finish(int64_t block, Tap tap, const InputStatistics& seen) override {
+    order.emplace_back(block, tap);
+    statistics[{block, tap}] = seen;
+    if (block != spoiled_block_ || tap != Tap::ffn_activation) return;
+    StoredTensor& down = const_cast<StoredTensor&>(model_.get(Role::ffn_down, block));
+    Matrix values = read_matrix(down);
+    for (float& value : values.values()) value *= 2;
+    down.form = make_floats(down, values.view());
+  }
+
+  std::vector<std::pair<int64_t, Tap>> order;
+  std::map<std::pair<int64_t, Tap>, InputStatistics> statistics;
+  std::map<std::pair<int64_t, Tap>, double> sums;
+
+ private:
+  Model& model_;
+  int64_t spoiled_block_;
+};
+
+Sequences make_sequences(const Model& model) {
+  Random random(3, "sequences");
+  Sequences sequences;
+  for (int64_t length : {31, 32, 5}) {
+    sequences.emplace_back();
+    for (int64_t i = 0; i < length; ++i) sequences.back().push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(model.config().vocabulary))));
+  }
+  return sequences;
+}
+
+}  // namespace
+
+TEST_CASE("A sweep that changes nothing sees every tap in order, and no error") {
+  for (const auto& directory : golden_models()) {
+    INFO(directory);
+    Model model = load_model(directory, {}, test::context());
+    Watcher watcher(model);
+    const auto errors = sweep(model, make_sequences(model), {}, watcher, test::context());
+    REQUIRE(static_cast<int64_t>(errors.size()) == model.config().layers);
+    for (const BlockError& error : errors) CHECK(error.relative_error == 0);
+    REQUIRE(watcher.order.size() == errors.size() * all_taps.size());
+    for (size_t i = 0; i < watcher.order.size(); ++i) CHECK(watcher.order[i] == std::pair(static_cast<int64_t>(i / 4), all_taps[i % 4]));
+    for (const auto& [at, seen] : watcher.statistics) {
+      CHECK(seen.tokens == 68);
+      CHECK(seen.in() == get_width(at.second, model.config()));
+      double trace = 0;
+      for (float square : seen.mean_square()) trace += square;
+      CHECK(trace * 68 == Approx(watcher.sums.at(at)).epsilon(1e-5));  // sums in f32 against f64
+      for (int64_t i = 0; i < seen.in(); ++i)
+        for (int64_t j = 0; j < seen.in(); ++j) {
+          REQUIRE(seen.second_moment.row(i)[j] == seen.second_moment.row(j)[i]);
+          REQUIRE(seen.cross_moment.row(i)[j] == Approx(seen.second_moment.row(i)[j]).margin(1e-5));
+        }
+    }
+  }
+}
+
+TEST_CASE("A sweep goes on with the changed weights: later taps see them, and the error is told") {
+  Model model = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  Model changed = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  Watcher plain(model), spoiling(changed, 0);
+  const Sequences sequences = make_sequences(model);
+  sweep(model, sequences, {}, plain, test::context());
+  const auto errors = sweep(changed, sequences, {}, spoiling, test::context());
+  CHECK(errors[0].relative_error > 1e-3);
+  CHECK(plain.sums.at({0, Tap::ffn_activation}) == spoiling.sums.at({0, Tap::ffn_activation}));
+  CHECK(plain.sums.at({1, Tap::attention_context}) != spoiling.sums.at({1, Tap::attention_context}));
+}
+
+TEST_CASE("A sweep gives the same statistics from memory and from spilled files, and for any number of threads") {
+  const test::TemporaryDirectory directory;
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    std::vector<std::map<std::pair<int64_t, Tap>, InputStatistics>> results;
+    for (int threads : {1, 3})
+      for (uint64_t max_memory : {0, 1})
+        with_threads(threads, [&] {
+          Model model = load_model(golden_root() / "gpt2-tied", {}, test::context());
+          Watcher watcher(model, 0);
+          sweep(model, make_sequences(model), {.activations = dtype, .spill_directory = directory.path(), .max_memory = max_memory}, watcher, test::context());
+          results.push_back(std::move(watcher.statistics));
+        });
+    for (const auto& result : results)
+      for (const auto& [at, seen] : result) {
+        const InputStatistics& first = results[0].at(at);
+        CHECK(std::ranges::equal(seen.second_moment.values(), first.second_moment.values()));
+        CHECK(std::ranges::equal(seen.cross_moment.values(), first.cross_moment.values()));
+        CHECK(seen.mean_abs == first.mean_abs);
+        CHECK(seen.max_abs == first.max_abs);
+      }
+  }
+  CHECK(std::filesystem::is_empty(directory.path()));
+  Model model = load_model(golden_root() / "gpt2-tied", {}, test::context());
+  Watcher watcher(model);
+  CHECK_THROWS_WITH(sweep(model, make_sequences(model), {.spill_directory = directory.path() / "none", .max_memory = 1}, watcher, test::context()), Contains("none") && Contains("calibration activations"));
+}
+
+TEST_CASE("Activations that are not finite are an error that says where") {
+  InputAccumulator sums(2, {});
+  Matrix x(3, 2);
+  x.row(1)[1] = NAN;
+  sums.add(x.view());
+  CHECK_THROWS_WITH(sums.finish("block 2, ffn_input"), Contains("block 2, ffn_input: channel 1"));
+  CHECK_THROWS_WITH(InputAccumulator(2, {}).finish("block 0"), Contains("no calibration token"));
+}
+
+}  // namespace llmc
