@@ -17,7 +17,7 @@ namespace {
 
 class LayerwiseQuantizer final : public BlockVisitor {
  public:
-  LayerwiseQuantizer(const QuantizeTargets& targets, const std::vector<QuantizeTarget>& list, WeightRounder& rounder) : targets_(targets), rounder_(rounder) {
+  LayerwiseQuantizer(const Model& model, const QuantizeTargets& targets, const std::vector<QuantizeTarget>& list, WeightRounder& rounder) : model_(model), targets_(targets), rounder_(rounder) {
     for (const QuantizeTarget& target : list)
       if (const auto tap = find_tap(target.placed->row->role)) by_tap_[{target.placed->block, *tap}].push_back(target);
   }
@@ -41,6 +41,7 @@ class LayerwiseQuantizer final : public BlockVisitor {
   }
 
   void finish(int64_t block, Tap tap, const InputStatistics& statistics) override {
+    if (rounder_.tunes_blocks() && tap == all_taps.front()) values_ = read_block(model_, block);
     const auto due = by_tap_.find({block, tap});
     if (due == by_tap_.end()) return;
     for (size_t i = 1; i < observers_.size(); ++i) observers_[0]->merge(*observers_[i]);
@@ -60,8 +61,32 @@ class LayerwiseQuantizer final : public BlockVisitor {
     sequence_ = 0;
   }
 
-  json notes() const override { return layers_; }
-  void restore_notes(const json& notes) override { layers_ = notes; }
+  bool needs_block_outputs() const override { return rounder_.tunes_blocks(); }
+
+  void finish_block(int64_t block, const ActivationStore& inputs, const ActivationStore& outputs) override {
+    std::map<Role, QuantizedMatrix> rounded;
+    std::map<Role, StoredTensor*> tensors;
+    for (Tap tap : all_taps) {
+      const auto due = by_tap_.find({block, tap});
+      if (due == by_tap_.end()) continue;
+      for (const QuantizeTarget& target : due->second) {
+        const Role role = target.placed->row->role;
+        tensors[role] = target.placed->tensor;
+        rounded.emplace(role, std::get<QuantizedMatrix>(std::move(target.placed->tensor->form)));
+      }
+    }
+    if (rounded.empty()) return;
+    json tuned = rounder_.tune_block(model_.config(), block, values_, rounded, inputs, outputs);
+    tuned["block"] = block;
+    tuned_.push_back(std::move(tuned));
+    for (auto& [role, matrix] : rounded) tensors.at(role)->form = std::move(matrix);
+  }
+
+  json notes() const override { return {{"layers", layers_}, {"tuned", tuned_}}; }
+  void restore_notes(const json& notes) override {
+    layers_ = notes.at("layers");
+    tuned_ = notes.at("tuned");
+  }
 
  private:
   static bool has_static_input(const QuantizeTarget& target) { return target.scheme.input && target.scheme.input->range == InputRange::calibrated; }
@@ -81,11 +106,14 @@ class LayerwiseQuantizer final : public BlockVisitor {
   }
 
   std::map<std::pair<int64_t, Tap>, std::vector<QuantizeTarget>> by_tap_;
+  const Model& model_;
   const QuantizeTargets& targets_;
   WeightRounder& rounder_;
+  BlockTensors values_;  ///< the current block's floats, for a method that tunes whole blocks
   std::vector<std::unique_ptr<Observer>> observers_;  ///< of the current tap's inputs
   int64_t sequence_ = 0;
   json layers_ = json::array();
+  json tuned_ = json::array();
 };
 
 }  // namespace
@@ -101,11 +129,13 @@ json quantize_layerwise(Model& model, const QuantizeTargets& targets, WeightRoun
     const Matrix values = read_matrix(tensor);
     tensor.form = round_to_nearest(values.view(), target.scheme, target.scale_dtype(), targets.range(), tensor.name);
   }
-  LayerwiseQuantizer quantizer(targets, list, rounder);
+  LayerwiseQuantizer quantizer(model, targets, list, rounder);
   const auto errors = sweep(model, *context.calibration, context.sweep, quantizer, context.run);
   const int64_t quantized = count_quantized(model) - before;
   if (quantized != static_cast<int64_t>(list.size())) throw Error(ErrorKind::bug, fmt::format("quantized {} tensors, expected {}", quantized, list.size()));
-  json result = {{"tensors", list.size()}, {"weights", weights}, {"layers", quantizer.notes()}, {"blocks", json::array()}};
+  json result = {{"tensors", list.size()}, {"weights", weights}, {"blocks", json::array()}};
+  result.update(quantizer.notes());
+  if (result["tuned"].empty()) result.erase("tuned");
   for (const BlockError& error : errors) result["blocks"].push_back({{"hidden_error", error.relative_error}});
   return result;
 }

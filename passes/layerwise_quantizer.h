@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "calib/sweep.h"
+#include "model/block_tensors.h"
 #include "passes/pass.h"
 #include "passes/quantize_targets.h"
 
@@ -24,6 +25,12 @@ class WeightRounder {
   virtual QuantizedMatrix round(ConstMatrixView weights, const QuantizeTarget& target, const InputStatistics& statistics) = 0;
   /// What the report should say of the tap, beside errors.
   virtual nlohmann::json describe_tap() const { return nlohmann::json::object(); }
+
+  /// Whether the weights of a block are worked on together once all are rounded.
+  virtual bool tunes_blocks() const { return false; }
+  /// `values`: all tensors of the block as floats; `rounded`: what round() made of the weights that are quantized, in and out;
+  /// `inputs` of the changed model and `outputs` of the float model. Returns what the report should say.
+  virtual nlohmann::json tune_block(const ModelConfig&, int64_t /*block*/, const BlockTensors& /*values*/, std::map<Role, QuantizedMatrix>& /*rounded*/, const ActivationStore& /*inputs*/, const ActivationStore& /*outputs*/) { return nullptr; }
 };
 
 /// Runs the sweep with a method for the weights inside blocks, and finds the grids of static inputs; embedding and head are

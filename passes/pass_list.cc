@@ -8,6 +8,7 @@
 #include "passes/pass.h"
 #include "passes/prune_magnitude.h"
 #include "passes/quantize_gptq.h"
+#include "passes/quantize_learned.h"
 #include "passes/quantize_rtn.h"
 #include "passes/transform_rotate.h"
 
@@ -17,6 +18,7 @@ std::span<const PassInfo> pass_list() {
   static constexpr std::array list = {
       PassInfo{"prune.magnitude", "sets the smallest weights to zero", make_prune_magnitude},
       PassInfo{"quantize.gptq", "rounds weights to a grid, each error made up for by the weights that come later; needs calibration text", make_quantize_gptq},
+      PassInfo{"quantize.learned", "starts at gptq, then learns the rounding and the scales of each block by gradients; the best and the slowest", make_quantize_learned},
       PassInfo{"quantize.rtn", "rounds weights to the nearest value of a 2- to 8-bit grid", make_quantize_rtn},
       PassInfo{"transform.rotate", "folds rotations into the weights that leave the function as it is", make_transform_rotate},
   };

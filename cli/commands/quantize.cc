@@ -26,7 +26,7 @@ struct QuantizeOptions {
   std::optional<int64_t> keep_first, keep_last;
   std::optional<double> damping;
   std::string order;
-  std::optional<int64_t> refinements;
+  std::optional<int64_t> refinements, iterations, batch;
   std::optional<bool> drift_correction, activation_weighted;
   std::string input_observer;
   std::optional<double> input_percentile;
@@ -94,6 +94,8 @@ Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
   set_if_given("keep_last", options.keep_last);
   set_if_given("damping", options.damping);
   set_if_given("refinements", options.refinements);
+  set_if_given("iterations", options.iterations);
+  set_if_given("batch", options.batch);
   set_if_given("drift_correction", options.drift_correction);
   for (const std::string& text : options.tensor_types) {
     const size_t at = text.rfind('=');
@@ -124,10 +126,12 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--group-size", options->group_size, "Weights of a row that share a scale")->check(CLI::PositiveNumber)->group("Scheme");
   app.add_option("--observer", options->observer, "Range of the grid: minmax, percentile, mse (searched for the least squared error) or hqq (fitted by half-quadratic splitting); default: minmax for rtn, mse for methods that calibrate")->group("Scheme");
   app.add_option("--method", options->method, "How weights are rounded; `llmc list` describes the methods (quantize.…)")->capture_default_str()->group("Method");
-  app.add_option("--damping", options->damping, "gptq: share of the mean that is added to the Hessian's diagonal (default 0.01)")->group("Method");
-  app.add_option("--order", options->order, "gptq: order in which a row's weights are rounded: activation (the most active inputs first) or natural")->group("Method");
-  app.add_option("--refinements", options->refinements, "gptq: rounds of scale refit and coordinate descent afterwards")->check(CLI::NonNegativeNumber)->group("Method");
-  app.add_option("--drift-correction", options->drift_correction, "gptq: first correct weights for what earlier layers' errors did to their inputs: true or false")->group("Method");
+  app.add_option("--damping", options->damping, "gptq, learned: share of the mean that is added to the Hessian's diagonal (default 0.01)")->group("Method");
+  app.add_option("--order", options->order, "gptq, learned: order in which a row's weights are rounded: activation (the most active inputs first) or natural")->group("Method");
+  app.add_option("--refinements", options->refinements, "gptq, learned: rounds of scale refit and coordinate descent afterwards (default 2)")->check(CLI::NonNegativeNumber)->group("Method");
+  app.add_option("--drift-correction", options->drift_correction, "gptq, learned: first correct weights for what earlier layers' errors did to their inputs: true (default) or false")->group("Method");
+  app.add_option("--iterations", options->iterations, "learned: steps per block (default 100)")->check(CLI::PositiveNumber)->group("Method");
+  app.add_option("--batch", options->batch, "learned: calibration samples in a step (default 2)")->check(CLI::PositiveNumber)->group("Method");
   app.add_option("--activation-weighted", options->activation_weighted, "rtn with --observer mse: errors count by the mean square of the weight's input (needs calibration): true or false")->group("Method");
   app.add_option("--input-observer", options->input_observer, "How the range of a static input (W8A8-static) is found; default: minmax")->group("Method");
   app.add_option("--input-percentile", options->input_percentile, "With --input-observer percentile: share of values inside the range, in percent")->group("Method");

@@ -35,7 +35,7 @@ class Calibrated(Case):
 class Methods(Calibrated):
     @covers("quantize", "--method")
     def test_compensation_beats_rounding_to_nearest(self):
-        report = self.json(*self.run_of())
+        report = self.json(*self.run_of("--drift-correction", "false"))  # with it the error is not against the original weights
         layers = self.step(report)["layers"]
         self.assertEqual(len(layers), 14)
         for layer in layers:
@@ -54,17 +54,17 @@ class Methods(Calibrated):
 
     @covers("quantize", "--damping", "--order", "--refinements", "--drift-correction", "--activation-weighted")
     def test_options_of_methods(self):
-        plain = self.json(*self.run_of())
-        for flags, key, value in ((["--damping", 0.5], "damping", 0.5), (["--order", "natural"], "order", "natural"), (["--refinements", 3], "refinements", 3), (["--drift-correction", "true"], "drift_correction", True)):
+        self.json(*self.run_of())
+        for flags, key, value in ((["--damping", 0.5], "damping", 0.5), (["--order", "natural"], "order", "natural"), (["--refinements", 0], "refinements", 0), (["--drift-correction", "false"], "drift_correction", False)):
             with self.subTest(flags):
                 name = key
                 report = self.json(*self.run_of(*flags, name=name))
                 self.assertEqual(report["recipe"]["steps"][0][key], value)
                 self.assertNotEqual(self.codes(name), self.codes())
                 self.refused(2, [key, "--method rtn"], *self.run_of(*flags, method="rtn", name="no"))
-        refined = self.json(*self.run_of("--refinements", 5, name="refined"))
         error = lambda r: sum(layer["error"] for layer in self.step(r)["layers"])
-        self.assertLess(error(refined), error(plain))
+        exact = lambda rounds: error(self.json(*self.run_of("--drift-correction", "false", "--refinements", rounds, name=f"refined-{rounds}")))
+        self.assertLess(exact(5), exact(0))
         for layer in self.step(self.json(*self.run_of("--damping", 0.5, name="damped")))["layers"]:
             self.assertEqual(layer["damping"], 0.5)
         self.refused(2, ["damping", "0 to 1"], *self.run_of("--damping", 2, name="no"))
@@ -76,6 +76,23 @@ class Methods(Calibrated):
             self.assertLessEqual(layer["error"], layer["nearest_error"] * 1.2)
         self.assertLess(sum(x["error"] for x in self.step(nearest)["layers"]), sum(x["nearest_error"] for x in self.step(nearest)["layers"]))
         self.refused(2, ["activation_weighted", "observer mse"], *self.run_of("--activation-weighted", "true", method="rtn", name="no"))
+
+    @covers("quantize", "--iterations", "--batch")
+    def test_learned_rounding(self):
+        report = self.json(*self.run_of("--iterations", 40, "--batch", 3, method="learned"))
+        tuned = self.step(report)["tuned"]
+        self.assertEqual([block["block"] for block in tuned], [0, 1])
+        for block in tuned:
+            self.assertLessEqual(block["error_after"], block["error_before"])
+        self.assertLess(tuned[0]["error_after"], tuned[0]["error_before"])
+        self.assertEqual(report["recipe"]["steps"][0]["iterations"], 40)
+        self.json(*self.run_of("--iterations", 1, "--batch", 3, method="learned", name="one"))
+        self.json(*self.run_of("--iterations", 40, "--batch", 1, method="learned", name="single"))
+        self.assertEqual(len({self.codes(), self.codes("one"), self.codes("single")}), 3)
+        for threads in (1, 7):
+            self.json(*self.run_of("--iterations", 40, "--batch", 3, "--threads", threads, method="learned", name=f"threads-{threads}"))
+            self.assertEqual(self.codes(f"threads-{threads}"), self.codes())
+        self.refused(2, ["iterations", "--method gptq"], *self.run_of("--iterations", 4, name="no"))
 
     @covers("quantize", "--keep-first", "--keep-last")
     def test_blocks_that_stay(self):
