@@ -1,0 +1,106 @@
+"""Held-out perplexity and KL divergence of each method at each width, as bench/results/quality.csv.
+
+    python3 bench/quality.py --llmc build/release/llmc [--smollm2 DIR] [--shared ../shared/models] [--models …] [--methods …] [--settings …]
+
+Every figure is from the artifact on disk: llmc quantizes, writes, re-opens and judges it, and the figures are its report's.
+Models that are not there are left out, and a line says so. SmolLM2 is made by bench/peers/smollm2.py. Quill and SmolLM2 are
+calibrated on the bundled calibration text and judged on the bundled held-out text; the Llamas trained on TinyStories have one
+file of token ids, of which llmc judges on the last 20 % and calibrates on the rest. Same seed, same samples for all methods.
+A run that llmc refuses (a group that does not divide a row) is a row with its reason. Rows that the file has already are
+kept and not run again, so that the table can be made in pieces; --fresh starts over.
+
+Python's standard library only.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+IDS = ROOT / "tests" / "golden" / "ids"
+SETTINGS = {"4-bit g32": (4, 32), "4-bit g64": (4, 64), "4-bit g128": (4, 128), "3-bit g32": (3, 32), "3-bit g64": (3, 64), "2-bit g32": (2, 32)}
+METHODS = {
+    "rtn": [],
+    "rtn, mse": ["--observer", "mse"],
+    "hqq": ["--observer", "hqq"],
+    "gptq": ["--method", "gptq"],
+}
+DATA_FREE = ("rtn", "rtn, mse", "hqq")
+COLUMNS = ["model", "setting", "method", "bits_per_weight", "perplexity", "reference_perplexity", "kl_mean", "top1_agreement", "scored_tokens", "quantize_seconds", "note"]
+
+
+def find_models(options):
+    """Name → directory, data flags, windows to judge on (0: all)."""
+    shared = options.shared
+    models = {"quill-7m": (ROOT / "sample_models" / "quill-7m", [], 24), "SmolLM2-135M": (options.smollm2, [], 8)}
+    for name, ids in (("babyllama-tok361", "babyllama-tok361"), ("TinyStories-656K", "TinyStories-656K"), ("stories260K", "stories260K"), ("llama2xs", "stories260K")):
+        models[name] = (shared / name, ["--eval-data", IDS / f"{ids}.tinystories.npy"], 0)
+    found = {name: model for name, model in models.items() if name in (options.models or models)}
+    for name, (path, _, _) in list(found.items()):
+        if not path or not (path / "config.json").exists():
+            print(f"{name}: {path} is not there; left out", file=sys.stderr)
+            del found[name]
+    return found
+
+
+def quantize(options, model, setting, method):
+    path, data, windows = model
+    bits, group = SETTINGS[setting]
+    flags = [*METHODS[method], *data]
+    if method not in DATA_FREE:
+        flags += ["--nsamples", options.samples]
+        if data:
+            flags += ["--calibration", data[1]]
+    with tempfile.TemporaryDirectory(prefix="llmc-quality-") as work:
+        command = [options.llmc, "quantize", path, "-o", f"{work}/out", "--bits", bits, "--group-size", group, "--scheme", "symmetric", *flags, "--max-windows", windows, "--threads", options.threads, "--json", "--quiet"]
+        run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if run.returncode != 0:
+        return {"note": run.stderr.strip().splitlines()[-1].removeprefix("llmc: error: ")}
+    report = json.loads(run.stdout)
+    seconds = sum(step["seconds"] for step in report["steps"] if step["name"].startswith("quantize"))
+    return {"bits_per_weight": report["bits_per_weight"], "quantize_seconds": seconds, **{key: report["quality"][key] for key in ("perplexity", "reference_perplexity", "kl_mean", "top1_agreement", "scored_tokens")}}
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--llmc", type=pathlib.Path, default=ROOT / "build" / "release" / "llmc")
+    parser.add_argument("--smollm2", type=pathlib.Path)
+    parser.add_argument("--shared", type=pathlib.Path, default=ROOT.parent / "shared" / "models")
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--csv", type=pathlib.Path, default=ROOT / "bench" / "results" / "quality.csv")
+    options = parser.parse_args()
+    rows = []
+    if options.csv.exists() and not options.fresh:
+        with open(options.csv, newline="") as file:
+            rows = list(csv.DictReader(file))
+    done = {(row["model"], row["setting"], row["method"]) for row in rows}
+    for name, model in find_models(options).items():
+        for setting in options.settings:
+            for method in options.methods:
+                if (name, setting, method) in done:
+                    continue
+                figures = quantize(options, model, setting, method)
+                rows.append({"model": name, "setting": setting, "method": method, **{key: f"{value:.6g}" if isinstance(value, float) else value for key, value in figures.items()}})
+                write(options.csv, rows)
+                print(f"{name} {setting} {method}: " + (figures.get("note") or f"KL {figures['kl_mean']:.4f}, perplexity {figures['perplexity']:.3f} of {figures['reference_perplexity']:.3f}"), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
