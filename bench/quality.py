@@ -26,8 +26,11 @@ SETTINGS = {"4-bit g32": (4, 32), "4-bit g64": (4, 64), "4-bit g128": (4, 128), 
 METHODS = {
     "rtn": [],
     "rtn, mse": ["--observer", "mse"],
+    "rtn, mse weighted by activations": ["--observer", "mse", "--activation-weighted", "true"],
     "hqq": ["--observer", "hqq"],
+    "gptq, plain": ["--method", "gptq", "--refinements", "0", "--drift-correction", "false"],
     "gptq": ["--method", "gptq"],
+    "learned": ["--method", "learned"],
 }
 DATA_FREE = ("rtn", "rtn, mse", "hqq")
 COLUMNS = ["model", "setting", "method", "bits_per_weight", "perplexity", "reference_perplexity", "kl_mean", "top1_agreement", "scored_tokens", "quantize_seconds", "note"]
@@ -36,7 +39,7 @@ COLUMNS = ["model", "setting", "method", "bits_per_weight", "perplexity", "refer
 def find_models(options):
     """Name → directory, data flags, windows to judge on (0: all)."""
     shared = options.shared
-    models = {"quill-7m": (ROOT / "sample_models" / "quill-7m", [], 24), "SmolLM2-135M": (options.smollm2, [], 8)}
+    models = {"quill-7m": (ROOT / "sample_models" / "quill-7m", [], 16), "SmolLM2-135M": (options.smollm2, [], 8)}
     for name, ids in (("babyllama-tok361", "babyllama-tok361"), ("TinyStories-656K", "TinyStories-656K"), ("stories260K", "stories260K"), ("llama2xs", "stories260K")):
         models[name] = (shared / name, ["--eval-data", IDS / f"{ids}.tinystories.npy"], 0)
     found = {name: model for name, model in models.items() if name in (options.models or models)}
