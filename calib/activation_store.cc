@@ -95,6 +95,27 @@ Matrix ActivationStore::read(int64_t sequence) const {
   return values;
 }
 
+float* ActivationStore::direct(int64_t sequence) const {
+  const std::byte* start = memory_.data() + size_of(offsets_[static_cast<size_t>(sequence)], width_, dtype_);
+  return const_cast<float*>(reinterpret_cast<const float*>(start));  // allocated by new, so aligned for any type
+}
+
+ConstMatrixView ActivationStore::view(int64_t sequence, Matrix& buffer) const {
+  if (is_direct()) return {direct(sequence), length(sequence), width_, width_};
+  buffer = read(sequence);
+  return buffer.view();
+}
+
+MatrixView ActivationStore::open(int64_t sequence, Matrix& buffer) {
+  if (is_direct()) return {direct(sequence), length(sequence), width_, width_};
+  buffer = Matrix(length(sequence), width_);
+  return buffer.view();
+}
+
+void ActivationStore::commit(int64_t sequence, ConstMatrixView values) {
+  if (!is_direct()) write(sequence, values);
+}
+
 void ActivationStore::save(const std::filesystem::path& path) const {
   OutputFile file(path);
   if (file_ < 0) file.write(memory_);

@@ -29,6 +29,11 @@ class ActivationStore {
   /// Rounds to the store's type. Throws Error(output) naming the directory when the disk is full.
   void write(int64_t sequence, ConstMatrixView values);
   Matrix read(int64_t sequence) const;
+  /// The values where they are, if they are in memory as f32; else read into `buffer`, which the view borrows.
+  ConstMatrixView view(int64_t sequence, Matrix& buffer) const;
+  /// A place for new values of a sequence: in the store itself, or `buffer`, sized; commit() stores what is there.
+  MatrixView open(int64_t sequence, Matrix& buffer);
+  void commit(int64_t sequence, ConstMatrixView values);
 
   /// All values as they are kept, for a checkpoint of a run. Throw Error(output), Error(input).
   void save(const std::filesystem::path& file) const;
@@ -38,6 +43,9 @@ class ActivationStore {
   static uint64_t size_of(int64_t tokens, int64_t width, DType dtype);
 
  private:
+  bool is_direct() const { return file_ < 0 && dtype_ == DType::f32; }
+  /// The values of a sequence in memory, of a store that is_direct().
+  float* direct(int64_t sequence) const;
   std::vector<std::byte> read_bytes(int64_t sequence) const;
 
   std::vector<int64_t> offsets_;  ///< first token of each sequence, and the end

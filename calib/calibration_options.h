@@ -29,7 +29,7 @@ struct CalibrationOptions {
   int64_t samples = 128;           ///< as GPTQ (Frantar 2022), AWQ (Lin 2023) and auto-round draw
   int64_t seqlen = 0;              ///< tokens in a sample; 0: 512, or the model's context if that is less
   Packing packing = Packing::packed;
-  Precision precision = Precision::f32;  ///< of the matrix products that calibration makes
+  Precision precision = Precision::bf16;  ///< of the matrix products that calibration makes
   DType activations = DType::f32;        ///< f32 or bf16: how activations are kept between layers
 };
 

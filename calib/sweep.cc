@@ -75,10 +75,10 @@ class Sweep {
     const auto entry = forward_.load_entry(block);
     chain.input = make_store(model_.config().hidden);
     parallel_for(count(), [&](int64_t i) {
-      const Matrix hidden = chain.hidden.read(i);
-      Matrix input(hidden.rows(), hidden.cols());
-      forward_.enter_block(*entry, hidden.view(), input.view());
-      chain.input.write(i, input.view());
+      Matrix hidden, input;
+      const MatrixView entered = chain.input.open(i, input);
+      forward_.enter_block(*entry, chain.hidden.view(i, hidden), entered);
+      chain.input.commit(i, entered);
     });
   }
 
@@ -88,13 +88,19 @@ class Sweep {
     const int64_t width = is_last ? 0 : get_width(all_taps[static_cast<size_t>(tap) + 1], model_.config());
     ActivationStore next = make_store(width);
     parallel_for(count(), [&](int64_t i) {
-      const Matrix input = chain.input.read(i);
-      const bool changes_hidden = tap == Tap::attention_context || is_last;
-      Matrix hidden = changes_hidden ? chain.hidden.read(i) : Matrix(input.rows(), model_.config().hidden);
-      Matrix next_input(input.rows(), width);
-      forward_.run_stage(weights, input.view(), hidden.view(), next_input.view());
-      if (changes_hidden) chain.hidden.write(i, hidden.view());
-      if (!is_last) next.write(i, next_input.view());
+      Matrix input_buffer, hidden_buffer, next_buffer;
+      const ConstMatrixView input = chain.input.view(i, input_buffer);
+      const MatrixView next_input = next.open(i, next_buffer);
+      if (tap != Tap::attention_context && !is_last) {
+        forward_.run_stage(weights, input, {nullptr, input.rows, model_.config().hidden, model_.config().hidden}, next_input);  // leaves the hidden states alone
+      } else {
+        const MatrixView hidden = chain.hidden.open(i, hidden_buffer);
+        if (!hidden_buffer.empty()) hidden_buffer = chain.hidden.read(i);
+        const MatrixView states = hidden_buffer.empty() ? hidden : hidden_buffer.view();
+        forward_.run_stage(weights, input, states, next_input);
+        chain.hidden.commit(i, states);
+      }
+      next.commit(i, next_input);
     });
     chain.input = std::move(next);
   }
@@ -110,8 +116,9 @@ class Sweep {
   InputStatistics collect(int64_t block, Tap tap, const ActivationStore& inputs, const ActivationStore* float_inputs) {
     InputAccumulator sums(inputs.width(), options_.forward);
     for (int64_t i = 0; i < count(); ++i) {
-      if (float_inputs) sums.add(inputs.read(i).view(), float_inputs->read(i).view());
-      else sums.add(inputs.read(i).view());
+      Matrix buffer, float_buffer;
+      if (float_inputs) sums.add(inputs.view(i, buffer), float_inputs->view(i, float_buffer));
+      else sums.add(inputs.view(i, buffer));
     }
     return sums.finish(describe(block, tap));
   }
@@ -136,7 +143,10 @@ class Sweep {
     enter(block, changed);
     enter(block, plain);
     for (Tap tap : all_taps) {
-      for (int64_t i = 0; i < count() && visitor_.needs_observation(block, tap); ++i) visitor_.observe(block, tap, changed.input.read(i).view());
+      for (int64_t i = 0; i < count() && visitor_.needs_observation(block, tap); ++i) {
+        Matrix buffer;
+        visitor_.observe(block, tap, changed.input.view(i, buffer));
+      }
       InputStatistics statistics;
       if (visitor_.needs_statistics(block, tap)) statistics = collect(block, tap, changed.input, visitor_.needs_cross_moment() ? &plain.input : nullptr);
       const auto float_weights = forward_.load_stage(block, tap);
@@ -164,12 +174,14 @@ class Sweep {
   BlockError compare(const ActivationStore& changed, const ActivationStore& plain) {
     double error = 0, size = 0;
     for (int64_t i = 0; i < count(); ++i) {
-      const Matrix a = changed.read(i), b = plain.read(i);
-      for (size_t k = 0; k < a.values().size(); ++k) {
-        const double difference = double{a.values()[k]} - b.values()[k];
-        error += difference * difference;
-        size += double{b.values()[k]} * b.values()[k];
-      }
+      Matrix buffer, float_buffer;
+      const ConstMatrixView a = changed.view(i, buffer), b = plain.view(i, float_buffer);
+      for (int64_t r = 0; r < a.rows; ++r)
+        for (int64_t c = 0; c < a.cols; ++c) {
+          const double difference = double{a.row(r)[c]} - b.row(r)[c];
+          error += difference * difference;
+          size += double{b.row(r)[c]} * b.row(r)[c];
+        }
     }
     return {.relative_error = size > 0 ? std::sqrt(error / size) : 0};
   }

@@ -139,7 +139,7 @@ class Data(Calibrated):
     @covers("quantize", "--calibration-packing", "--calibration-precision", "--calibration-activations")
     def test_how_it_is_calibrated(self):
         self.json(*self.run_of())
-        for flags, key in ((["--calibration-packing", "document"], "packing"), (["--calibration-precision", "bf16"], "precision"), (["--calibration-activations", "bf16"], "activations")):
+        for flags, key in ((["--calibration-packing", "document"], "packing"), (["--calibration-precision", "f32"], "precision"), (["--calibration-activations", "bf16"], "activations")):
             with self.subTest(flags):
                 report = self.json(*self.run_of(*flags, name=key))
                 self.assertEqual(report["recipe"]["calibration"][key], flags[1])
