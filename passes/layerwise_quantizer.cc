@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "core/error.h"
 #include "core/parallel.h"
@@ -17,9 +18,14 @@ namespace {
 
 class LayerwiseQuantizer final : public BlockVisitor {
  public:
-  LayerwiseQuantizer(const Model& model, const QuantizeTargets& targets, const std::vector<QuantizeTarget>& list, WeightRounder& rounder) : model_(model), targets_(targets), rounder_(rounder) {
+  LayerwiseQuantizer(Model& model, const QuantizeTargets& targets, const std::vector<QuantizeTarget>& list, WeightRounder& rounder) : model_(model), list_(list), targets_(targets), rounder_(rounder) {
     for (const QuantizeTarget& target : list)
       if (const auto tap = find_tap(target.placed->row->role)) by_tap_[{target.placed->block, *tap}].push_back(target);
+  }
+
+  bool needs_preparation() const override { return targets_.scaling().is_active(); }
+  void prepare(int64_t block, const std::map<Tap, InputStatistics>& statistics) override {
+    for (json& note : targets_.scaling().scale_block(model_, block, statistics, list_)) sites_.push_back(std::move(note));
   }
 
   bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.contains({block, tap}); }
@@ -82,10 +88,28 @@ class LayerwiseQuantizer final : public BlockVisitor {
     for (auto& [role, matrix] : rounded) tensors.at(role)->form = std::move(matrix);
   }
 
-  json notes() const override { return {{"layers", layers_}, {"tuned", tuned_}}; }
+  /// Files of finished blocks do not say which tensors were rescaled: the notes do.
+  json notes() const override {
+    json moved = json::array();
+    for (const PlacedTensor& placed : model_.tensors())
+      if (placed.tensor->moved) moved.push_back(placed.tensor->name);
+    return {{"layers", layers_}, {"tuned", tuned_}, {"sites", sites_}, {"moved", std::move(moved)}};
+  }
   void restore_notes(const json& notes) override {
     layers_ = notes.at("layers");
     tuned_ = notes.at("tuned");
+    sites_ = notes.at("sites");
+    const auto moved = notes.at("moved").get<std::set<std::string>>();
+    for (const PlacedTensor& placed : model_.tensors())
+      if (moved.contains(placed.tensor->name)) placed.tensor->moved = true;
+  }
+
+  /// What the report says of the run.
+  json describe() const {
+    json result = {{"layers", layers_}};
+    if (!tuned_.empty()) result["tuned"] = tuned_;
+    if (targets_.scaling().is_active()) result["channel_scales"] = sites_;
+    return result;
   }
 
  private:
@@ -106,7 +130,8 @@ class LayerwiseQuantizer final : public BlockVisitor {
   }
 
   std::map<std::pair<int64_t, Tap>, std::vector<QuantizeTarget>> by_tap_;
-  const Model& model_;
+  Model& model_;
+  const std::vector<QuantizeTarget>& list_;
   const QuantizeTargets& targets_;
   WeightRounder& rounder_;
   BlockTensors values_;  ///< the current block's floats, for a method that tunes whole blocks
@@ -114,6 +139,7 @@ class LayerwiseQuantizer final : public BlockVisitor {
   int64_t sequence_ = 0;
   json layers_ = json::array();
   json tuned_ = json::array();
+  json sites_ = json::array();
 };
 
 }  // namespace
@@ -134,8 +160,7 @@ json quantize_layerwise(Model& model, const QuantizeTargets& targets, WeightRoun
   const int64_t quantized = count_quantized(model) - before;
   if (quantized != static_cast<int64_t>(list.size())) throw Error(ErrorKind::bug, fmt::format("quantized {} tensors, expected {}", quantized, list.size()));
   json result = {{"tensors", list.size()}, {"weights", weights}, {"blocks", json::array()}};
-  result.update(quantizer.notes());
-  if (result["tuned"].empty()) result.erase("tuned");
+  result.update(quantizer.describe());
   for (const BlockError& error : errors) result["blocks"].push_back({{"hidden_error", error.relative_error}});
   return result;
 }

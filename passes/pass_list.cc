@@ -17,6 +17,7 @@ namespace llmc {
 std::span<const PassInfo> pass_list() {
   static constexpr std::array list = {
       PassInfo{"prune.magnitude", "sets the smallest weights to zero", make_prune_magnitude},
+      PassInfo{"quantize.awq", "rounds weights to nearest after rescaling channels by the size of their inputs; needs calibration text", make_quantize_awq},
       PassInfo{"quantize.gptq", "rounds weights to a grid, each error made up for by the weights that come later; needs calibration text", make_quantize_gptq},
       PassInfo{"quantize.learned", "starts at gptq, then learns the rounding and the scales of each block by gradients; the best and the slowest", make_quantize_learned},
       PassInfo{"quantize.rtn", "rounds weights to the nearest value of a 2- to 8-bit grid", make_quantize_rtn},

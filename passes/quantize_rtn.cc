@@ -13,42 +13,62 @@ using nlohmann::json;
 
 namespace {
 
-/// Each weight on its own. Squared errors count by the mean square of the weight's input.
+/// What an error counts in the search for a grid.
+enum class ErrorWeight { one, mean_square_of_input };
+
+/// Each weight on its own.
 class NearestRounder final : public WeightRounder {
  public:
-  explicit NearestRounder(const RangeOptions& range) : range_(range) {}
+  NearestRounder(const RangeOptions& range, ErrorWeight weight) : range_(range), weight_(weight) {}
 
-  void begin_tap(const InputStatistics& statistics, const std::string&) override { importance_ = statistics.mean_square(); }
+  void begin_tap(const InputStatistics& statistics, const std::string&) override {
+    if (weight_ == ErrorWeight::mean_square_of_input) importance_ = statistics.mean_square();
+  }
   QuantizedMatrix round(ConstMatrixView weights, const QuantizeTarget& target, const InputStatistics&) override {
     return round_to_nearest(weights, target.scheme, target.scale_dtype(), range_, target.placed->tensor->name, importance_);
   }
 
  private:
   RangeOptions range_;
-  std::vector<float> importance_;
+  ErrorWeight weight_;
+  std::vector<float> importance_;  ///< empty: all alike
 };
+
+/// The defaults of a pass that rounds to nearest.
+struct Method {
+  const char* pass;
+  RangeRule rule;
+  ErrorWeight weight;
+  ScalingRule scaling;
+};
+constexpr Method rtn{"quantize.rtn", RangeRule::minmax, ErrorWeight::one, ScalingRule::none};
+constexpr Method awq{"quantize.awq", RangeRule::mse, ErrorWeight::mean_square_of_input, ScalingRule::awq};  // Lin 2023: scales, then clipping
+
+bool is_searched(RangeRule rule) { return rule == RangeRule::mse || rule == RangeRule::hqq; }
 
 class QuantizeRtn final : public Pass {
  public:
-  QuantizeRtn(FieldReader fields, const std::string& where) : targets_(fields, RangeRule::minmax, where) {
-    weighted_ = fields.find_bool("activation_weighted").value_or(false);
-    if (weighted_ && targets_.range().rule != RangeRule::mse) throw Error(ErrorKind::usage, fmt::format("{}: activation_weighted makes sense only with observer mse", where));
+  QuantizeRtn(const Method& method, FieldReader fields, const std::string& where) : method_(method), targets_(fields, method.rule, where, method.scaling) {
+    const bool can_weigh = is_searched(targets_.range().rule);
+    const bool weighted = fields.find_bool("activation_weighted").value_or(can_weigh && method.weight == ErrorWeight::mean_square_of_input);
+    if (weighted && !can_weigh) throw Error(ErrorKind::usage, fmt::format("{}: activation_weighted makes sense only with observer mse or hqq", where));
+    weight_ = weighted ? ErrorWeight::mean_square_of_input : ErrorWeight::one;
     fields.finish();
   }
 
   json options() const override {
     json result = targets_.options();
-    result["pass"] = "quantize.rtn";
-    if (weighted_) result["activation_weighted"] = true;
+    result["pass"] = method_.pass;
+    if (weight_ != method_.weight) result["activation_weighted"] = weight_ == ErrorWeight::mean_square_of_input;
     return result;
   }
 
   std::vector<Treatment> plan(const Model& model) const override { return targets_.plan(model); }
-  bool needs_calibration() const override { return weighted_ || targets_.has_static_inputs(); }
+  bool needs_calibration() const override { return weight_ == ErrorWeight::mean_square_of_input || targets_.scaling().is_active() || targets_.has_static_inputs(); }
 
   json run(Model& model, const PassContext& context) override {
     if (!needs_calibration()) return round_all(model, context.run);
-    NearestRounder rounder(targets_.range());
+    NearestRounder rounder(targets_.range(), weight_);
     return quantize_layerwise(model, targets_, rounder, context);
   }
 
@@ -70,16 +90,20 @@ class QuantizeRtn final : public Pass {
     return {{"tensors", targets.size()}, {"weights", weights}};
   }
 
+  const Method& method_;
   QuantizeTargets targets_;
-  bool weighted_ = false;  ///< the clip search counts errors by the size of the inputs
+  ErrorWeight weight_ = ErrorWeight::one;
 };
+
+std::unique_ptr<Pass> make(const Method& method, const json& step, const std::string& where) {
+  FieldReader fields(step, where);
+  fields.get_string("pass");
+  return std::make_unique<QuantizeRtn>(method, std::move(fields), where);
+}
 
 }  // namespace
 
-std::unique_ptr<Pass> make_quantize_rtn(const json& step, const std::string& where) {
-  FieldReader fields(step, where);
-  fields.get_string("pass");
-  return std::make_unique<QuantizeRtn>(std::move(fields), where);
-}
+std::unique_ptr<Pass> make_quantize_rtn(const json& step, const std::string& where) { return make(rtn, step, where); }
+std::unique_ptr<Pass> make_quantize_awq(const json& step, const std::string& where) { return make(awq, step, where); }
 
 }  // namespace llmc

@@ -1,4 +1,4 @@
-// Owns the pass quantize.rtn: every chosen weight rounded to the nearest value of its grid.
+// Owns the passes that round every chosen weight to the nearest value of its grid: quantize.rtn, and quantize.awq after rescaling.
 #pragma once
 
 #include <memory>
@@ -9,8 +9,10 @@
 
 namespace llmc {
 
-/// Options: scheme, observer (minmax, percentile, mse), percentile, include, exclude, token_embedding, output_head (a
-/// scheme or "keep"), tensor_types (a list of {pattern, scheme}; the first that matches decides).
+/// Options: those of QuantizeTargets, and activation_weighted (errors count by the mean square of the weight's input in the
+/// searches of mse and hqq). The two differ in defaults only: observer minmax, errors alike, no channel scales; and observer
+/// mse, weighted, channel_scales awq.
 std::unique_ptr<Pass> make_quantize_rtn(const nlohmann::json& step, const std::string& where);
+std::unique_ptr<Pass> make_quantize_awq(const nlohmann::json& step, const std::string& where);
 
 }  // namespace llmc

@@ -56,7 +56,7 @@ void check_targets(const std::vector<QuantizeTarget>& targets, Problems& problem
 QuantizeTargets::Choice QuantizeTargets::parse_choice(const std::string& text) { return text == keep ? Choice() : Choice(parse_scheme(text)); }
 std::string QuantizeTargets::to_text(const Choice& choice) { return choice ? to_string(*choice) : keep; }
 
-QuantizeTargets::QuantizeTargets(FieldReader& fields, RangeRule default_rule, const std::string& where) : selection_({}, {}) {
+QuantizeTargets::QuantizeTargets(FieldReader& fields, RangeRule default_rule, const std::string& where, ScalingRule default_scaling) : scaling_(fields, default_scaling, where), selection_({}, {}) {
   scheme_ = parse_scheme(fields.get_string("scheme"));
   range_.rule = parse_rule(fields.find_string("observer").value_or(std::string(to_string(default_rule))), where);
   const auto percentile = fields.find_number("percentile");
@@ -107,6 +107,7 @@ json QuantizeTargets::options() const {
   if (keep_first_ > 0) result["keep_first"] = keep_first_;
   if (keep_last_ > 0) result["keep_last"] = keep_last_;
   for (const Override& item : overrides_) result["tensor_types"].push_back({{"pattern", item.pattern.text()}, {"scheme", to_text(item.choice)}});
+  result.update(scaling_.options());
   return result;
 }
 

@@ -10,6 +10,7 @@
 
 #include "calib/observer.h"
 #include "core/json.h"
+#include "passes/channel_scaling.h"
 #include "passes/grid.h"
 #include "passes/pass.h"
 #include "passes/selection.h"
@@ -27,16 +28,17 @@ struct QuantizeTarget {
 
 /// Options: scheme, observer (minmax, percentile, mse, hqq), percentile, input_observer and input_percentile (how the range of a
 /// static input grid is found: calib/observer.h), include, exclude, keep_first, keep_last (blocks that stay
-/// as they are), token_embedding, output_head (a scheme or "keep"), tensor_types (a list of {pattern, scheme}; the first
+/// as they are), channel_scales and smoothing (passes/channel_scaling.h), token_embedding, output_head (a scheme or "keep"), tensor_types (a list of {pattern, scheme}; the first
 /// that matches decides).
 class QuantizeTargets {
  public:
   /// Reads its options from a step; the caller reads the method's own and calls finish().
-  QuantizeTargets(FieldReader& fields, RangeRule default_rule, const std::string& where);
+  QuantizeTargets(FieldReader& fields, RangeRule default_rule, const std::string& where, ScalingRule default_scaling = ScalingRule::none);
 
   /// The options in effect, without "pass".
   nlohmann::json options() const;
   const RangeOptions& range() const { return range_; }
+  const ChannelScaling& scaling() const { return scaling_; }
   /// Whether a scheme rounds inputs on grids that calibration has to find.
   bool has_static_inputs() const;
   std::unique_ptr<Observer> make_input_observer(const std::string& where) const;
@@ -58,6 +60,7 @@ class QuantizeTargets {
 
   Scheme scheme_;
   RangeOptions range_;
+  ChannelScaling scaling_;
   std::string input_observer_ = "minmax";
   std::optional<double> input_percentile_;
   Selection selection_;

@@ -28,6 +28,8 @@ struct QuantizeOptions {
   std::string order;
   std::optional<int64_t> refinements, iterations, batch;
   std::optional<bool> drift_correction, activation_weighted;
+  std::string channel_scales;
+  std::optional<double> smoothing;
   std::string input_observer;
   std::optional<double> input_percentile;
   CalibrationFlags calibration;
@@ -87,6 +89,8 @@ Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
   if (!options.observer.empty()) step["observer"] = options.observer;
   if (!options.order.empty()) step["order"] = options.order;
   if (!options.input_observer.empty()) step["input_observer"] = options.input_observer;
+  if (!options.channel_scales.empty()) step["channel_scales"] = options.channel_scales;
+  set_if_given("smoothing", options.smoothing);
   set_if_given("input_percentile", options.input_percentile);
   set_if_given("activation_weighted", options.activation_weighted);
   set_if_given("percentile", options.percentile);
@@ -132,7 +136,9 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--drift-correction", options->drift_correction, "gptq, learned: first correct weights for what earlier layers' errors did to their inputs: true (default) or false")->group("Method");
   app.add_option("--iterations", options->iterations, "learned: steps per block (default 100)")->check(CLI::PositiveNumber)->group("Method");
   app.add_option("--batch", options->batch, "learned: calibration samples in a step (default 2)")->check(CLI::PositiveNumber)->group("Method");
-  app.add_option("--activation-weighted", options->activation_weighted, "rtn with --observer mse: errors count by the mean square of the weight's input (needs calibration): true or false")->group("Method");
+  app.add_option("--activation-weighted", options->activation_weighted, "rtn and awq with --observer mse or hqq: errors count by the mean square of the weight's input (needs calibration): true or false")->group("Method");
+  app.add_option("--channel-scales", options->channel_scales, "Rescale channels between layers first, where that leaves the function as it is (needs calibration): awq (the least error after rounding), smoothquant (for quantized inputs) or none; default: awq for awq, else none")->group("Method");
+  app.add_option("--smoothing", options->smoothing, "With --channel-scales smoothquant: share of the inputs' ranges that moves into the weights, 0 to 1 (default 0.5)")->group("Method");
   app.add_option("--input-observer", options->input_observer, "How the range of a static input (W8A8-static) is found; default: minmax")->group("Method");
   app.add_option("--input-percentile", options->input_percentile, "With --input-observer percentile: share of values inside the range, in percent")->group("Method");
   add_calibration_flags(app, options->calibration);

@@ -1,13 +1,14 @@
 """Quantization on calibration text: methods, their options, the calibration data, spilled activations, resuming."""
 
 import json
+import math
 import random
 import signal
 import subprocess
 import time
 
 import support
-from support import Case, covers, ids, llama, read_safetensors, tiny, treatments, write_ids
+from support import Case, covers, ids, llama, llama_config, llama_shapes, random_tensors, read_safetensors, tiny, treatments, write_checkpoint, write_ids
 
 MODELS = ("llama-gqa-tied", "llama-bias", "llama-bf16", "gpt2-tied")
 
@@ -116,6 +117,82 @@ class Methods(Calibrated):
         self.refused(2, ["input_percentile", "percentile"], *static, "-o", self.dir / "no", "--input-percentile", 90)
         self.refused(2, ["observer 'middle'", "minmax"], *static, "-o", self.dir / "no", "--input-observer", "middle")
         self.refused(2, ["input_observer", "static"], *self.run_of("--input-observer", "mse", name="no"))
+
+
+class ChannelScales(Calibrated):
+    def figures(self, report):
+        return sum(layer["error"] for layer in self.step(report)["layers"])
+
+    def spread_inputs(self):
+        """A Llama whose norms differ much from channel to channel, as those of trained models do."""
+        config = llama_config()
+        tensors = random_tensors(llama_shapes(config))
+        rng = random.Random(3)
+        for name, tensor in tensors.items():
+            if "layernorm" in name:
+                tensors[name] = support.floats("F32", tensor.shape, [math.exp(1.5 * rng.gauss(0, 1)) for _ in tensor.values()])
+        write_checkpoint(self.dir / "spread", config, tensors)
+        return self.dir / "spread"
+
+    @covers("quantize", "--channel-scales", "--smoothing")
+    def test_awq_beats_rounding_to_nearest(self):
+        model = self.spread_inputs()
+        report = self.json(*self.run_of(model=model, method="awq"))
+        step = report["recipe"]["steps"][0]
+        self.assertEqual((step["pass"], step["channel_scales"], step["observer"]), ("quantize.awq", "awq", "mse"))
+        sites = self.step(report)["channel_scales"]
+        self.assertEqual([site["site"] for site in sites[:4]], ["block 0: attention_norm → query, key, value", "block 0: value → attention_output", "block 0: ffn_norm → ffn_gate, ffn_up", "block 0: ffn_up → ffn_down"])
+        self.assertEqual(len(sites), 8)
+        for site in sites:
+            self.assertLessEqual(site["error_left"], 1)
+        self.assertLess(min(site["error_left"] for site in sites), 0.9)
+        weighted = self.json(*self.run_of("--observer", "mse", "--activation-weighted", "true", model=model, method="rtn", name="weighted"))
+        self.assertLess(self.figures(report), self.figures(weighted))
+        self.assertLess(report["quality"]["kl_mean"], weighted["quality"]["kl_mean"])
+        moved = {t["name"] for t in report["tensors"] if t["moved"]}
+        self.assertIn("model.layers.0.input_layernorm.weight", moved)
+        self.assertNotIn("model.norm.weight", moved)
+
+        none = self.json(*self.run_of("--channel-scales", "none", model=model, method="awq", name="none"))
+        self.assertEqual(self.codes("none"), self.codes("weighted"))
+        self.assertNotIn("channel_scales", self.step(none))
+        for method in ("gptq", "rtn"):
+            smooth = self.json(*self.run_of("--channel-scales", "smoothquant", "--smoothing", 0.25, model=model, method=method, name=method))
+            self.assertEqual((smooth["recipe"]["steps"][0]["channel_scales"], smooth["recipe"]["steps"][0]["smoothing"]), ("smoothquant", 0.25))
+            self.assertGreater(self.step(smooth)["channel_scales"][0]["most_scale"], 1)
+        self.refused(2, ["channel scales 'owq'", "none, awq or smoothquant"], *self.run_of("--channel-scales", "owq", name="no"))
+        self.refused(2, ["smoothing", "channel_scales smoothquant"], *self.run_of("--smoothing", 0.5, name="no"))
+        self.refused(2, ["smoothing", "0 to 1", "found 2"], *self.run_of("--channel-scales", "smoothquant", "--smoothing", 2, name="no"))
+
+    def test_every_architecture_and_the_same_bytes(self):
+        for name in MODELS:
+            with self.subTest(name):
+                data = tiny(name) / "input_ids.npy"
+                flags = ["--bits", 4, "--granularity", "channel", "--method", "awq", "--calibration", data, "--nsamples", 4, "--seqlen", 8, "--eval-data", data]
+                report = self.json("quantize", tiny(name), "-o", self.dir / name, *flags, "--threads", 1)
+                self.assertEqual(len(self.step(report)["channel_scales"]), (3 if name.startswith("gpt2") else 4) * (1 + max(t["block"] or 0 for t in report["tensors"])))
+                self.json("quantize", tiny(name), "-o", self.dir / (name + "-3"), *flags, "--threads", 3)
+                self.assertEqual(self.codes(name), self.codes(name + "-3"))
+                self.json("compress", tiny(name), "-o", self.dir / (name + "-again"), "--recipe", self.dir / name / "recipe.yaml", "--eval-data", data)
+                self.assertEqual(self.codes(name), self.codes(name + "-again"))
+
+    def test_smoothing_helps_static_inputs(self):
+        model = self.spread_inputs()
+        static = ["quantize", model, "--preset", "W8A8-static", "--calibration", self.calibration(), "--nsamples", 8, "--seqlen", 24, "--eval-data", ids()]
+        plain = self.json(*static, "-o", self.dir / "plain")
+        smooth = self.json(*static, "-o", self.dir / "smooth", "--channel-scales", "smoothquant")
+        self.assertLess(smooth["quality"]["kl_mean"], plain["quality"]["kl_mean"])
+
+    def test_what_was_moved_is_known_after_a_kill(self):
+        state = self.dir / "state"
+        flags = self.run_of(method="awq")
+        whole = self.json(*flags)
+        first = self.json(*self.run_of("--resume", state, method="awq", name="first"))
+        again = self.json(*self.run_of("--resume", state, method="awq", name="again"))  # every block comes from the state
+        self.assertEqual(self.codes("again"), self.codes())
+        for report in (first, again):
+            self.assertEqual([t["moved"] for t in report["tensors"]], [t["moved"] for t in whole["tensors"]])
+            self.assertEqual(self.step(report)["channel_scales"], self.step(whole)["channel_scales"])
 
 
 class Data(Calibrated):

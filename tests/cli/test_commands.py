@@ -152,7 +152,7 @@ class List(Case):
     def test_sections(self):
         said = self.json("list", "--threads", 1)
         self.assertEqual({section: [row["name"] for row in rows] for section, rows in said.items()},
-                         {"architectures": ["llama", "gpt2"], "schemes": [f"W{b}A16" for b in range(2, 9)], "passes": ["prune.magnitude", "quantize.gptq", "quantize.learned", "quantize.rtn", "transform.rotate"], "formats": ["dense", "compressed-tensors", "llmc-packed"],
+                         {"architectures": ["llama", "gpt2"], "schemes": [f"W{b}A16" for b in range(2, 9)], "passes": ["prune.magnitude", "quantize.awq", "quantize.gptq", "quantize.learned", "quantize.rtn", "transform.rotate"], "formats": ["dense", "compressed-tensors", "llmc-packed"],
                           "codecs": ["dense", "bitmask", "packed-int", "bitmask+packed-int", "int-quantized", "pack-quantized"]})
         told = self.ok("list").out
         for rows in said.values():
