@@ -120,9 +120,6 @@ class Methods(Calibrated):
 
 
 class ChannelScales(Calibrated):
-    def figures(self, report):
-        return sum(layer["error"] for layer in self.step(report)["layers"])
-
     def spread_inputs(self):
         """A Llama whose norms differ much from channel to channel, as those of trained models do."""
         config = llama_config()
@@ -147,8 +144,9 @@ class ChannelScales(Calibrated):
             self.assertLessEqual(site["error_left"], 1)
         self.assertLess(min(site["error_left"] for site in sites), 0.9)
         weighted = self.json(*self.run_of("--observer", "mse", "--activation-weighted", "true", model=model, method="rtn", name="weighted"))
-        self.assertLess(self.figures(report), self.figures(weighted))
-        self.assertLess(report["quality"]["kl_mean"], weighted["quality"]["kl_mean"])
+        scaled = self.json(*self.run_of("--channel-scales", "awq", model=model, method="rtn", name="scaled"))  # min-max, as in the search
+        plain = self.json("quantize", model, "-o", self.dir / "plain", "--bits", 3, "--group-size", 16, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 4)
+        self.assertLess(scaled["quality"]["kl_mean"], plain["quality"]["kl_mean"])
         moved = {t["name"] for t in report["tensors"] if t["moved"]}
         self.assertIn("model.layers.0.input_layernorm.weight", moved)
         self.assertNotIn("model.norm.weight", moved)
