@@ -29,6 +29,7 @@ try:
     import torch
     import transformers
     from tokenizers import Tokenizer
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM
 except ImportError as error:
     print(f"skipped: {error} (see tests/interop/requirements.txt)")
@@ -38,6 +39,16 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 LARGEST_LOGIT_ERROR = 1e-3
 LARGEST_PERPLEXITY_ERROR = 1e-4  # relative
 WINDOW = 512
+# Inputs that are rounded to codes: the library computes with the floats that codes mean, llmc with integers, and both with
+# f32 norms and attention in another order. Values 1e-7 apart can lie on two sides of the border between two codes, and
+# a step of difference moves further values across theirs. (The reader's symmetric dynamic scale is max/127.5, which puts the
+# largest value of every token on a border.) So the mean difference is held to a share of what rounding the inputs changes
+# at all: 0.67 to 0.79 for dynamic inputs when written, where 1.4 lies between two roundings that have nothing in common.
+LARGEST_SHARE_OF_ROUNDING = 1.0
+# With a linear or static grid no value is on a border to begin with, so the first token, whose path is short, sees none of it:
+# 1e-5 when written. This is what tells one formula from another.
+LARGEST_FIRST_TOKEN_ERROR = 1e-3
+LARGEST_ROUNDED_PERPLEXITY_ERROR = 5e-3  # relative, over 511 tokens; 2.1e-3 when written
 
 QUANTIZED = {
     "int8-channel": ["--bits", "8", "--granularity", "channel"],
@@ -47,6 +58,19 @@ QUANTIZED = {
     "mixed": ["--bits", "4", "--group-size", "32", "--tensor-type", "down_proj=W8A16"],
     "tied-embedding-int8": ["--bits", "3", "--group-size", "32", "--scheme", "linear", "--token-embedding-type", "W8A16"],
     "tensor-granularity": ["--bits", "5", "--granularity", "tensor", "--scheme", "linear", "--exclude", "layers.0."],
+}
+
+
+ROUNDED_INPUTS = {
+    "w8a8-dynamic": ["--preset", "W8A8"],
+    "w8a8-dynamic-linear": ["--preset", "W8A8-dynamic-linear"],
+    "w4a8-g32-dynamic-linear": ["--preset", "W4A8-g32-dynamic-linear"],
+    "w8a8-linear-g32-dynamic-linear": ["--preset", "W8A8-linear-g32-dynamic-linear"],
+}
+STATIC_INPUTS = {  # (weights, symmetric)
+    "w8a8-static": (["--preset", "W8A16"], True),
+    "w8a8-static-linear": (["--preset", "W8A16"], False),
+    "w4a8-g32-static-linear": (["--preset", "W4A16-g32-linear"], False),
 }
 
 
@@ -173,6 +197,65 @@ def check_quantized(llmc, model, work, options):
     return summary
 
 
+def compare_rounded(llmc, out, weights, ids, work, is_on_borders):
+    """As compare, for inputs that are rounded; `weights` is the same folder with inputs as they are."""
+    theirs = load(out)
+    require(any(getattr(module, "quantization_scheme", None) and module.quantization_scheme.input_activations for module in theirs.modules()), "transformers rounds no input")
+    expected, plain = logits_of(theirs, ids), logits_of(load(weights), ids)
+    logits, perplexity = llmc.evaluate(out, ids, work)
+    rounding, error = float(np.abs(expected - plain).mean()), float(np.abs(logits - expected).mean())
+    first, expected_perplexity = float(np.abs(logits[0] - expected[0]).max()), perplexity_of(expected, ids)
+    summary = f"mean|Δ| {error:.1e} of {rounding:.1e} that rounding does, first token {first:.1e}, perplexity {perplexity:.6g} / {expected_perplexity:.6g}"
+    require(rounding > 1e-3, summary)
+    require(error <= LARGEST_SHARE_OF_ROUNDING * rounding, summary)
+    require(is_on_borders or first <= LARGEST_FIRST_TOKEN_ERROR, summary)
+    require(abs(perplexity / expected_perplexity - 1) <= LARGEST_ROUNDED_PERPLEXITY_ERROR, summary)
+    return summary
+
+
+def set_inputs(folder, inputs):
+    """Writes `input_activations` into every config group."""
+    config = read_config(folder)
+    for group in config["quantization_config"]["config_groups"].values():
+        group["input_activations"] = inputs
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def check_rounded_inputs(llmc, model, work, options):
+    ids, out, weights = token_ids(model), work / "quantized", work / "weights"
+    llmc.run("quantize", model, "-o", out, *options)
+    shutil.copytree(out, weights)
+    set_inputs(weights, None)
+    return compare_rounded(llmc, out, weights, ids, work, is_on_borders="linear" not in options[1].split("dynamic")[-1])
+
+
+def check_static_inputs(llmc, model, work, options, symmetric):
+    """Grids as a calibration by the library would leave them: per layer, from the inputs that the float model sees."""
+    ids, out, weights = token_ids(model), work / "static", work / "weights"
+    llmc.run("quantize", model, "-o", weights, *options)
+    shutil.copytree(weights, out)
+    set_inputs(out, {"num_bits": 8, "type": "int", "symmetric": symmetric, "strategy": "tensor", "dynamic": False})
+    tensors = load_file(weights / "model.safetensors")
+    modules = {name.removesuffix(".weight_scale") for name in tensors if name.endswith(".weight_scale")}
+    ranges, floats = {}, load(model)
+
+    def observe(name):
+        return lambda module, inputs: ranges.update({name: (min(float(inputs[0].min()), 0.0), max(float(inputs[0].max()), 0.0))})
+
+    for name, module in floats.named_modules():
+        if name in modules:
+            module.register_forward_pre_hook(observe(name))
+    logits_of(floats, ids)
+    for name, (low, high) in ranges.items():
+        scale = max(-low, high) / 127 if symmetric else (high - low) / 255
+        tensors[name + ".input_scale"] = torch.tensor([scale], dtype=torch.float32)
+        if not symmetric:
+            tensors[name + ".input_zero_point"] = torch.tensor([round(-128 - low / scale)], dtype=torch.int8)
+    require(set(ranges) == modules, f"inputs of {len(ranges)} modules of {len(modules)} were seen")
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    return compare_rounded(llmc, out, weights, ids, work, is_on_borders=False)
+
+
 def check_pruned(llmc, model, work):
     ids, pruned, dense = token_ids(model), work / "pruned", work / "dense"
     llmc.run("prune", model, "-o", pruned, "--sparsity", "0.5")
@@ -220,6 +303,10 @@ def main():
     llmc, model = Llmc(arguments.llmc.resolve()), arguments.model.resolve()
     cases = {name: lambda work, options=options: check_quantized(llmc, model, work, options)
              for name, options in QUANTIZED.items()}
+    for name, options in ROUNDED_INPUTS.items():
+        cases[name] = lambda work, options=options: check_rounded_inputs(llmc, model, work, options)
+    for name, (options, symmetric) in STATIC_INPUTS.items():
+        cases[name] = lambda work, options=options, symmetric=symmetric: check_static_inputs(llmc, model, work, options, symmetric)
     cases["pruned-dense"] = lambda work: check_pruned(llmc, model, work)
     cases["gpt2-packed-dense"] = lambda work: check_packed_gpt2(llmc, work)
 
