@@ -28,10 +28,10 @@ void round_to_grid(const ActivationScheme& scheme, const InputGrid* given, std::
   for (double& v : values) v = std::isfinite(v) ? (std::nearbyint(std::clamp(v / scale + zero, lowest, highest)) - zero) * scale : NAN;
 }
 
-double keep_18_bits(double value) {
+double keep_14_bits(double value) {
   int exponent = 0;
   const double mantissa = std::frexp(value, &exponent);
-  return std::ldexp(std::nearbyint(std::ldexp(mantissa, 18)), exponent - 18);
+  return std::ldexp(std::nearbyint(std::ldexp(mantissa, 14)), exponent - 14);
 }
 
 class Oracle {
@@ -89,7 +89,7 @@ class Oracle {
     const auto input = find_input_quantization(tensor);
     for (auto& row : x) {
       if (options_.inputs == OracleOptions::Inputs::rounded)
-        for (double& v : row) v = keep_18_bits(v);
+        for (double& v : row) v = keep_14_bits(v);
       if (input) round_to_grid(input->scheme, input->scheme.range == InputRange::calibrated ? &input->grid : nullptr, row);
     }
     const Matrix weight = read_matrix(tensor);

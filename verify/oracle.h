@@ -14,7 +14,7 @@ struct OracleOptions {
   std::optional<int> kv_cache_bits = std::nullopt;  ///< as in ForwardOptions
   enum class Inputs {
     exact,    ///< a linear layer takes its input in double precision
-    rounded,  ///< rounded to 18 bits first, somewhat fewer than an f32 sum of some hundred terms keeps
+    rounded,  ///< rounded to 14 bits first, far fewer than an f32 sum of some hundred terms keeps
   } inputs = Inputs::exact;
 };
 

@@ -55,12 +55,12 @@ struct OracleAgreement {
   double max_logit_difference = 0;
   double mean_logit_difference = 0;
   double max_logit = 0;  ///< the scale of the logits, max |logit|
-  /// Mean |Δ| of the oracle's own logits when each layer's input is first rounded to 18 bits, somewhat fewer than an f32 sum
-  /// of some hundred terms keeps. For models whose inputs or cache are rounded to codes: there the two passes cannot agree
-  /// to the last bits, however right they are. A value next to the border between two codes takes the other one after a
-  /// change of 1e-7, the next layer sees a change of a whole step, and that moves further values across their borders. This
-  /// figure is what such flips do on these very tokens: `mean_logit_difference` should be no more than about that, give or
-  /// take a few flips, and is far larger when the passes mean different things.
+  /// Mean |Δ| of the oracle's own logits when each layer's input is first rounded to 14 bits. For models whose inputs or
+  /// cache are rounded to codes: there the two passes cannot agree to the last bits, however right they are. A value next to
+  /// the border between two codes takes the other one after a change of 1e-7, the next layer sees a change of a whole step,
+  /// and that moves further values across their borders. This figure is an upper estimate of what such flips do on these very
+  /// tokens: f32 keeps some 20 bits of a sum, and with 14 there are enough flips not to depend on chance. So
+  /// `mean_logit_difference` should be no more than about that, and is more when the passes mean different things.
   std::optional<double> rounding_difference = std::nullopt;
 };
 
