@@ -14,6 +14,7 @@ constexpr std::array rows = {
     DTypeInfo{DType::f16, "F16", "float16", 2},         DTypeInfo{DType::bf16, "BF16", "bfloat16", 2},
     DTypeInfo{DType::f8_e4m3, "F8_E4M3", "float8_e4m3fn", 1},
     DTypeInfo{DType::f8_e5m2, "F8_E5M2", "float8_e5m2", 1},
+    DTypeInfo{DType::f8_e8m0, "F8_E8M0", "float8_e8m0fnu", 1},
     DTypeInfo{DType::i64, "I64", "int64", 8},           DTypeInfo{DType::i32, "I32", "int32", 4},
     DTypeInfo{DType::i16, "I16", "int16", 2},           DTypeInfo{DType::i8, "I8", "int8", 1},
     DTypeInfo{DType::u64, "U64", "uint64", 8},          DTypeInfo{DType::u32, "U32", "uint32", 4},
@@ -73,10 +74,40 @@ uint16_t f32_to_f16(float value) {
   return sign | static_cast<uint16_t>((rounded - 0x38000000u) >> 13);
 }
 
+float f8_e4m3_to_f32(uint8_t bits) {
+  const int exponent = (bits >> 3) & 15, mantissa = bits & 7;
+  const float magnitude = (bits & 0x7f) == 0x7f ? NAN : exponent == 0 ? static_cast<float>(mantissa) * 0x1p-9f : std::ldexp(1 + static_cast<float>(mantissa) / 8, exponent - 7);
+  return bits & 0x80 ? -magnitude : magnitude;
+}
+
+uint8_t f32_to_f8_e4m3(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<uint8_t>(bits >> 24 & 0x80u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return sign | 0x7f;   // NaN
+  if (magnitude >= 0x43e00000u) return sign | 0x7e;  // 448
+  if (magnitude < 0x3c800000u)                       // below the smallest normal, 2^-6
+    return sign | static_cast<uint8_t>(std::nearbyintf(std::bit_cast<float>(magnitude) * 0x1p9f));
+  const uint32_t rounded = magnitude + 0x7ffffu + ((magnitude >> 20) & 1u);
+  return sign | static_cast<uint8_t>((rounded - 0x3c000000u) >> 20);
+}
+
+float f8_e8m0_to_f32(uint8_t bits) {
+  if (bits == 255) return NAN;
+  return std::bit_cast<float>(bits == 0 ? 0x00400000u : static_cast<uint32_t>(bits) << 23);  // 2^-127 is subnormal
+}
+
+uint8_t f32_to_f8_e8m0(float value) { return static_cast<uint8_t>(std::bit_cast<uint32_t>(value) >> 23 & 0xffu); }
+
 void decode_floats(DType dtype, std::span<const std::byte> bytes, std::span<float> out) {
   assert(bytes.size() == out.size() * get_info(dtype).bytes);
   if (dtype == DType::f32) {
     if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
+    return;
+  }
+  if (dtype == DType::f8_e4m3 || dtype == DType::f8_e8m0) {
+    const auto widen = dtype == DType::f8_e4m3 ? f8_e4m3_to_f32 : f8_e8m0_to_f32;
+    for (size_t i = 0; i < out.size(); ++i) out[i] = widen(static_cast<uint8_t>(bytes[i]));
     return;
   }
   assert(dtype == DType::f16 || dtype == DType::bf16);
@@ -96,6 +127,11 @@ void encode_floats(DType dtype, std::span<const float> values, std::span<std::by
     if (!values.empty()) std::memcpy(out.data(), values.data(), out.size());
     return;
   }
+  if (dtype == DType::f8_e4m3 || dtype == DType::f8_e8m0) {
+    const auto narrow = dtype == DType::f8_e4m3 ? f32_to_f8_e4m3 : f32_to_f8_e8m0;
+    for (size_t i = 0; i < values.size(); ++i) out[i] = static_cast<std::byte>(narrow(values[i]));
+    return;
+  }
   assert(dtype == DType::f16 || dtype == DType::bf16);
   const auto convert = [&](auto narrow) {
     for (size_t i = 0; i < values.size(); ++i) {
@@ -110,6 +146,8 @@ float round_to(DType dtype, float value) {
   switch (dtype) {
     case DType::f16: return f16_to_f32(f32_to_f16(value));
     case DType::bf16: return bf16_to_f32(f32_to_bf16(value));
+    case DType::f8_e4m3: return f8_e4m3_to_f32(f32_to_f8_e4m3(value));
+    case DType::f8_e8m0: return f8_e8m0_to_f32(f32_to_f8_e8m0(value));
     default: assert(dtype == DType::f32); return value;
   }
 }

@@ -10,7 +10,7 @@ namespace llmc {
 /// Bytes that `count` values of `bits` bits need.
 constexpr int64_t packed_bytes(int64_t count, int bits) { return (count * bits + 7) / 8; }
 
-/// Writes signed codes of `bits` bits (2..8) as code + 2^(bits−1). `out` is overwritten; unused bits are 0.
+/// Writes signed codes of `bits` bits (1..8) as code + 2^(bits−1). `out` is overwritten; unused bits are 0.
 void pack_codes(std::span<const int8_t> codes, int bits, std::span<std::byte> out);
 /// Reads them back.
 void unpack_codes(std::span<const std::byte> packed, int bits, std::span<int8_t> codes);

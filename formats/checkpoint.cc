@@ -108,7 +108,8 @@ DType read_model_dtype(const json& config) {
   return DType::f32;
 }
 
-/// The dense shape of a compressed-tensors module: what weight_shape says, or that of its int8 weight.
+/// The dense shape of a compressed-tensors module: what weight_shape says, that of its 8-bit weight, or two 4-bit floats for
+/// each packed byte.
 Shape read_dense_shape(const std::string& module, const std::map<std::string, TensorView>& parts) {
   if (const auto part = parts.find("weight_shape"); part != parts.end()) {
     if (part->second.dtype != DType::i64 || part->second.shape != Shape{2})
@@ -119,6 +120,7 @@ Shape read_dense_shape(const std::string& module, const std::map<std::string, Te
     return shape;
   }
   if (const auto part = parts.find("weight"); part != parts.end() && part->second.shape.size() == 2) return part->second.shape;
+  if (const auto part = parts.find("weight_packed"); part != parts.end() && part->second.dtype == DType::u8 && part->second.shape.size() == 2) return {part->second.shape[0], 2 * part->second.shape[1]};
   throw Error(ErrorKind::input, fmt::format("tensor {}: parts weight_shape and weight are missing", module));
 }
 
@@ -171,7 +173,7 @@ std::vector<StoredTensor> group_compressed_tensors(const Checkpoint& checkpoint,
       continue;
     }
     EncodedData data{.codec = encoding->second.codec, .scheme = encoding->second.scheme, .parts = {}};
-    for (const char* part : {"weight", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "input_scale", "input_zero_point"})
+    for (const char* part : {"weight", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_global_scale", "input_scale", "input_zero_point"})
       if (auto node = raw.tensors.extract(module + "." + part)) data.parts[part] = std::move(node.mapped());
     try {
       Shape shape = read_dense_shape(module, data.parts);

@@ -37,8 +37,20 @@ uint64_t stored_bytes(const std::vector<TensorLayout>& layout);
 /// The part of that name, type and shape. Throws Error(input) with tensor, part, expected and found.
 const TensorView& get_part(const StoredTensor& tensor, const EncodedData& data, const std::string& part, DType dtype, const Shape& shape);
 
+/// The type of the scales (or centroids) that a part holds: what the scheme fixes, else that of the part, which is F32, F16
+/// or BF16. Throws Error(input).
+DType find_scale_dtype(const StoredTensor& tensor, const EncodedData& data, const std::string& part);
+/// The type of a part that holds such scales: E8M0 is stored as U8, for readers that do not know it.
+DType stored_scale_dtype(DType scale_dtype);
+
 /// Scales as stored in their dtype, and back with a check that every one is finite (Error(input)).
 std::vector<std::byte> encode_scales(const QuantizedMatrix& matrix);
 void decode_scales(const StoredTensor& tensor, const TensorView& part, QuantizedMatrix& matrix);
+/// The scale of a whole tensor, F32 [1], finite and positive (Error(input)).
+std::vector<std::byte> encode_global_scale(const QuantizedMatrix& matrix);
+void decode_global_scale(const StoredTensor& tensor, const TensorView& part, QuantizedMatrix& matrix);
+
+/// Throws Error(input) when a code is none of its scheme's.
+void check_codes(const StoredTensor& tensor, const QuantizedMatrix& matrix);
 
 }  // namespace llmc

@@ -50,6 +50,12 @@ StoredTensor dense_copy(const StoredTensor& tensor) {
   return copy;
 }
 
+bool has_outliers(const StoredTensor& tensor) {
+  if (const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form)) return !matrix->outliers.empty();
+  const auto* data = std::get_if<EncodedData>(&tensor.form);
+  return data && data->parts.contains("outlier_values");
+}
+
 }  // namespace
 
 std::string reason_against_compressed_tensors(const StoredTensor& tensor, ModuleKind kind) {
@@ -57,6 +63,8 @@ std::string reason_against_compressed_tensors(const StoredTensor& tensor, Module
   if (!scheme) return tensor.pruned ? fmt::format("{} is pruned: compressed-tensors has no sparse codec any more", tensor.name) : "";
   if (tensor.transposed) return fmt::format("{} is a transposed Conv1D weight: its readers handle Linear only", tensor.name);
   if (tensor.pruned) return fmt::format("{} is pruned and quantized: compressed-tensors would store the zeros", tensor.name);
+  if (has_outliers(tensor)) return fmt::format("{} keeps outliers in 16 bits: compressed-tensors has no place for them", tensor.name);
+  if (!has_compressed_tensors_format(*scheme)) return fmt::format("{} is {}: compressed-tensors has no such grid", tensor.name, to_string(*scheme));
   if (kind == ModuleKind::embedding && scheme->input) return fmt::format("{} is an embedding, whose input are token ids", tensor.name);
   if (kind == ModuleKind::embedding && scheme->bits != 8) return fmt::format("{} is an embedding below 8 bits: transformers cannot load it packed", tensor.name);
   if (!tensor.name.ends_with(".weight") || tensor.shape.size() != 2) return fmt::format("{} is not the weight of a Linear module", tensor.name);

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <bit>
+#include <cassert>
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "core/error.h"
@@ -24,16 +27,33 @@ struct Range {
   float high = 0;
 };
 
-/// The grid of a range, its scale representable in `scale_dtype`.
-Grid make_grid(const Range& range, const Scheme& scheme, DType scale_dtype) {
-  Grid grid{.lowest = static_cast<float>(scheme.lowest_code()), .highest = static_cast<float>(scheme.highest_code())};
+/// What a grid is made of, but for the weights.
+struct GridRules {
+  const Scheme& scheme;
+  ScaleRounding stored;
+};
+
+/// The smallest power of two s such that widest / s exceeds the highest level by half the last step at most.
+float power_of_two_scale(float widest, std::span<const float> levels) {
+  const float top = levels.back(), reach = top + (top - levels[levels.size() - 2]) / 2;
+  int exponent = 0;
+  const float fraction = std::frexp(widest, &exponent), reach_fraction = std::frexp(reach, &exponent);
+  const int shift = std::ilogb(widest) - std::ilogb(reach) + (fraction > reach_fraction ? 1 : 0);
+  return std::ldexp(1.0f, std::clamp(shift, -127, 127));
+}
+
+/// The grid of a range, its scale representable as the scheme stores it.
+Grid make_grid(const Range& range, const GridRules& rules) {
+  const Scheme& scheme = rules.scheme;
+  Grid grid{.lowest = static_cast<float>(scheme.lowest_code()), .highest = static_cast<float>(scheme.highest_code()), .kind = scheme.grid, .levels = fixed_levels(scheme.grid)};
   if (scheme.mapping == Mapping::symmetric) {
     const float widest = std::max(std::abs(range.low), std::abs(range.high));
-    if (widest > 0) grid.scale = round_to(scale_dtype, widest / grid.highest);
+    if (scheme.scale == ScaleKind::e4m3) grid.scale = rules.stored(1 / rules.stored.global_scale);
+    if (widest > 0) grid.scale = scheme.scale == ScaleKind::power_of_two ? power_of_two_scale(widest, grid.levels) : rules.stored(widest / (grid.is_even() ? grid.highest : grid.levels.back()));
     return grid;
   }
   const float low = std::min(range.low, 0.0f), high = std::max(range.high, 0.0f);
-  if (high > low) grid.scale = round_to(scale_dtype, (high - low) / static_cast<float>((1 << scheme.bits) - 1));
+  if (high > low) grid.scale = rules.stored((high - low) / static_cast<float>((1 << scheme.bits) - 1));
   if (grid.scale > 0) grid.zero = std::clamp(Grid::round_even(grid.lowest - low / grid.scale), grid.lowest, grid.highest);
   return grid;
 }
@@ -53,24 +73,29 @@ struct Span {
     return range;
   }
   /// Σ importance · (x − grid(x))². Sixteen partial sums along each row, so that it vectorizes in a fixed order.
-  double squared_error(const Grid& grid) const { return importance.empty() ? sum_errors(grid, [](int64_t) { return 1.0f; }) : sum_errors(grid, [this](int64_t c) { return importance[static_cast<size_t>(c)]; }); }
+  double squared_error(const Grid& grid) const {
+    if (importance.empty()) return sum_errors(grid, [](int64_t) { return 1.0f; });
+    return sum_errors(grid, [this](int64_t c) { return importance[static_cast<size_t>(c)]; });
+  }
 
  private:
   double sum_errors(const Grid& grid, auto&& weight_of) const {
-    constexpr int64_t lanes = 16;
+    constexpr int64_t lanes = 16, block = 256;
     double sum = 0;
+    float rounded[block];
     for (int64_t r = 0; r < weights.rows; ++r) {
-      const float* row = weights.row(r);
       float partial[lanes] = {};
-      int64_t c = 0;
-      for (; c + lanes <= weights.cols; c += lanes)
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-          const float error = row[c + lane] - grid.value(grid.code(row[c + lane]));
-          partial[lane] += weight_of(c + lane) * error * error;
-        }
-      for (; c < weights.cols; ++c) {
-        const float error = row[c] - grid.value(grid.code(row[c]));
-        partial[0] += weight_of(c) * error * error;
+      for (int64_t begin = 0; begin < weights.cols; begin += block) {
+        const int64_t count = std::min(block, weights.cols - begin);
+        const float* row = weights.row(r) + begin;
+        grid.round({row, static_cast<size_t>(count)}, {rounded, static_cast<size_t>(count)});
+        int64_t c = 0;
+        for (; c + lanes <= count; c += lanes)
+          for (int64_t lane = 0; lane < lanes; ++lane) {
+            const float error = row[c + lane] - rounded[c + lane];
+            partial[lane] += weight_of(begin + c + lane) * error * error;
+          }
+        for (; c < count; ++c) partial[0] += weight_of(begin + c) * (row[c] - rounded[c]) * (row[c] - rounded[c]);
       }
       for (float value : partial) sum += value;
     }
@@ -94,17 +119,22 @@ Range percentile_range(const Span& span, const Scheme& scheme, double percentile
   return {scheme.mapping == Mapping::symmetric ? -high : percentile_of(values, 100 - percentile), high};
 }
 
-/// Shrinks the min-max range step by step and keeps the grid with the least squared error; the first of equals wins.
-Grid search_grid(const Span& span, const Scheme& scheme, DType scale_dtype) {
+/// Shrinks the min-max range step by step and keeps the grid with the least squared error; the first of equals wins. Levels
+/// that are denser near 0 may gain from a wider range, too.
+Grid search_grid(const Span& span, const GridRules& rules) {
   constexpr int steps = 100;
   constexpr float least_share = 0.3f;
   const Range full = span.minmax();
-  Grid best = make_grid(full, scheme, scale_dtype);
+  Grid best = make_grid(full, rules);
+  const float widest_share = best.is_even() ? 1.0f : 1.5f;
   double best_error = span.squared_error(best);
-  for (int step = 1; step < steps && best_error > 0; ++step) {
-    const float share = 1 - (1 - least_share) * static_cast<float>(step) / steps;
-    const Grid grid = make_grid({full.low * share, full.high * share}, scheme, scale_dtype);
+  float tried = best.scale;
+  for (int step = 0; step < steps && best_error > 0; ++step) {
+    const float share = widest_share - (widest_share - least_share) * static_cast<float>(step) / steps;
+    const Grid grid = make_grid({full.low * share, full.high * share}, rules);
     if (!(grid.scale > 0)) break;
+    if (!grid.is_even() && grid.scale == tried) continue;
+    tried = grid.scale;
     const double error = span.squared_error(grid);
     if (error < best_error) best = grid, best_error = error;
   }
@@ -113,55 +143,137 @@ Grid search_grid(const Span& span, const Scheme& scheme, DType scale_dtype) {
 
 /// The half-quadratic search goes downhill only: it starts from the min-max range and from that of least squared error, and the
 /// better end counts.
-Grid search_fitted_grid(const Span& span, const Scheme& scheme, DType scale_dtype) {
-  const Grid widest = make_grid(span.minmax(), scheme, scale_dtype);
+Grid search_fitted_grid(const Span& span, const GridRules& rules) {
+  const Grid widest = make_grid(span.minmax(), rules);
   if (!(widest.scale > 0 && std::isfinite(widest.scale))) return widest;
-  const auto search = [&](const Grid& start) { return search_half_quadratic(span.weights, span.importance, start, scheme, scale_dtype); };
-  const Grid from_widest = search(widest), from_squares = search(search_grid(span, scheme, scale_dtype));
+  const auto search = [&](const Grid& start) { return search_half_quadratic(span.weights, span.importance, start, rules.scheme, rules.stored); };
+  const Grid from_widest = search(widest), from_squares = search(search_grid(span, rules));
   const auto error = [&](const Grid& grid) { return grid_error(span.weights, span.importance, grid); };
   return error(from_squares) < error(from_widest) ? from_squares : from_widest;
 }
 
-Grid find_grid(const Span& span, const Scheme& scheme, DType scale_dtype, const RangeOptions& options) {
+Grid find_grid(const Span& span, const GridRules& rules, const RangeOptions& options) {
   switch (options.rule) {
-    case RangeRule::minmax: return make_grid(span.minmax(), scheme, scale_dtype);
-    case RangeRule::percentile: return make_grid(percentile_range(span, scheme, options.percentile), scheme, scale_dtype);
-    case RangeRule::mse: return search_grid(span, scheme, scale_dtype);
-    case RangeRule::hqq: return search_fitted_grid(span, scheme, scale_dtype);
+    case RangeRule::minmax: return make_grid(span.minmax(), rules);
+    case RangeRule::percentile: return make_grid(percentile_range(span, rules.scheme, options.percentile), rules);
+    case RangeRule::mse: return search_grid(span, rules);
+    case RangeRule::hqq: return search_fitted_grid(span, rules);
   }
   return {};
 }
 
+/// The largest power of two that keeps max|x| / highest level · global within E4M3. A power of two changes no digits: a
+/// level times such a scale has six of them, and is exact in bf16 and f16 as in f32.
+float choose_global_scale(ConstMatrixView weights, std::span<const float> levels) {
+  constexpr float largest_e4m3 = 448;
+  const Range range = Span{weights, {}}.minmax();
+  const float widest = std::max(std::abs(range.low), std::abs(range.high)), reach = largest_e4m3 * levels.back();
+  if (!(widest > 0)) return 1;
+  int exponent = 0;
+  const bool borrows = std::frexp(reach, &exponent) < std::frexp(widest, &exponent);
+  return std::ldexp(1.0f, std::clamp(std::ilogb(reach) - std::ilogb(widest) - (borrows ? 1 : 0), -126, 126));
+}
+
 }  // namespace
 
-Grid choose_grid(ConstMatrixView weights, std::span<const float> importance, const Scheme& scheme, DType scale_dtype, const RangeOptions& options, const std::string& where, int64_t row) {
+float ScaleRounding::operator()(float scale) const {
+  switch (kind) {
+    case ScaleKind::floating: return round_to(dtype, scale);
+    case ScaleKind::power_of_two: return round_to(DType::f8_e8m0, scale * std::numbers::sqrt2_v<float>);
+    case ScaleKind::e4m3: return std::max(round_to(DType::f8_e4m3, scale * global_scale), 0x1p-9f) / global_scale;  // 2^-9: the smallest
+  }
+  return 0;
+}
+
+void Grid::round(std::span<const float> x, std::span<float> rounded) const {
+  assert(x.size() == rounded.size());
+  constexpr size_t most_compared = 16;  // with more levels a search for each weight is faster
+  if (is_even())
+    for (size_t i = 0; i < x.size(); ++i) rounded[i] = even_value(even_code(x[i]));
+  else if (levels.size() <= most_compared)
+    compare_levels(x, rounded);
+  else if (const FloatFormat* format = find_float_format(kind))
+    round_floats(*format, x, rounded);
+  else
+    for (size_t i = 0; i < x.size(); ++i) rounded[i] = value(level_code(x[i]));
+}
+
+void Grid::compare_levels(std::span<const float> x, std::span<float> rounded) const {
+  constexpr size_t lanes = 64;
+  float wanted[lanes], nearest[lanes];
+  for (size_t begin = 0; begin < x.size(); begin += lanes) {
+    const size_t count = std::min(lanes, x.size() - begin);
+    for (size_t k = 0; k < lanes; ++k) wanted[k] = k < count ? x[begin + k] / scale : 0, nearest[k] = levels[0] * scale;
+    for (size_t i = 1; i < levels.size(); ++i) {
+      const bool is_even_code = (static_cast<int>(lowest) + static_cast<int>(i)) % 2 == 0;
+      const float middle = (levels[i - 1] + levels[i]) / 2, threshold = is_even_code ? std::nextafter(middle, -INFINITY) : middle, level = levels[i] * scale;
+      for (size_t k = 0; k < lanes; ++k) nearest[k] = wanted[k] > threshold ? level : nearest[k];
+    }
+    std::copy_n(nearest, count, rounded.begin() + static_cast<std::ptrdiff_t>(begin));
+  }
+}
+
+/// Keeps the leading bits of the significand of normal values; adding and taking off 1.5 · 2^23 steps does it for the others.
+void Grid::round_floats(const FloatFormat& format, std::span<const float> x, std::span<float> rounded) const {
+  const int dropped = 23 - format.mantissa_bits;
+  const uint32_t half = (1u << (dropped - 1)) - 1, kept = ~((1u << dropped) - 1);
+  const float smallest_normal = std::ldexp(1.0f, 1 - format.bias), magic = std::ldexp(1.5f, 24 - format.bias - format.mantissa_bits), top = levels.back();
+  for (size_t i = 0; i < x.size(); ++i) {
+    const float size = std::abs(x[i] / scale);
+    const uint32_t bits = std::bit_cast<uint32_t>(size);
+    const float normal = std::bit_cast<float>((bits + half + ((bits >> dropped) & 1u)) & kept), other = (size + magic) - magic;
+    rounded[i] = std::copysign(std::min(size < smallest_normal ? other : normal, top), x[i]) * scale;
+  }
+}
+
+float Grid::level_code(float x) const {
+  const float wanted = x / scale;
+  const auto above = std::ranges::lower_bound(levels, wanted) - levels.begin();
+  if (above == 0) return lowest;
+  const auto index = static_cast<size_t>(above);
+  if (index == levels.size()) return highest;
+  const float over = levels[index] - wanted, under = wanted - levels[index - 1], code = lowest + static_cast<float>(above);
+  const bool take_lower = under < over || (under == over && std::fmod(code, 2.0f) != 0);  // ties to the even code
+  return take_lower ? code - 1 : code;
+}
+
+Grid choose_grid(ConstMatrixView weights, std::span<const float> importance, const Scheme& scheme, DType scale_dtype, const RangeOptions& options, const std::string& where, int64_t row, float global_scale) {
+  assert(scheme.grid != GridKind::codebook);
   const Span span{weights, importance};
-  const Grid grid = find_grid(span, scheme, scale_dtype, options);
+  const Grid grid = find_grid(span, {scheme, {scheme.scale, scale_dtype, global_scale}}, options);
   if (std::isfinite(grid.scale) && grid.scale > 0) return grid;
   const Range range = span.minmax();
   throw Error(ErrorKind::input, fmt::format("tensor {}: row {}: weights from {} to {} give a scale of {} in {}; expected a positive finite one", where, row, range.low, range.high, grid.scale, get_info(scale_dtype).name));
 }
 
 void choose_grids(ConstMatrixView weights, std::span<const float> importance, const RangeOptions& options, const std::string& where, QuantizedMatrix& result) {
-  const int64_t rows_per_scale = result.scheme.granularity == Granularity::tensor ? weights.rows : 1;
+  const Scheme& scheme = result.scheme;
+  const int64_t rows_per_scale = scheme.granularity == Granularity::tensor ? weights.rows : 1;
   const int64_t span_cols = result.span();
+  if (scheme.scale == ScaleKind::e4m3) result.global_scale = choose_global_scale(weights, fixed_levels(scheme.grid));
   parallel_for(result.scale_rows(), [&](int64_t scale_row) {
     for (int64_t group = 0; group < result.scale_cols(); ++group) {
-      const int64_t first_row = scale_row * rows_per_scale, first_col = group * span_cols;
+      const int64_t first_row = scale_row * rows_per_scale, first_col = group * span_cols, index = scale_row * result.scale_cols() + group;
       const ConstMatrixView span = weights.row_range(first_row, rows_per_scale).column_range(first_col, span_cols);
       const auto span_importance = importance.empty() ? importance : importance.subspan(static_cast<size_t>(first_col), static_cast<size_t>(span_cols));
-      set_grid(result, scale_row * result.scale_cols() + group, choose_grid(span, span_importance, result.scheme, result.scale_dtype, options, where, first_row));
+      if (scheme.grid == GridKind::codebook)
+        std::ranges::copy(fit_codebook(span, span_importance, scheme.centroids, result.scale_dtype, options.zero), result.centroids.begin() + index * scheme.centroids);
+      else
+        set_grid(result, index, choose_grid(span, span_importance, scheme, result.scale_dtype, options, where, first_row, result.global_scale));
     }
   });
 }
 
 void set_grid(QuantizedMatrix& matrix, int64_t scale_index, const Grid& grid) {
-  matrix.scales[static_cast<size_t>(scale_index)] = grid.scale;
+  matrix.scales[static_cast<size_t>(scale_index)] = grid.scale * matrix.global_scale;
   if (!matrix.zero_points.empty()) matrix.zero_points[static_cast<size_t>(scale_index)] = static_cast<int8_t>(grid.zero);
 }
 
 Grid get_grid(const QuantizedMatrix& matrix, int64_t scale_index) {
-  return {.scale = matrix.scales[static_cast<size_t>(scale_index)], .zero = static_cast<float>(matrix.zero_code(scale_index)), .lowest = static_cast<float>(matrix.scheme.lowest_code()), .highest = static_cast<float>(matrix.scheme.highest_code())};
+  Grid grid{.scale = matrix.scale(scale_index), .lowest = static_cast<float>(matrix.scheme.lowest_code()), .highest = static_cast<float>(matrix.scheme.highest_code()), .kind = matrix.scheme.grid};
+  if (!grid.is_even()) grid.levels = matrix.levels(scale_index);
+  else if (!matrix.zero_points.empty()) grid.zero = matrix.zero_points[static_cast<size_t>(scale_index)];
+  return grid;
 }
 
 }  // namespace llmc

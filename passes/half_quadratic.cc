@@ -21,7 +21,7 @@ struct Shrink {
   float threshold;
 };
 
-/// Least squares of t ≈ scale·(q − zero) over the weights of a span.
+/// Least squares of t ≈ scale·(q − zero) over the weights of a span; q is a code, or a level.
 class Fit {
  public:
   void add(double importance, double code, double target) {
@@ -58,26 +58,31 @@ void each_weight(ConstMatrixView weights, std::span<const float> importance, aut
 
 double grid_error(ConstMatrixView weights, std::span<const float> importance, const Grid& grid) {
   constexpr int64_t lanes = 16;  // partial sums, so that it vectorizes in a fixed order
-  double sum = 0;
-  for (int64_t r = 0; r < weights.rows; ++r) {
-    const float* row = weights.row(r);
-    float partial[lanes] = {};
-    const auto add = [&](int64_t lane, int64_t c) {
-      const float error = std::abs(row[c] - grid.value(grid.code(row[c])));
-      partial[lane] += (importance.empty() ? 1.0f : importance[static_cast<size_t>(c)]) * error * error * std::sqrt(error);
-    };
-    int64_t c = 0;
-    for (; c + lanes <= weights.cols; c += lanes)
-      for (int64_t lane = 0; lane < lanes; ++lane) add(lane, c + lane);
-    for (; c < weights.cols; ++c) add(0, c);
-    for (float value : partial) sum += value;
-  }
-  return sum;
+  const auto sum_errors = [&](auto&& rounded) {
+    double sum = 0;
+    for (int64_t r = 0; r < weights.rows; ++r) {
+      const float* row = weights.row(r);
+      float partial[lanes] = {};
+      const auto add = [&](int64_t lane, int64_t c) {
+        const float error = std::abs(row[c] - rounded(row[c]));
+        partial[lane] += (importance.empty() ? 1.0f : importance[static_cast<size_t>(c)]) * error * error * std::sqrt(error);
+      };
+      int64_t c = 0;
+      for (; c + lanes <= weights.cols; c += lanes)
+        for (int64_t lane = 0; lane < lanes; ++lane) add(lane, c + lane);
+      for (; c < weights.cols; ++c) add(0, c);
+      for (float value : partial) sum += value;
+    }
+    return sum;
+  };
+  if (grid.is_even()) return sum_errors([&](float x) { return grid.even_value(grid.even_code(x)); });
+  return sum_errors([&](float x) { return grid.value(grid.code(x)); });
 }
 
-Grid search_half_quadratic(ConstMatrixView weights, std::span<const float> importance, const Grid& start, const Scheme& scheme, DType scale_dtype) {
+Grid search_half_quadratic(ConstMatrixView weights, std::span<const float> importance, const Grid& start, const Scheme& scheme, const ScaleRounding& stored) {
   constexpr int rounds = 20, patience = 5;
   constexpr float first_beta = 1, growth = 1.2f;  // errors of more than a step are set aside first, of 0.06 steps at the end
+  const float step = start.is_even() ? 1 : (start.levels.back() - start.levels.front()) / static_cast<float>(start.levels.size() - 1);  // of levels, on average
   Grid best = start, grid = start;
   double least = grid_error(weights, importance, start);
   float beta = first_beta;
@@ -86,11 +91,12 @@ Grid search_half_quadratic(ConstMatrixView weights, std::span<const float> impor
     const Shrink shrink(beta);
     each_weight(weights, importance, [&](float x, float weight) {
       const float code = grid.code(x);
-      const float error = shrink((x - grid.value(code)) / grid.scale) * grid.scale;
-      fit.add(weight, code, x - error);
+      const float unit = grid.scale * step, error = shrink((x - grid.value(code)) / unit) * unit;
+      fit.add(weight, grid.is_even() ? code : grid.levels[static_cast<size_t>(code - grid.lowest)], x - error);
     });
     grid = scheme.mapping == Mapping::symmetric ? fit.symmetric(grid) : fit.linear(grid);
-    grid.scale = round_to(scale_dtype, grid.scale);
+    if (!(grid.scale > 0 && std::isfinite(grid.scale))) break;
+    grid.scale = stored(grid.scale);
     grid.zero = std::clamp(Grid::round_even(std::clamp(grid.zero, 2 * grid.lowest, 2 * grid.highest)), grid.lowest, grid.highest);
     if (!(grid.scale > 0 && std::isfinite(grid.scale))) break;
     const double error = grid_error(weights, importance, grid);

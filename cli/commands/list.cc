@@ -25,6 +25,8 @@ json list_all() {
     const std::string name = fmt::format("W{}A16", bits);
     result["schemes"].push_back({{"name", name}, {"summary", "means " + to_string(parse_scheme(name))}});
   }
+  for (const Preset& preset : preset_list()) result["schemes"].push_back({{"name", preset.name}, {"summary", fmt::format("means {}: {}", to_string(preset.scheme), preset.summary)}});
+  result["schemes"].push_back({{"name", "codebook2 … codebook256"}, {"summary", fmt::format("such as codebook16, means {}: that many shared values by k-means", to_string(make_codebook_scheme(16)))}});
   for (const PassInfo& pass : pass_list()) result["passes"].push_back({{"name", pass.name}, {"summary", pass.summary}});
   for (const ContainerInfo& container : container_list()) result["formats"].push_back({{"name", container.name}, {"summary", container.summary}});
   for (const auto codecs : {packed_codecs(), compressed_tensors_codecs()})

@@ -14,6 +14,7 @@ struct QuantizeOptions {
   CompressOptions common;
   std::string preset;
   std::optional<int> bits;
+  std::optional<int64_t> codebook;
   std::string mapping;
   std::string granularity;
   std::optional<int64_t> group_size;
@@ -35,11 +36,12 @@ struct QuantizeOptions {
   CalibrationFlags calibration;
 };
 
-/// The scheme that the flags mean: a preset, or --bits with 8-bit channels or groups of 128 below, changed by the others.
+/// The scheme that the flags mean: a preset, a codebook, or --bits with 8-bit channels or groups of 128 below, changed by the
+/// others.
 Scheme read_scheme(const QuantizeOptions& options) {
-  if (options.preset.empty() == !options.bits) throw Error(ErrorKind::usage, "quantize: give either --bits or --preset");
+  if (int{options.bits.has_value()} + int{options.codebook.has_value()} + int{!options.preset.empty()} != 1) throw Error(ErrorKind::usage, "quantize: give one of --bits, --preset and --codebook");
   if (options.bits && (*options.bits < 2 || *options.bits > 8)) throw Error(ErrorKind::usage, fmt::format("--bits: expected 2 to 8, found {}", *options.bits));
-  Scheme scheme = parse_scheme(options.bits ? fmt::format("W{}A16", *options.bits) : options.preset);
+  Scheme scheme = options.codebook ? make_codebook_scheme(*options.codebook) : parse_scheme(options.bits ? fmt::format("W{}A16", *options.bits) : options.preset);
   if (options.mapping == "symmetric" || options.mapping == "linear") scheme.mapping = options.mapping == "linear" ? Mapping::linear : Mapping::symmetric;
   else if (!options.mapping.empty()) throw Error(ErrorKind::usage, fmt::format("--scheme: expected symmetric or linear, found '{}'", options.mapping));
   if (options.granularity == "tensor" || options.granularity == "channel") {
@@ -124,7 +126,8 @@ CommandFunction add_quantize(CLI::App& app) {
   auto options = std::make_shared<QuantizeOptions>();
   add_compress_options(app, options->common);
   app.add_option("--bits", options->bits, "Bits per weight, 2 to 8; 8 is per channel, less is in groups of 128 unless said otherwise")->group("Scheme");
-  app.add_option("--preset", options->preset, "Instead of --bits: W8A16, W4A16, or with modifiers W4A16-g32-linear")->group("Scheme");
+  app.add_option("--preset", options->preset, "Instead of --bits: W8A16, W4A16, or with modifiers W4A16-g32-linear; FP8A16, NF4-g64, MXFP4A16, NVFP4A16, … (see llmc list)")->group("Scheme");
+  app.add_option("--codebook", options->codebook, "Instead of --bits: 2 to 256 shared values (k-means), for the whole tensor unless --granularity or --group-size says otherwise")->group("Scheme");
   app.add_option("--scheme", options->mapping, "symmetric, or linear (with a zero point); default: symmetric")->group("Scheme");
   app.add_option("--granularity", options->granularity, "What shares a scale: tensor, channel (a row) or group")->group("Scheme");
   app.add_option("--group-size", options->group_size, "Weights of a row that share a scale")->check(CLI::PositiveNumber)->group("Scheme");

@@ -11,6 +11,7 @@
 #include "core/json.h"
 #include "core/pattern.h"
 #include "formats/bit_stream.h"
+#include "formats/codecs/compressed_tensors_float_codecs.h"
 
 namespace llmc {
 
@@ -19,7 +20,9 @@ using nlohmann::json;
 namespace {
 
 const QuantizedMatrix& codes_of(const StoredTensor& tensor) { return std::get<QuantizedMatrix>(tensor.form); }
-bool is_plain_quantized(const StoredTensor& tensor) { return std::holds_alternative<QuantizedMatrix>(tensor.form) && !tensor.transposed && tensor.shape.size() == 2; }
+bool is_plain_quantized(const StoredTensor& tensor) {
+  return std::holds_alternative<QuantizedMatrix>(tensor.form) && codes_of(tensor).scheme.grid == GridKind::integer && codes_of(tensor).outliers.empty() && !tensor.transposed && tensor.shape.size() == 2;
+}
 bool is_int8(const StoredTensor& tensor) { return is_plain_quantized(tensor) && codes_of(tensor).scheme.bits == 8; }
 bool is_below_8_bits(const StoredTensor& tensor) { return is_plain_quantized(tensor) && codes_of(tensor).scheme.bits < 8; }
 
@@ -61,9 +64,7 @@ std::vector<std::byte> as_bytes(const auto& values) {
 
 /// Scales of any of the three float types, checked against the scheme.
 QuantizedMatrix read_scales(const StoredTensor& tensor, const EncodedData& data) {
-  const auto part = data.parts.find("weight_scale");
-  const DType dtype = part == data.parts.end() ? DType::f32 : part->second.dtype;
-  if (!is_weight_float(dtype)) throw Error(ErrorKind::input, fmt::format("tensor {}: part weight_scale: expected F32, F16 or BF16, found {}", tensor.name, get_info(dtype).name));
+  const DType dtype = find_scale_dtype(tensor, data, "weight_scale");
   QuantizedMatrix matrix = make_quantized_matrix(data.scheme, dtype, tensor.rows(), tensor.cols(), tensor.name);
   decode_scales(tensor, get_part(tensor, data, "weight_scale", dtype, scale_shape(matrix)), matrix);
   return matrix;
@@ -164,10 +165,21 @@ std::variant<FloatData, QuantizedMatrix> decode_pack(const StoredTensor& tensor,
 constexpr const char* input_scale = "input_scale";
 constexpr const char* input_zero_point = "input_zero_point";
 
-constexpr std::array rows = {
+constexpr std::array integer_rows = {
     Codec{.name = "int-quantized", .summary = "compressed-tensors, one int8 per weight", .holds_codes = true, .fits = is_int8, .layout = int_layout, .encode = encode_int, .decode = decode_int},
     Codec{.name = "pack-quantized", .summary = "compressed-tensors, codes below 8 bits in int32 words", .holds_codes = true, .fits = is_below_8_bits, .layout = pack_layout, .encode = encode_pack, .decode = decode_pack},
 };
+
+/// One list of integer and float codecs.
+const std::vector<Codec>& rows() {
+  static const std::vector<Codec> all = [] {
+    std::vector<Codec> codecs(integer_rows.begin(), integer_rows.end());
+    const auto floats = compressed_tensors_float_codecs();
+    codecs.insert(codecs.end(), floats.begin(), floats.end());
+    return codecs;
+  }();
+  return all;
+}
 
 json describe_weights(const Scheme& scheme) {
   json weights = {{"num_bits", scheme.bits},
@@ -178,6 +190,10 @@ json describe_weights(const Scheme& scheme) {
                   {"dynamic", false},
                   {"observer", "minmax"}};
   if (scheme.granularity == Granularity::group) weights["group_size"] = scheme.group_size;
+  if (scheme.grid == GridKind::integer) return weights;
+  weights["type"] = "float";
+  if (scheme.scale == ScaleKind::power_of_two) weights["scale_dtype"] = "torch.uint8";
+  if (scheme.scale == ScaleKind::e4m3) weights["strategy"] = "tensor_group", weights["scale_dtype"] = "torch.float8_e4m3fn";
   return weights;
 }
 
@@ -193,9 +209,22 @@ json describe_input(const std::optional<ActivationScheme>& scheme) {
           {"observer", is_dynamic ? json() : json("minmax")}};
 }
 
-std::string_view format_for(const Scheme& scheme) { return rows[scheme.bits == 8 ? 0 : 1].name; }
+std::string_view format_for(const Scheme& scheme) {
+  if (scheme.grid != GridKind::integer) {
+    const Codec* codec = find_compressed_tensors_float_codec(scheme);
+    return codec ? codec->name : "";
+  }
+  return integer_rows[scheme.bits == 8 ? 0 : 1].name;
+}
 
-Scheme read_weights(const json& object, const std::string& where) {
+/// type float: E4M3 in 8 bits, E2M1 in 4; with the scales that the format of that name has.
+void read_float_type(const std::string& strategy, const std::string& format, Scheme& scheme, const std::string& where) {
+  if (scheme.bits != 8 && scheme.bits != 4) throw Error(ErrorKind::input, fmt::format("{}: num_bits: floats have 8 or 4, found {}", where, scheme.bits));
+  scheme.grid = scheme.bits == 8 ? GridKind::fp8_e4m3 : GridKind::fp4_e2m1;
+  scheme.scale = format.starts_with("mxfp") ? ScaleKind::power_of_two : strategy == "tensor_group" ? ScaleKind::e4m3 : ScaleKind::floating;
+}
+
+Scheme read_weights(const json& object, const std::string& format, const std::string& where) {
   FieldReader fields(object, where);
   Scheme scheme;
   const int64_t bits = fields.get_int("num_bits");
@@ -204,14 +233,15 @@ Scheme read_weights(const json& object, const std::string& where) {
   const std::string strategy = fields.find_string("strategy").value_or("tensor");
   const int64_t group_size = fields.find_int("group_size").value_or(0);
   const auto refuse = [&](const char* key, const std::string& value) { return Error(ErrorKind::input, fmt::format("{}: {} '{}' is not supported", where, key, value)); };
-  if (type != "int") throw refuse("type", type);
+  if (type != "int" && type != "float") throw refuse("type", type);
   if (bits < 2 || bits > 8) throw Error(ErrorKind::input, fmt::format("{}: num_bits: expected 2 to 8, found {}", where, bits));
   scheme.bits = static_cast<int>(bits);
   if (strategy == "tensor") scheme.granularity = Granularity::tensor;
   else if (strategy == "channel") scheme.granularity = Granularity::channel;
-  else if (strategy == "group") scheme.granularity = Granularity::group, scheme.group_size = group_size;
+  else if (strategy == "group" || (strategy == "tensor_group" && type == "float")) scheme.granularity = Granularity::group, scheme.group_size = group_size;
   else throw refuse("strategy", strategy);
-  if (strategy == "group" && group_size < 1) throw Error(ErrorKind::input, fmt::format("{}: group_size: expected a positive number, found {}", where, group_size));
+  if (type == "float") read_float_type(strategy, format, scheme, where);
+  if (scheme.granularity == Granularity::group && group_size < 1) throw Error(ErrorKind::input, fmt::format("{}: group_size: expected a positive number, found {}", where, group_size));
   if (fields.find("actorder")) throw refuse("actorder", object.at("actorder").dump());
   if (const json* dynamic = fields.find("dynamic"); dynamic && *dynamic != json(false)) throw refuse("dynamic", dynamic->dump());
   check_scheme(scheme);
@@ -237,6 +267,12 @@ std::optional<ActivationScheme> read_input(const json* object, const std::string
   return scheme;
 }
 
+/// An integer format stores any number of bits; a float format its own scheme only.
+bool can_hold(const Codec& codec, const Scheme& scheme) {
+  const bool is_integer_codec = std::ranges::find(integer_rows, codec.name, &Codec::name) != integer_rows.end();
+  return scheme.grid == GridKind::integer ? is_integer_codec : codec.name == format_for(scheme);
+}
+
 /// A target is a module name, "re:" and a pattern that matches from the start, or a module class.
 bool targets(const std::string& target, const std::string& module) {
   if (target.starts_with("re:")) return Pattern("^(?:" + target.substr(3) + ")").matches(module);
@@ -245,15 +281,21 @@ bool targets(const std::string& target, const std::string& module) {
 
 }  // namespace
 
-std::span<const Codec> compressed_tensors_codecs() { return rows; }
+std::span<const Codec> compressed_tensors_codecs() { return rows(); }
 
 const Codec* find_compressed_tensors_codec(std::string_view name) {
-  for (const Codec& codec : rows)
+  for (const Codec& codec : rows())
     if (codec.name == name) return &codec;
   return nullptr;
 }
 
-const Codec& get_compressed_tensors_codec(const QuantizedMatrix& matrix) { return rows[matrix.scheme.bits == 8 ? 0 : 1]; }
+const Codec& get_compressed_tensors_codec(const QuantizedMatrix& matrix) {
+  const Codec* codec = find_compressed_tensors_codec(format_for(matrix.scheme));
+  if (!codec) throw Error(ErrorKind::bug, fmt::format("compressed-tensors has no format for {}", to_string(matrix.scheme)));
+  return *codec;
+}
+
+bool has_compressed_tensors_format(const Scheme& scheme) { return scheme.grid == GridKind::integer || find_compressed_tensors_float_codec(scheme); }
 
 std::vector<EncodedPart> encode_input_grid(const StoredTensor& tensor) {
   if (!tensor.input_grid) return {};
@@ -329,11 +371,13 @@ std::map<std::string, ModuleEncoding> read_quantization_config(const json& objec
     if (group_fields.find("output_activations")) throw Error(ErrorKind::input, fmt::format("{}: output_activations are not supported", group_where));
     const json* weights = group_fields.find("weights");
     if (!weights) throw Error(ErrorKind::input, fmt::format("{}: field \"weights\" is missing", group_where));
-    ModuleEncoding encoding{.scheme = read_weights(*weights, group_where + ".weights")};
-    encoding.scheme.input = read_input(group_fields.find("input_activations"), group_where + ".input_activations");
     const std::string format = group_fields.find_string("format").value_or(whole_format);
+    ModuleEncoding encoding{.scheme = read_weights(*weights, format, group_where + ".weights")};
+    encoding.scheme.input = read_input(group_fields.find("input_activations"), group_where + ".input_activations");
+    check_scheme(encoding.scheme);
     encoding.codec = find_compressed_tensors_codec(format);
     if (!encoding.codec) throw Error(ErrorKind::input, fmt::format("{}: format '{}' is not supported", group_where, format));
+    if (!can_hold(*encoding.codec, encoding.scheme)) throw Error(ErrorKind::input, fmt::format("{}: format '{}' does not store {}", group_where, format, to_string(encoding.scheme)));
     for (const std::string& target : group_fields.find_strings("targets"))
       for (const std::string& module : modules) {
         const auto is_ignored = [&](const std::string& pattern) { return targets(pattern, module); };

@@ -1,4 +1,4 @@
-// Owns the codecs of the compressed-tensors format (int-quantized, pack-quantized) and its description in config.json.
+// Owns the integer codecs of the compressed-tensors format (int-quantized, pack-quantized) and the format's description in config.json.
 // Layout: https://github.com/vllm-project/compressed-tensors, release 0.19.
 #pragma once
 
@@ -13,10 +13,10 @@
 
 namespace llmc {
 
-/// int-quantized (8 bits, one int8 per weight) and pack-quantized (fewer bits, in int32 words).
+/// int-quantized (8 bits, one int8 per weight), pack-quantized (fewer bits, in int32 words) and the float codecs.
 std::span<const Codec> compressed_tensors_codecs();
 const Codec* find_compressed_tensors_codec(std::string_view name);
-/// The codec that a quantized tensor gets: by its bits.
+/// The codec that a quantized tensor gets: by its grid and bits. Throws Error(bug) when the format cannot say it.
 const Codec& get_compressed_tensors_codec(const QuantizedMatrix& matrix);
 
 /// The parts of a static input, whatever the codec: "input_scale" [1] in the type of the weight's scales, and for linear
@@ -24,6 +24,9 @@ const Codec& get_compressed_tensors_codec(const QuantizedMatrix& matrix);
 std::vector<EncodedPart> encode_input_grid(const StoredTensor& tensor);
 /// Takes them out of `parts` and sets the tensor's input grid. Throws Error(input) when they do not fit the scheme.
 void decode_input_grid(StoredTensor& tensor, std::map<std::string, TensorView>& parts);
+
+/// Whether the format has the grid: integers, E4M3, MXFP4, MXFP8 and NVFP4; not E5M2, NF4 and codebooks.
+bool has_compressed_tensors_format(const Scheme& scheme);
 
 enum class ModuleKind { linear, embedding };
 

@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "core/error.h"
 #include "formats/bit_stream.h"
+#include "formats/gap_stream.h"
 
 namespace llmc {
 namespace {
@@ -16,8 +19,10 @@ const FloatData* floats_of(const StoredTensor& tensor) { return std::get_if<Floa
 const QuantizedMatrix* codes_of(const StoredTensor& tensor) { return std::get_if<QuantizedMatrix>(&tensor.form); }
 bool is_dense(const StoredTensor& tensor) { return floats_of(tensor) != nullptr; }
 bool is_pruned_float(const StoredTensor& tensor) { return floats_of(tensor) && tensor.pruned; }
-bool is_quantized(const StoredTensor& tensor) { return codes_of(tensor) != nullptr; }
-bool is_pruned_quantized(const StoredTensor& tensor) { return codes_of(tensor) && tensor.pruned; }
+bool is_quantized(const StoredTensor& tensor) { return codes_of(tensor) && codes_of(tensor)->outliers.empty(); }
+bool is_pruned_quantized(const StoredTensor& tensor) { return is_quantized(tensor) && tensor.pruned && codes_of(tensor)->has_zero(); }
+bool has_outliers(const StoredTensor& tensor) { return codes_of(tensor) && !codes_of(tensor)->outliers.empty(); }
+bool has_outliers_and_zeros(const StoredTensor& tensor) { return has_outliers(tensor) && tensor.pruned && codes_of(tensor)->has_zero(); }
 
 // dense: the part "values" holds the floats as they are.
 
@@ -100,33 +105,60 @@ std::variant<FloatData, QuantizedMatrix> decode_bitmask(const StoredTensor& tens
   return FloatData(std::move(bytes));
 }
 
-// packed-int: "codes" (a bit stream over the logical matrix, row by row), "scales", and for linear schemes "zero_points"
-// (a bit stream in the order of the scales).
+// packed-int: "codes" (a bit stream over the logical matrix, row by row), and what they mean: "scales", for linear schemes
+// "zero_points" (a bit stream in the order of the scales), "global_scale" where the scheme has one; or "centroids".
+
+bool has_global_scale(const Scheme& scheme) { return scheme.scale == ScaleKind::e4m3; }
+
+Shape centroid_shape(const QuantizedMatrix& matrix) { return {matrix.scale_count(), matrix.scheme.centroids}; }
 
 void add_scale_layout(const QuantizedMatrix& matrix, std::vector<TensorLayout>& layout) {
-  layout.push_back({"scales", matrix.scale_dtype, {matrix.scale_rows(), matrix.scale_cols()}});
+  if (matrix.scheme.grid == GridKind::codebook) {
+    layout.push_back({"centroids", matrix.scale_dtype, centroid_shape(matrix)});
+    return;
+  }
+  layout.push_back({"scales", stored_scale_dtype(matrix.scale_dtype), {matrix.scale_rows(), matrix.scale_cols()}});
   if (!matrix.zero_points.empty()) layout.push_back({"zero_points", DType::u8, {packed_bytes(matrix.scale_count(), matrix.scheme.bits)}});
+  if (has_global_scale(matrix.scheme)) layout.push_back({"global_scale", DType::f32, {1}});
 }
 
 void add_scale_parts(const QuantizedMatrix& matrix, std::vector<EncodedPart>& parts) {
   std::vector<TensorLayout> layout;
   add_scale_layout(matrix, layout);
-  parts.push_back({layout[0], encode_scales(matrix)});
-  if (matrix.zero_points.empty()) return;
-  std::vector<std::byte> packed(static_cast<size_t>(layout[1].bytes()));
-  pack_codes(matrix.zero_points, matrix.scheme.bits, packed);
-  parts.push_back({layout[1], std::move(packed)});
+  for (TensorLayout& part : layout) {
+    std::vector<std::byte> bytes(static_cast<size_t>(part.bytes()));
+    if (part.name == "centroids") encode_floats(matrix.scale_dtype, matrix.centroids, bytes);
+    else if (part.name == "scales") bytes = encode_scales(matrix);
+    else if (part.name == "global_scale") bytes = encode_global_scale(matrix);
+    else pack_codes(matrix.zero_points, matrix.scheme.bits, bytes);
+    parts.push_back({std::move(part), std::move(bytes)});
+  }
 }
 
-/// A matrix with scales and zero points read, codes still empty.
+void read_centroids(const StoredTensor& tensor, const TensorView& part, QuantizedMatrix& matrix) {
+  decode_floats(matrix.scale_dtype, part.bytes, matrix.centroids);
+  for (int64_t i = 0; i < matrix.scale_count(); ++i) {
+    const auto levels = matrix.levels(i);
+    if (!std::ranges::all_of(levels, [](float x) { return std::isfinite(x); }) || !std::ranges::is_sorted(levels))
+      throw Error(ErrorKind::input, fmt::format("tensor {}: part centroids: row {}: expected finite centroids in ascending order", tensor.name, i));
+  }
+}
+
+/// A matrix with scales and zero points, or centroids, read; codes still empty.
 QuantizedMatrix read_scales(const StoredTensor& tensor, const EncodedData& data) {
-  const auto scales = data.parts.find("scales");
-  const DType dtype = scales == data.parts.end() ? DType::f32 : scales->second.dtype;
-  if (!is_weight_float(dtype)) throw Error(ErrorKind::input, fmt::format("tensor {}: part scales: expected F32, F16 or BF16, found {}", tensor.name, get_info(dtype).name));
+  const bool is_codebook = data.scheme.grid == GridKind::codebook;
+  const DType dtype = find_scale_dtype(tensor, data, is_codebook ? "centroids" : "scales");
+  const QuantizedMatrix sizes{.scheme = data.scheme, .rows = tensor.rows(), .cols = tensor.cols()};
+  const TensorView& part = is_codebook ? get_part(tensor, data, "centroids", dtype, centroid_shape(sizes)) : get_part(tensor, data, "scales", stored_scale_dtype(dtype), {sizes.scale_rows(), sizes.scale_cols()});
   QuantizedMatrix matrix = make_quantized_matrix(data.scheme, dtype, tensor.rows(), tensor.cols(), tensor.name);
-  decode_scales(tensor, get_part(tensor, data, "scales", dtype, {matrix.scale_rows(), matrix.scale_cols()}), matrix);
+  if (is_codebook) {
+    read_centroids(tensor, part, matrix);
+    return matrix;
+  }
+  decode_scales(tensor, part, matrix);
   if (data.scheme.mapping == Mapping::linear)
     unpack_codes(get_part(tensor, data, "zero_points", DType::u8, {packed_bytes(matrix.scale_count(), data.scheme.bits)}).bytes, data.scheme.bits, matrix.zero_points);
+  if (has_global_scale(data.scheme)) decode_global_scale(tensor, get_part(tensor, data, "global_scale", DType::f32, {1}), matrix);
   return matrix;
 }
 
@@ -147,17 +179,26 @@ std::vector<EncodedPart> encode_packed(const StoredTensor& tensor) {
 }
 
 std::variant<FloatData, QuantizedMatrix> decode_packed(const StoredTensor& tensor, const EncodedData& data) {
+  const auto codes = get_part(tensor, data, "codes", DType::u8, {packed_bytes(tensor.count(), data.scheme.bits)}).bytes;  // first: bounds what is allocated
   QuantizedMatrix matrix = read_scales(tensor, data);
-  unpack_codes(get_part(tensor, data, "codes", DType::u8, {packed_bytes(tensor.count(), data.scheme.bits)}).bytes, data.scheme.bits, matrix.codes);
+  unpack_codes(codes, data.scheme.bits, matrix.codes);
+  check_codes(tensor, matrix);
   return matrix;
 }
 
 // bitmask+packed-int: "mask" over the logical matrix, "codes" of the elements that are not the code of zero, scales as above.
 
+/// The code that means 0 in each span.
+std::vector<int8_t> zero_codes(const QuantizedMatrix& matrix) {
+  std::vector<int8_t> zeros(static_cast<size_t>(matrix.scale_count()));
+  for (size_t i = 0; i < zeros.size(); ++i) zeros[i] = static_cast<int8_t>(matrix.zero_code(static_cast<int64_t>(i)));
+  return zeros;
+}
+
 auto non_zero_codes(const QuantizedMatrix& matrix) {
-  return [&matrix](int64_t i) {
+  return [&matrix, zeros = zero_codes(matrix)](int64_t i) {
     const int64_t row = i / matrix.cols;
-    return matrix.codes[static_cast<size_t>(i)] != matrix.zero_code(matrix.scale_index(row, i - row * matrix.cols));
+    return matrix.codes[static_cast<size_t>(i)] != zeros[static_cast<size_t>(matrix.scale_index(row, i - row * matrix.cols))];
   };
 }
 
@@ -187,24 +228,77 @@ std::vector<EncodedPart> encode_masked_codes(const StoredTensor& tensor) {
 }
 
 std::variant<FloatData, QuantizedMatrix> decode_masked_codes(const StoredTensor& tensor, const EncodedData& data) {
+  const auto mask = get_mask(tensor, data);  // first: bounds what is allocated
   QuantizedMatrix matrix = read_scales(tensor, data);
-  const auto mask = get_mask(tensor, data);
   std::vector<int8_t> kept(static_cast<size_t>(count_bits(mask)));
   unpack_codes(get_part(tensor, data, "codes", DType::u8, {packed_bytes(static_cast<int64_t>(kept.size()), data.scheme.bits)}).bytes, data.scheme.bits, kept);
+  if (!matrix.has_zero()) throw Error(ErrorKind::input, fmt::format("tensor {}: part centroids: a row has no 0, which the mask needs", tensor.name));
+  const std::vector<int8_t> zeros = zero_codes(matrix);
   size_t next = 0;
   for (int64_t row = 0; row < matrix.rows; ++row)
     for (int64_t col = 0; col < matrix.cols; ++col) {
       const int64_t i = row * matrix.cols + col;
-      matrix.codes[static_cast<size_t>(i)] = bit_at(mask, i) ? kept[next++] : static_cast<int8_t>(matrix.zero_code(matrix.scale_index(row, col)));
+      matrix.codes[static_cast<size_t>(i)] = bit_at(mask, i) ? kept[next++] : zeros[static_cast<size_t>(matrix.scale_index(row, col))];
     }
+  check_codes(tensor, matrix);
+  return matrix;
+}
+
+// …+outliers: the same, with "outlier_gaps" (formats/gap_stream.h) and "outlier_values".
+
+void add_outlier_layout(const StoredTensor& tensor, std::vector<TensorLayout>& layout) {
+  const Outliers& outliers = codes_of(tensor)->outliers;
+  layout.push_back({"outlier_gaps", DType::u8, {gap_bytes(outliers.positions)}});
+  layout.push_back({"outlier_values", outliers.dtype, {static_cast<int64_t>(outliers.values.size())}});
+}
+
+template <auto base>
+std::vector<TensorLayout> outlier_layout(const StoredTensor& tensor) {
+  std::vector<TensorLayout> layout = base(tensor);
+  add_outlier_layout(tensor, layout);
+  return layout;
+}
+
+template <auto base>
+std::vector<EncodedPart> encode_outliers(const StoredTensor& tensor) {
+  const Outliers& outliers = codes_of(tensor)->outliers;
+  std::vector<EncodedPart> parts = base(tensor);
+  std::vector<TensorLayout> layout;
+  add_outlier_layout(tensor, layout);
+  std::vector<std::byte> values(static_cast<size_t>(layout[1].bytes()));
+  encode_floats(outliers.dtype, outliers.values, values);
+  parts.push_back({layout[0], encode_gaps(outliers.positions)});
+  parts.push_back({layout[1], std::move(values)});
+  return parts;
+}
+
+template <auto base>
+std::variant<FloatData, QuantizedMatrix> decode_outliers(const StoredTensor& tensor, const EncodedData& data) {
+  if (data.scheme.input) throw Error(ErrorKind::input, fmt::format("tensor {}: {} rounds its input, and outliers are not part of its integer products", tensor.name, to_string(data.scheme)));
+  QuantizedMatrix matrix = std::get<QuantizedMatrix>(base(tensor, data));
+  const auto values = data.parts.find("outlier_values"), gaps = data.parts.find("outlier_gaps");
+  if (values == data.parts.end() || gaps == data.parts.end()) throw Error(ErrorKind::input, fmt::format("tensor {}: part {} is missing", tensor.name, values == data.parts.end() ? "outlier_values" : "outlier_gaps"));
+  const TensorView& view = values->second;
+  if ((view.dtype != DType::f16 && view.dtype != DType::bf16) || view.shape.size() != 1 || view.shape[0] < 1)
+    throw Error(ErrorKind::input, fmt::format("tensor {}: part outlier_values: expected a list in F16 or BF16, found {} {}", tensor.name, get_info(view.dtype).name, to_string(view.shape)));
+  matrix.outliers.dtype = view.dtype;
+  matrix.outliers.values.resize(static_cast<size_t>(view.shape[0]));
+  decode_floats(view.dtype, view.bytes, matrix.outliers.values);
+  for (float x : matrix.outliers.values)
+    if (!std::isfinite(x)) throw Error(ErrorKind::input, fmt::format("tensor {}: part outlier_values: holds {}", tensor.name, x));
+  auto positions = gaps->second.dtype == DType::u8 ? decode_gaps(gaps->second.bytes, view.shape[0], tensor.count()) : std::nullopt;
+  if (!positions) throw Error(ErrorKind::input, fmt::format("tensor {}: part outlier_gaps: does not say {} positions below {}", tensor.name, view.shape[0], tensor.count()));
+  matrix.outliers.positions = std::move(*positions);
   return matrix;
 }
 
 constexpr std::array rows = {
     Codec{.name = "dense", .summary = "floats as they are", .fits = is_dense, .layout = dense_layout, .encode = encode_dense, .decode = decode_dense},
     Codec{.name = "bitmask", .summary = "a bit per weight, and the floats that are not zero", .fits = is_pruned_float, .layout = bitmask_layout, .encode = encode_bitmask, .decode = decode_bitmask},
-    Codec{.name = "packed-int", .summary = "codes of 2 to 8 bits without gaps, with scales", .holds_codes = true, .fits = is_quantized, .layout = packed_layout, .encode = encode_packed, .decode = decode_packed},
-    Codec{.name = "bitmask+packed-int", .summary = "a bit per weight, and the codes that are not zero, with scales", .holds_codes = true, .fits = is_pruned_quantized, .layout = masked_codes_layout, .encode = encode_masked_codes, .decode = decode_masked_codes},
+    Codec{.name = "packed-int", .summary = "codes of 1 to 8 bits without gaps, with scales or centroids", .holds_codes = true, .fits = is_quantized, .layout = packed_layout, .encode = encode_packed, .decode = decode_packed},
+    Codec{.name = "bitmask+packed-int", .summary = "a bit per weight, and the codes that are not zero, with scales or centroids", .holds_codes = true, .fits = is_pruned_quantized, .layout = masked_codes_layout, .encode = encode_masked_codes, .decode = decode_masked_codes},
+    Codec{.name = "packed-int+outliers", .summary = "packed-int, and a few weights in 16 bits", .holds_codes = true, .fits = has_outliers, .layout = outlier_layout<packed_layout>, .encode = encode_outliers<encode_packed>, .decode = decode_outliers<decode_packed>},
+    Codec{.name = "bitmask+packed-int+outliers", .summary = "bitmask+packed-int, and a few weights in 16 bits", .holds_codes = true, .fits = has_outliers_and_zeros, .layout = outlier_layout<masked_codes_layout>, .encode = encode_outliers<encode_masked_codes>, .decode = decode_outliers<decode_masked_codes>},
 };
 
 }  // namespace

@@ -8,7 +8,7 @@
 
 namespace llmc {
 
-/// dense, bitmask, packed-int, bitmask+packed-int: the order is the order of preference at equal size.
+/// dense, bitmask, packed-int, bitmask+packed-int and the last two with outliers: the order is the order of preference at equal size.
 std::span<const Codec> packed_codecs();
 const Codec* find_packed_codec(std::string_view name);
 /// The fitting codec that stores the tensor in the fewest bytes.
