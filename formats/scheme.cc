@@ -56,7 +56,7 @@ std::span<const Preset> preset_list() { return presets; }
 std::string to_string(const Scheme& scheme) {
   const std::string span = scheme.granularity == Granularity::group ? fmt::format("g{}", scheme.group_size) : std::string(to_string(scheme.granularity));
   if (scheme.grid == GridKind::codebook) return fmt::format("{}{}-{}", codebook_prefix, scheme.centroids, span);
-  return fmt::format("{}-{}", get_preset(scheme).name, span);
+  if (scheme.grid != GridKind::integer) return fmt::format("{}-{}", get_preset(scheme).name, span);
   if (!scheme.input) return fmt::format("W{}A16-{}-{}", scheme.bits, span, to_string(scheme.mapping));
   const std::string input = to_string(*scheme.input);  // "A8-dynamic": the bits belong to the front of the name
   return fmt::format("W{}{}-{}-{}{}", scheme.bits, input.substr(0, 2), span, to_string(scheme.mapping), input.substr(2));

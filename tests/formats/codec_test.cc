@@ -45,6 +45,26 @@ std::vector<const Codec*> all_codecs() {
   return codecs;
 }
 
+Outliers make_outliers(int64_t count) {
+  Outliers outliers{.dtype = count % 2 == 0 ? DType::f16 : DType::bf16};
+  for (int64_t i = 0; i < count; i += 7) outliers.positions.push_back(i), outliers.values.push_back(static_cast<float>(i % 13) - 20);
+  return outliers;
+}
+
+/// Quantized, pruned and quantized, and both with outliers. Nothing where the scheme's groups do not fit.
+void add_quantized(std::vector<StoredTensor>& tensors, const Matrix& pruned_values, const Scheme& scheme, DType dtype) {
+  const int64_t rows = pruned_values.rows(), cols = pruned_values.cols();
+  if (scheme.granularity == Granularity::group && cols % scheme.group_size != 0) return;
+  for (bool pruned : {false, true})
+    for (bool has_outliers : {false, true}) {
+      StoredTensor tensor{.name = "q.weight", .dtype = dtype, .shape = {rows, cols}, .pruned = pruned};
+      QuantizedMatrix matrix = round_to_nearest((pruned ? pruned_values : test::random_matrix(rows, cols, "q")).view(), scheme, scale_dtype_for(scheme, dtype), {.zero = pruned ? ZeroLevel::kept : ZeroLevel::free}, "q");
+      if (has_outliers) matrix.outliers = make_outliers(rows * cols);
+      tensor.form = std::move(matrix);
+      tensors.push_back(std::move(tensor));
+    }
+}
+
 /// Dense, pruned and quantized tensors of odd sizes in every type and scheme.
 std::vector<StoredTensor> all_tensors() {
   std::vector<StoredTensor> tensors;
@@ -57,17 +77,22 @@ std::vector<StoredTensor> all_tensors() {
       if (values.values().size() > 1) values.values()[1] = -0.0f;  // must come back with its sign
       tensors.push_back(test::make_tensor("p.weight", dtype, values));
       tensors.back().pruned = true;
+      for (const Preset& preset : preset_list())
+        for (Granularity granularity : {Granularity::tensor, Granularity::channel, Granularity::group}) {
+          Scheme scheme = preset.scheme;
+          if (scheme.scale == ScaleKind::floating) scheme.granularity = granularity, scheme.group_size = granularity == Granularity::group ? 32 : 0;
+          add_quantized(tensors, values, scheme, dtype);
+        }
+      for (int centroids : {2, 3, 16, 17, 256})
+        for (Granularity granularity : {Granularity::tensor, Granularity::channel, Granularity::group}) {
+          Scheme scheme = make_codebook_scheme(centroids);
+          scheme.granularity = granularity, scheme.group_size = granularity == Granularity::group ? 32 : 0;
+          add_quantized(tensors, values, scheme, dtype);
+        }
       for (int bits = 2; bits <= 8; ++bits)
         for (Mapping mapping : {Mapping::symmetric, Mapping::linear})
           for (Granularity granularity : {Granularity::tensor, Granularity::channel, Granularity::group}) {
-            const bool grouped = granularity == Granularity::group;
-            if (grouped && cols % 32 != 0) continue;
-            const Scheme scheme{.bits = bits, .mapping = mapping, .granularity = granularity, .group_size = grouped ? 32 : 0};
-            for (bool pruned : {false, true}) {
-              StoredTensor tensor{.name = "q.weight", .dtype = dtype, .shape = {rows, cols}, .pruned = pruned};
-              tensor.form = round_to_nearest((pruned ? values : test::random_matrix(rows, cols, "q")).view(), scheme, dtype, {}, "q");
-              tensors.push_back(std::move(tensor));
-            }
+            add_quantized(tensors, values, {.bits = bits, .mapping = mapping, .granularity = granularity, .group_size = granularity == Granularity::group ? 32 : 0}, dtype);
           }
     }
   return tensors;
@@ -138,12 +163,87 @@ TEST_CASE("damaged parts are refused by name", "[codec]") {
   }
 }
 
+TEST_CASE("codes, centroids, scales and outliers that a scheme does not have are refused", "[codec]") {
+  const Matrix values = test::random_matrix(4, 32, "damage");
+  const auto make = [&](const char* scheme) {
+    StoredTensor tensor{.name = "w.weight", .dtype = DType::bf16, .shape = {4, 32}};
+    tensor.form = round_to_nearest(values.view(), parse_scheme(scheme), scale_dtype_for(parse_scheme(scheme), DType::bf16), {}, "w");
+    return tensor;
+  };
+  const auto part = [](RoundTrip& trip, std::string_view name) -> std::vector<std::byte>& { return std::ranges::find(trip.parts, name, [](const EncodedPart& p) { return p.layout.name; })->bytes; };
+  SECTION("a NaN among E4M3") {
+    RoundTrip trip(*find_compressed_tensors_codec("float-quantized"), make("FP8A16"));
+    part(trip, "weight")[5] = std::byte{0x7f};
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("w.weight: code 5 is 127; FP8A16-channel has codes from -126 to 126"));
+  }
+  SECTION("the negative zero of other writers is zero") {
+    RoundTrip trip(*find_compressed_tensors_codec("nvfp4-pack-quantized"), make("NVFP4A16"));
+    part(trip, "weight_packed")[0] = std::byte{0x88};
+    decode(trip.decoded);
+    CHECK(std::get<QuantizedMatrix>(trip.decoded.form).codes[0] == 0);
+    CHECK(std::get<QuantizedMatrix>(trip.decoded.form).codes[1] == 0);
+  }
+  SECTION("a code without a level") {
+    RoundTrip trip(*find_packed_codec("packed-int"), make("codebook10"));
+    part(trip, "codes")[0] = std::byte{0xff};
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("w.weight: code 0 is 7; codebook10-tensor has codes from -8 to 1"));
+  }
+  SECTION("centroids out of order") {
+    RoundTrip trip(*find_packed_codec("packed-int"), make("codebook16"));
+    std::ranges::reverse(part(trip, "centroids"));
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("part centroids: row 0: expected finite centroids in ascending order"));
+  }
+  SECTION("a tensor's scale that is not positive") {
+    RoundTrip trip(*find_compressed_tensors_codec("nvfp4-pack-quantized"), make("NVFP4A16"));
+    std::ranges::fill(part(trip, "weight_global_scale"), std::byte{0});
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("the scale of the tensor is 0"));
+  }
+  SECTION("a power of two that is NaN") {
+    RoundTrip trip(*find_compressed_tensors_codec("mxfp4-pack-quantized"), make("MXFP4A16"));
+    part(trip, "weight_scale")[2] = std::byte{0xff};
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("scale 2 is nan"));
+  }
+  SECTION("positions past the end, and values that are not finite") {
+    StoredTensor tensor = make("NF4-g32");
+    std::get<QuantizedMatrix>(tensor.form).outliers = {.dtype = DType::bf16, .positions = {3, 127}, .values = {1, 2}};
+    RoundTrip trip(*find_packed_codec("packed-int+outliers"), tensor);
+    std::get<EncodedData>(trip.decoded.form).parts["outlier_values"].bytes = std::span(part(trip, "outlier_values")).first(2);
+    std::get<EncodedData>(trip.decoded.form).parts["outlier_values"].shape = {1};
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("part outlier_gaps: does not say 1 positions below 128"));
+    RoundTrip other(*find_packed_codec("packed-int+outliers"), tensor);
+    part(other, "outlier_values")[1] = std::byte{0x7f}, part(other, "outlier_values")[0] = std::byte{0xc0};
+    CHECK_THROWS_WITH(decode(other.decoded), Contains("part outlier_values: holds nan"));
+  }
+  SECTION("a shape that the parts cannot fill is refused before anything is allocated") {
+    for (const char* scheme : {"codebook256-g1", "FP8A16", "NF4-g1"}) {
+      RoundTrip trip(*find_packed_codec("packed-int"), make(scheme));
+      trip.decoded.shape = {int64_t{1} << 30, int64_t{1} << 30};
+      CHECK_THROWS_WITH(decode(trip.decoded), Contains("part codes: expected"));
+    }
+  }
+}
+
+TEST_CASE("compressed-tensors' packed floats, byte by byte", "[codec]") {
+  // What compressed_tensors 0.19's pack_fp4_to_uint8 makes of 1, -6, 0.5, 0 … : magnitude 2 | (7 | 8) << 4, 1 | 0 << 4.
+  QuantizedMatrix matrix = make_quantized_matrix(parse_scheme("MXFP4A16"), DType::f8_e8m0, 1, 32, "t");
+  matrix.codes[0] = 2, matrix.codes[1] = -7, matrix.codes[2] = 1;
+  matrix.scales[0] = 0.25f;
+  StoredTensor tensor{.name = "t.weight", .dtype = DType::bf16, .shape = {1, 32}, .form = matrix};
+  const auto parts = find_compressed_tensors_codec("mxfp4-pack-quantized")->encode(tensor);
+  CHECK(parts[0].bytes[0] == std::byte{0xf2});
+  CHECK(parts[0].bytes[1] == std::byte{0x01});
+  CHECK(parts[1].bytes[0] == std::byte{125});
+  const Matrix values = dequantize(matrix);
+  CHECK(values.row(0)[0] == 0.25f);
+  CHECK(values.row(0)[1] == -1.5f);
+}
+
 TEST_CASE("bits lie least significant first, across byte borders", "[bit_stream]") {
   const std::vector<int8_t> codes = {-4, -3, 3, 0, 1};  // 3 bits: 0 1 7 4 5 → 000 100 111 001 101 in stream order
   std::vector<std::byte> packed(2);
   pack_codes(codes, 3, packed);
   CHECK(packed == std::vector<std::byte>{std::byte{0b11001000}, std::byte{0b01011001}});
-  for (int bits = 2; bits <= 8; ++bits)
+  for (int bits = 1; bits <= 8; ++bits)
     for (int64_t count : {0, 1, 31, 33, 255}) {
       std::vector<int8_t> values;
       for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<int8_t>(i * 37 % (1 << bits) - (1 << (bits - 1))));
