@@ -30,7 +30,7 @@ try:
     import transformers
     from tokenizers import Tokenizer
     from safetensors.torch import load_file, save_file
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 except ImportError as error:
     print(f"skipped: {error} (see tests/interop/requirements.txt)")
     sys.exit(77)
@@ -58,7 +58,18 @@ QUANTIZED = {
     "mixed": ["--bits", "4", "--group-size", "32", "--tensor-type", "down_proj=W8A16"],
     "tied-embedding-int8": ["--bits", "3", "--group-size", "32", "--scheme", "linear", "--token-embedding-type", "W8A16"],
     "tensor-granularity": ["--bits", "5", "--granularity", "tensor", "--scheme", "linear", "--exclude", "layers.0."],
+    "fp8-channel": ["--preset", "FP8A16"],
+    "fp8-tensor": ["--preset", "FP8A16-tensor"],
+    "fp8-g32": ["--preset", "FP8A16-g32", "--observer", "mse"],
+    "fp8-embedding": ["--preset", "FP8A16", "--token-embedding-type", "FP8A16"],
+    "mxfp8": ["--preset", "MXFP8A16"],
+    "mxfp4": ["--preset", "MXFP4A16"],
+    "nvfp4": ["--preset", "NVFP4A16", "--observer", "mse"],
+    "mixed-floats": ["--preset", "NVFP4A16", "--tensor-type", "down_proj=MXFP4A16", "--tensor-type", "o_proj=FP8A16", "--tensor-type", "up_proj=W4A16-g32"],
 }
+# compressed-tensors 0.19 decompresses these to bf16 whatever the model's type, and an f32 model then fails in its first
+# product. Decompressed at load and widened they run; bf16 holds their products exactly.
+BF16_FORMATS = {"mxfp4-pack-quantized", "mxfp8-quantized", "nvfp4-pack-quantized"}
 
 
 ROUNDED_INPUTS = {
@@ -127,12 +138,14 @@ def find_number(report, key):
 
 def load(folder):
     """The model in float32; refuses tensors that are missing, unexpected or of another shape."""
+    groups = read_config(folder).get("quantization_config", {}).get("config_groups", {}).values()
+    options = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if BF16_FORMATS & {group["format"] for group in groups} else {}
     model, info = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True, **options
     )
     problems = {name: sorted(map(str, value))[:4] for name, value in info.items() if value}
     require(not problems, f"transformers loaded {folder} with {problems}")
-    return model.eval()
+    return (model.float() if options else model).eval()
 
 
 @torch.no_grad()
