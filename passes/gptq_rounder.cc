@@ -35,7 +35,7 @@ QuantizedMatrix GptqRounder::round(ConstMatrixView weights, const QuantizeTarget
     corrected = correct_for_drift(weights, statistics.second_moment.view(), statistics.cross_moment.view(), factor_.damping);
     weights = corrected.view();
   }
-  QuantizedMatrix rounded = quantize_gptq(weights, factor_, target.scheme, target.scale_dtype(), range_, target.placed->tensor->name);
+  QuantizedMatrix rounded = quantize_gptq(weights, factor_, target.scheme, target.scale_dtype(), target.range(range_), target.placed->tensor->name);
   refine_rounding(rounded, weights, statistics.second_moment.view(), settings_.refinements);
   return rounded;
 }

@@ -269,6 +269,8 @@ void set_grid(QuantizedMatrix& matrix, int64_t scale_index, const Grid& grid) {
   if (!matrix.zero_points.empty()) matrix.zero_points[static_cast<size_t>(scale_index)] = static_cast<int8_t>(grid.zero);
 }
 
+ScaleRounding stored_scales(const QuantizedMatrix& matrix) { return {matrix.scheme.scale, matrix.scale_dtype, matrix.global_scale}; }
+
 Grid get_grid(const QuantizedMatrix& matrix, int64_t scale_index) {
   Grid grid{.scale = matrix.scale(scale_index), .lowest = static_cast<float>(matrix.scheme.lowest_code()), .highest = static_cast<float>(matrix.scheme.highest_code()), .kind = matrix.scheme.grid};
   if (!grid.is_even()) grid.levels = matrix.levels(scale_index);

@@ -94,5 +94,7 @@ void choose_grids(ConstMatrixView weights, std::span<const float> importance, co
 /// Writes a grid as the scale and zero point at `scale_index`, and reads it back. A codebook's grid borrows the matrix.
 void set_grid(QuantizedMatrix& matrix, int64_t scale_index, const Grid& grid);
 Grid get_grid(const QuantizedMatrix& matrix, int64_t scale_index);
+/// How the matrix stores the scale of a grid.
+ScaleRounding stored_scales(const QuantizedMatrix& matrix);
 
 }  // namespace llmc

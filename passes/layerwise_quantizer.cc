@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "passes/hessian.h"
+#include "passes/outliers.h"
 #include "passes/rounding.h"
 
 namespace llmc {
@@ -55,8 +56,11 @@ class LayerwiseQuantizer final : public BlockVisitor {
     for (const QuantizeTarget& target : due->second) {
       StoredTensor& tensor = *target.placed->tensor;
       const Matrix weights = read_matrix(tensor);
-      QuantizedMatrix rounded = rounder_.round(weights.view(), target, statistics);
-      record(target, weights, rounded, statistics);
+      Matrix rest = weights;
+      Outliers outliers = take_outliers(rest, targets_.keep_outliers(), outlier_dtype_for(tensor.dtype));
+      QuantizedMatrix rounded = rounder_.round(rest.view(), target, statistics);
+      rounded.outliers = std::move(outliers);
+      record(target, weights, rest, rounded, statistics);
       tensor.form = std::move(rounded);
       if (!has_static_input(target)) continue;
       const ActivationScheme& input = *target.scheme.input;
@@ -116,10 +120,13 @@ class LayerwiseQuantizer final : public BlockVisitor {
   static bool has_static_input(const QuantizeTarget& target) { return target.scheme.input && target.scheme.input->range == InputRange::calibrated; }
   static std::string describe(int64_t block, Tap tap) { return fmt::format("block {}, {}", block, to_string(tap)); }
 
-  void record(const QuantizeTarget& target, const Matrix& weights, const QuantizedMatrix& rounded, const InputStatistics& statistics) {
+  /// `rest`: the weights without outliers.
+  void record(const QuantizeTarget& target, const Matrix& weights, const Matrix& rest, const QuantizedMatrix& rounded, const InputStatistics& statistics) {
     const std::string& name = target.placed->tensor->name;
     const ConstMatrixView h = statistics.second_moment.view();
-    const Matrix nearest = dequantize(round_to_nearest(weights.view(), target.scheme, target.scale_dtype(), targets_.range(), name));
+    QuantizedMatrix plain = round_to_nearest(rest.view(), target.scheme, target.scale_dtype(), target.range(targets_.range()), name);
+    plain.outliers = rounded.outliers;
+    const Matrix nearest = dequantize(plain);
     const double size = output_error(weights.view(), {}, h);
     const auto relative = [&](const Matrix& values) { return size > 0 ? output_error(weights.view(), values.view(), h) / size : 0; };
     json layer = rounder_.describe_tap();
@@ -152,8 +159,7 @@ json quantize_layerwise(Model& model, const QuantizeTargets& targets, WeightRoun
     StoredTensor& tensor = *target.placed->tensor;
     weights += tensor.count();
     if (target.placed->block >= 0) continue;
-    const Matrix values = read_matrix(tensor);
-    tensor.form = round_to_nearest(values.view(), target.scheme, target.scale_dtype(), targets.range(), tensor.name);
+    tensor.form = round_target(target, targets);
   }
   LayerwiseQuantizer quantizer(model, targets, list, rounder);
   const auto errors = sweep(model, *context.calibration, context.sweep, quantizer, context.run);

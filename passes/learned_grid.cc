@@ -55,8 +55,11 @@ float step_span(const float* gradient, const float* weights, size_t count, float
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "core/error.h"
 #include "core/parallel.h"
 #include "passes/grid.h"
 
@@ -80,6 +83,7 @@ LearnedGrid::LearnedGrid(ConstMatrixView weights, QuantizedMatrix start)
       scale_mean_(start_.scales.size()),
       scale_square_(start_.scales.size()) {
   assert(start_.rows == weights.rows && start_.cols == weights.cols);
+  if (start_.scheme.grid != GridKind::integer) throw Error(ErrorKind::usage, fmt::format("learned rounding moves codes on evenly spaced grids only, found {}", to_string(start_.scheme)));
   parallel_pieces(weights.rows, 16, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r)
       for (int64_t c = 0; c < weights.cols; ++c) {
@@ -102,6 +106,7 @@ void LearnedGrid::write_values(Matrix& values) const {
         HWY_DYNAMIC_DISPATCH(decode_span)(position_.row(r) + begin, static_cast<size_t>(span), grid.lowest - grid.zero, grid.highest - grid.zero, scale, values.row(r) + begin);
       }
   });
+  for (size_t i = 0; i < start_.outliers.positions.size(); ++i) values.values()[static_cast<size_t>(start_.outliers.positions[i])] += start_.outliers.values[i];
 }
 
 void LearnedGrid::update(const Matrix& gradient, const LearningRates& rates) {

@@ -25,7 +25,7 @@ class NearestRounder final : public WeightRounder {
     if (weight_ == ErrorWeight::mean_square_of_input) importance_ = statistics.mean_square();
   }
   QuantizedMatrix round(ConstMatrixView weights, const QuantizeTarget& target, const InputStatistics&) override {
-    return round_to_nearest(weights, target.scheme, target.scale_dtype(), range_, target.placed->tensor->name, importance_);
+    return round_to_nearest(weights, target.scheme, target.scale_dtype(), target.range(range_), target.placed->tensor->name, importance_);
   }
 
  private:
@@ -80,8 +80,7 @@ class QuantizeRtn final : public Pass {
     Stage stage(context, "quantize", static_cast<int64_t>(targets.size()));
     for (const QuantizeTarget& target : targets) {
       StoredTensor& tensor = *target.placed->tensor;
-      const Matrix values = read_matrix(tensor);
-      tensor.form = round_to_nearest(values.view(), target.scheme, target.scale_dtype(), targets_.range(), tensor.name);
+      tensor.form = round_target(target, targets_);
       weights += tensor.count();
       stage.advance();
     }

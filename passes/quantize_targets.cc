@@ -6,6 +6,8 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "passes/outliers.h"
+#include "passes/rounding.h"
 
 namespace llmc {
 
@@ -19,15 +21,6 @@ RangeRule parse_rule(const std::string& text, const std::string& where) {
   for (RangeRule rule : {RangeRule::minmax, RangeRule::percentile, RangeRule::mse, RangeRule::hqq})
     if (text == to_string(rule)) return rule;
   throw Error(ErrorKind::usage, fmt::format("{}: observer '{}' is not known; expected minmax, percentile, mse or hqq", where, text));
-}
-
-/// Bits per weight with scales and zero points.
-double stored_bits(const QuantizeTarget& target) {
-  const Scheme& scheme = target.scheme;
-  const StoredTensor& tensor = *target.placed->tensor;
-  const int64_t weights_per_scale = scheme.granularity == Granularity::group ? scheme.group_size : scheme.granularity == Granularity::channel ? tensor.cols() : tensor.count();
-  const double per_scale = 8.0 * static_cast<double>(get_info(target.scale_dtype()).bytes) + (scheme.mapping == Mapping::linear ? scheme.bits : 0);
-  return scheme.bits + per_scale / static_cast<double>(weights_per_scale);
 }
 
 /// The largest group, no larger than the wished one, that divides the rows of all tensors that were to get it.
@@ -68,6 +61,9 @@ QuantizeTargets::QuantizeTargets(FieldReader& fields, RangeRule default_rule, co
     *count = fields.find_int(name).value_or(0);
     if (*count < 0) throw Error(ErrorKind::usage, fmt::format("{}: {}: expected a number of blocks from 0, found {}", where, name, *count));
   }
+  keep_outliers_ = fields.find_number("keep_outliers").value_or(0);
+  if (!(keep_outliers_ >= 0 && keep_outliers_ <= 0.5)) throw Error(ErrorKind::usage, fmt::format("{}: keep_outliers: expected a share from 0 to 0.5, found {}", where, keep_outliers_));
+  if (keep_outliers_ > 0) range_.zero = ZeroLevel::kept;
   embedding_ = parse_choice(fields.find_string("token_embedding").value_or(keep));
   head_ = parse_choice(fields.find_string("output_head").value_or(keep));
   if (const json* list = fields.find("tensor_types")) {
@@ -104,6 +100,7 @@ json QuantizeTargets::options() const {
   if (input_percentile_) result["input_percentile"] = *input_percentile_;
   if (!selection_.include().empty()) result["include"] = selection_.include();
   if (!selection_.exclude().empty()) result["exclude"] = selection_.exclude();
+  if (keep_outliers_ > 0) result["keep_outliers"] = keep_outliers_;
   if (keep_first_ > 0) result["keep_first"] = keep_first_;
   if (keep_last_ > 0) result["keep_last"] = keep_last_;
   for (const Override& item : overrides_) result["tensor_types"].push_back({{"pattern", item.pattern.text()}, {"scheme", to_text(item.choice)}});
@@ -122,6 +119,9 @@ std::vector<QuantizeTarget> QuantizeTargets::resolve(const Model& model) const {
     if (choice && !is_kept) targets.push_back({placed, *choice});
   }
   check_targets(targets, problems);
+  if (keep_outliers_ > 0)
+    for (const QuantizeTarget& target : targets)
+      if (target.scheme.input) problems.add(fmt::format("tensor {}: keep_outliers makes sense only with inputs in 16 bits, found {}", target.placed->tensor->name, to_string(target.scheme)));
   problems.throw_if_any(ErrorKind::usage, "quantize");
   return targets;
 }
@@ -151,8 +151,21 @@ QuantizeTargets::Choices QuantizeTargets::choose(const Model& model, Problems& p
 
 std::vector<Treatment> QuantizeTargets::plan(const Model& model) const {
   std::vector<Treatment> treatments;
-  for (const QuantizeTarget& target : resolve(model)) treatments.push_back({target.placed, to_string(target.scheme), stored_bits(target)});
+  for (const QuantizeTarget& target : resolve(model)) {
+    const std::string outliers = keep_outliers_ > 0 ? fmt::format(", {:g} % outliers", 100 * keep_outliers_) : "";
+    const double bits = stored_bits(target.scheme, target.scale_dtype(), target.placed->tensor->rows(), target.placed->tensor->cols());
+    treatments.push_back({target.placed, to_string(target.scheme) + outliers, bits + outlier_bits(keep_outliers_)});
+  }
   return treatments;
+}
+
+QuantizedMatrix round_target(const QuantizeTarget& target, const QuantizeTargets& targets) {
+  const StoredTensor& tensor = *target.placed->tensor;
+  Matrix rest = read_matrix(tensor);
+  Outliers outliers = take_outliers(rest, targets.keep_outliers(), outlier_dtype_for(tensor.dtype));
+  QuantizedMatrix rounded = round_to_nearest(rest.view(), target.scheme, target.scale_dtype(), target.range(targets.range()), tensor.name);
+  rounded.outliers = std::move(outliers);
+  return rounded;
 }
 
 int64_t count_quantized(const Model& model) {

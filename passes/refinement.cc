@@ -46,7 +46,7 @@ class RowTile {
         }
         if (!(curvature > 0)) continue;
         Grid grid = grid_at(lane, begin);
-        const float scale = round_to(rounded_.scale_dtype, static_cast<float>(grid.scale + slope / curvature));
+        const float scale = stored_scales(rounded_)(static_cast<float>(grid.scale + slope / curvature));
         const double change = double{scale} - grid.scale;
         if (!(scale > 0) || !std::isfinite(scale) || !(2 * change * slope > change * change * curvature)) continue;
         changes[lane] = static_cast<float>(change);
@@ -105,7 +105,7 @@ class RowTile {
 
 void refine_rounding(QuantizedMatrix& rounded, ConstMatrixView weights, ConstMatrixView second_moment, int64_t rounds) {
   if (rounds == 0) return;
-  const bool fits_scales = rounded.scheme.granularity != Granularity::tensor;
+  const bool fits_scales = rounded.scheme.granularity != Granularity::tensor && rounded.scheme.grid != GridKind::codebook;
   parallel_pieces(weights.rows, lanes, [&](int64_t first, int64_t) {
     RowTile tile(rounded, weights, second_moment, first);
     for (int64_t round = 0; round < rounds; ++round) {

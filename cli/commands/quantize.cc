@@ -5,6 +5,7 @@
 #include "cli/calibration_flags.h"
 #include "cli/compress_options.h"
 #include "core/suggest.h"
+#include "core/units.h"
 #include "formats/scheme.h"
 
 namespace llmc {
@@ -24,6 +25,7 @@ struct QuantizeOptions {
   std::vector<std::string> include, exclude, tensor_types;
   std::string embedding = "keep", head = "keep";
   std::string rotate = "none";
+  std::string keep_outliers;
   std::optional<int64_t> keep_first, keep_last;
   std::optional<double> damping;
   std::string order;
@@ -96,6 +98,7 @@ Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
   set_if_given("input_percentile", options.input_percentile);
   set_if_given("activation_weighted", options.activation_weighted);
   set_if_given("percentile", options.percentile);
+  if (!options.keep_outliers.empty()) step["keep_outliers"] = parse_share(options.keep_outliers, "--keep-outliers");
   set_if_given("keep_first", options.keep_first);
   set_if_given("keep_last", options.keep_last);
   set_if_given("damping", options.damping);
@@ -146,6 +149,7 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--input-percentile", options->input_percentile, "With --input-observer percentile: share of values inside the range, in percent")->group("Method");
   add_calibration_flags(app, options->calibration);
   add_calibration_run_options(app, options->common);
+  app.add_option("--keep-outliers", options->keep_outliers, "Share of each tensor's largest weights that stays in 16 bits beside the rest, such as 0.5%")->group("Tensors");
   app.add_option("--keep-first", options->keep_first, "Leave the first N blocks as they are")->check(CLI::NonNegativeNumber)->group("Tensors");
   app.add_option("--keep-last", options->keep_last, "Leave the last N blocks as they are")->check(CLI::NonNegativeNumber)->group("Tensors");
   app.add_option("--percentile", options->percentile, "With --observer percentile: share of weights inside the range, in percent (default 99.9)")->group("Scheme");
