@@ -26,7 +26,7 @@ TEST_CASE("the half-quadratic grid has less error than min-max, on the stored gr
           const Matrix weights = test::random_matrix(1, cols, "hqq", 0.02);
           const Scheme scheme = scheme_of(bits, mapping);
           const Grid start = minmax_grid(weights, scheme, dtype);
-          const Grid found = search_half_quadratic(weights.view(), {}, start, scheme, dtype);
+          const Grid found = search_half_quadratic(weights.view(), {}, start, scheme, {.dtype = dtype});
           const double before = grid_error(weights.view(), {}, start), after = grid_error(weights.view(), {}, found);
           CHECK(after <= before);
           better += after < before, tried += cols > 1;
@@ -62,7 +62,7 @@ TEST_CASE("weights on a grid are found again, and importance counts", "[half_qua
   Matrix weights(1, 32);
   for (int64_t c = 0; c < 32; ++c) weights.row(0)[c] = 0.25f * static_cast<float>(c % 15 - 7);
   const Scheme scheme = scheme_of(4, Mapping::symmetric);
-  const Grid exact = search_half_quadratic(weights.view(), {}, minmax_grid(weights, scheme, DType::bf16), scheme, DType::bf16);
+  const Grid exact = search_half_quadratic(weights.view(), {}, minmax_grid(weights, scheme, DType::bf16), scheme, {.dtype = DType::bf16});
   CHECK(exact.scale == 0.25f);
   CHECK(grid_error(weights.view(), {}, exact) == 0);
 
@@ -71,7 +71,7 @@ TEST_CASE("weights on a grid are found again, and importance counts", "[half_qua
   for (size_t c = 0; c < 8; ++c) importance[c] = 1;
   const Scheme coarse = scheme_of(2, Mapping::linear);
   const Grid start = minmax_grid(random, coarse, DType::f32);
-  const Grid plain = search_half_quadratic(random.view(), {}, start, coarse, DType::f32), weighted = search_half_quadratic(random.view(), importance, start, coarse, DType::f32);
+  const Grid plain = search_half_quadratic(random.view(), {}, start, coarse, {.dtype = DType::f32}), weighted = search_half_quadratic(random.view(), importance, start, coarse, {.dtype = DType::f32});
   CHECK(grid_error(random.view(), importance, weighted) < grid_error(random.view(), importance, plain));
 }
 
