@@ -9,8 +9,8 @@ namespace llmc {
 Outliers take_outliers(Matrix& weights, double share, DType dtype) {
   const auto values = weights.values();
   const auto count = static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size()));
+  if (count == 0) return {};
   Outliers outliers{.dtype = dtype, .positions = {}, .values = {}};
-  if (count == 0) return outliers;
   std::vector<int64_t> order(values.size());
   std::iota(order.begin(), order.end(), int64_t{0});
   std::ranges::nth_element(order, order.begin() + count - 1, [&](int64_t a, int64_t b) {

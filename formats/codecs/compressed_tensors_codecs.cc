@@ -377,7 +377,7 @@ std::map<std::string, ModuleEncoding> read_quantization_config(const json& objec
     check_scheme(encoding.scheme);
     encoding.codec = find_compressed_tensors_codec(format);
     if (!encoding.codec) throw Error(ErrorKind::input, fmt::format("{}: format '{}' is not supported", group_where, format));
-    if (!can_hold(*encoding.codec, encoding.scheme)) throw Error(ErrorKind::input, fmt::format("{}: format '{}' does not store {}", group_where, format, to_string(encoding.scheme)));
+    if (!can_hold(*encoding.codec, encoding.scheme)) throw Error(ErrorKind::input, fmt::format("{}: weights: format '{}' does not store this combination of type, num_bits, strategy and group_size", group_where, format));
     for (const std::string& target : group_fields.find_strings("targets"))
       for (const std::string& module : modules) {
         const auto is_ignored = [&](const std::string& pattern) { return targets(pattern, module); };
