@@ -33,7 +33,7 @@ METHODS = {
     "learned": ["--method", "learned"],
 }
 DATA_FREE = ("rtn", "rtn, mse", "hqq")
-COLUMNS = ["model", "setting", "method", "bits_per_weight", "perplexity", "reference_perplexity", "kl_mean", "top1_agreement", "scored_tokens", "quantize_seconds", "note"]
+COLUMNS = ["model", "setting", "method", "bits_per_weight", "perplexity", "reference_perplexity", "kl_mean", "top1_agreement", "scored_tokens", "note"]
 
 
 def find_models(options):
@@ -64,8 +64,7 @@ def quantize(options, model, setting, method):
     if run.returncode != 0:
         return {"note": run.stderr.strip().splitlines()[-1].removeprefix("llmc: error: ")}
     report = json.loads(run.stdout)
-    seconds = sum(step["seconds"] for step in report["steps"] if step["name"].startswith("quantize"))
-    return {"bits_per_weight": report["bits_per_weight"], "quantize_seconds": seconds, **{key: report["quality"][key] for key in ("perplexity", "reference_perplexity", "kl_mean", "top1_agreement", "scored_tokens")}}
+    return {"bits_per_weight": report["bits_per_weight"], **{key: report["quality"][key] for key in ("perplexity", "reference_perplexity", "kl_mean", "top1_agreement", "scored_tokens")}}
 
 
 def write(path, rows):
