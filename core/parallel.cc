@@ -7,6 +7,9 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
 
 namespace llmc {
 
@@ -15,14 +18,29 @@ void parallel_for(int64_t count, const std::function<void(int64_t)>& body) {
     if (count == 1) body(0);
     return;
   }
+  // Of several exceptions the one of the lowest index counts, whichever came first: what is after it is left out, what is
+  // before it still runs.
+  std::atomic<int64_t> failed = count;
+  std::exception_ptr problem;
+  std::mutex mutex;
+  const auto run = [&](int64_t i) {
+    if (i > failed) return;
+    try {
+      body(i);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (i < failed) failed = i, problem = std::current_exception();
+    }
+  };
   // Isolated: a thread that waits here must not pick up a piece of an outer loop and grow its stack and memory.
   tbb::this_task_arena::isolate([&] {
     tbb::parallel_for(tbb::blocked_range<int64_t>(0, count, 1),
                       [&](const tbb::blocked_range<int64_t>& range) {
-                        for (int64_t i = range.begin(); i < range.end(); ++i) body(i);
+                        for (int64_t i = range.begin(); i < range.end(); ++i) run(i);
                       },
                       tbb::simple_partitioner{});
   });
+  if (problem) std::rethrow_exception(problem);
 }
 
 void parallel_pieces(int64_t count, int64_t piece, const std::function<void(int64_t, int64_t)>& body) {

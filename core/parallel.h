@@ -6,7 +6,8 @@
 
 namespace llmc {
 
-/// Calls body(0) … body(count-1), in any order and on any thread. The first exception is rethrown here.
+/// Calls body(0) … body(count-1), in any order and on any thread. Of the exceptions the one of the
+/// lowest index is rethrown here, so that errors are the same for any number of threads.
 void parallel_for(int64_t count, const std::function<void(int64_t)>& body);
 
 /// Cuts [0, count) into pieces of `piece` (the last may be shorter) and calls body(first, last) for each.
