@@ -7,8 +7,8 @@
 
 namespace llmc {
 
-/// Bytes that `count` values of `bits` bits need.
-constexpr int64_t packed_bytes(int64_t count, int bits) { return (count * bits + 7) / 8; }
+/// Bytes that `count` values of `bits` bits (1..8) need, for any count.
+constexpr int64_t packed_bytes(int64_t count, int bits) { return count / 8 * bits + (count % 8 * bits + 7) / 8; }
 
 /// Writes signed codes of `bits` bits (1..8) as code + 2^(bits−1). `out` is overwritten; unused bits are 0.
 void pack_codes(std::span<const int8_t> codes, int bits, std::span<std::byte> out);
