@@ -32,7 +32,7 @@ for name, module in dense.named_modules():
     state[name + ".weight"] = weight.contiguous()
 for name, value in packed.state_dict().items():  # what peers leave as it is must be what it was
     if name in state and value.shape == state[name].shape and not name.endswith("_proj.weight"):
-        assert torch.equal(value.float(), state[name].float()), name
+        assert torch.allclose(value.float(), state[name].float(), rtol=0, atol=2**-24), name  # auto-round's loader turns all into f16
 
 out.mkdir(parents=True)
 if getattr(dense.config, "tie_word_embeddings", False):
