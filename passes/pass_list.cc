@@ -6,7 +6,7 @@
 #include "core/json.h"
 #include "core/suggest.h"
 #include "passes/pass.h"
-#include "passes/prune_magnitude.h"
+#include "passes/prune.h"
 #include "passes/quantize_gptq.h"
 #include "passes/quantize_learned.h"
 #include "passes/quantize_rtn.h"

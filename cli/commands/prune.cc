@@ -30,8 +30,8 @@ CommandFunction add_prune(CLI::App& app) {
   auto options = std::make_shared<PruneOptions>();
   add_compress_options(app, options->common);
   app.add_option("--sparsity", options->sparsity, "Share of the weights that become zero, such as 0.5 or 50%")->group("Pruning");
-  app.add_option("--pattern", options->pattern, "unstructured, or N:M such as 2:4: at most N of M neighbours along a row stay")->capture_default_str()->group("Pruning");
-  app.add_option("--scope", options->scope, "Where the smallest are ranked: tensor (default), row or global")->group("Pruning");
+  app.add_option("--pattern", options->pattern, "unstructured; N:M such as 2:4: at most N of M neighbours along a row stay; block:RxC such as block:4x8: weights of a block go or stay together")->capture_default_str()->group("Pruning");
+  app.add_option("--scope", options->scope, "What is ranked against each other: tensor (default), row, or global over all")->group("Pruning");
   app.add_option("--include", options->include, "Prune only linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
   app.add_option("--exclude", options->exclude, "Leave linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
   return [options](const CommandContext& context) { return run_compress("prune", options->common, make_recipe(*options), context); };

@@ -88,6 +88,22 @@ class Scopes(Prune):
                 self.assertEqual(treatments(report)[LINEAR[0]], f"{block - kept} zeros in {block}")
         self.prune(llama(), "--pattern", "2:4", "--sparsity", "0.5", name="both")  # they agree
 
+    def test_blocks(self):
+        before, _ = read_safetensors(llama())
+        for pattern, scope in (("block:1x4", "tensor"), ("block:4x8", "row"), ("block:2x2", "global")):
+            with self.subTest(pattern):
+                rows, cols = map(int, pattern[6:].split("x"))
+                name = pattern.replace(":", "-")
+                report = self.prune(llama(), "--sparsity", "0.5", "--pattern", pattern, "--scope", scope, name=name)
+                after = self.dense(name)
+                self.check_survivors(before, after, LINEAR)
+                for n in LINEAR:
+                    lines = [list(row) for row in after[n].rows()]
+                    counts = {sum(lines[r + i][c + j] == 0 for i in range(rows) for j in range(cols)) for r in range(0, len(lines), rows) for c in range(0, len(lines[0]), cols)}
+                    self.assertEqual(counts, {0, rows * cols}, n)
+                self.assertAlmostEqual(report["sparsity"], 0.5, places=12)
+                self.assertIn(f"50 % zeros in blocks of {rows}x{cols}", treatments(report)[LINEAR[0]])
+
     def test_ties_are_cut_exactly(self):
         config = llama_config()
         tensors = random_tensors(llama_shapes(config))
@@ -117,7 +133,7 @@ class Scopes(Prune):
     def test_what_makes_no_sense(self):
         for flags, words in (([], ["sparsity", "missing"]), (["--sparsity", "0"], ["sparsity", "found 0"]), (["--sparsity", "1"], ["sparsity", "found 1"]), (["--sparsity", "50"], ["less than 1", "found 50"]), (["--sparsity", "half"], ["--sparsity", "'half'"]), (["--sparsity", "-0.5"], ["--sparsity", "-0.5"]),
                              (["--sparsity", "0.5", "--scope", "layer"], ["scope 'layer'", "tensor, row or global"]), (["--pattern", "2:4", "--scope", "row"], ["scope", "2:4"]), (["--pattern", "2:4", "--sparsity", "0.3"], ["pattern 2:4 means sparsity 0.5", "found 0.3"]),
-                             (["--pattern", "4:2"], ["'4:2'", "N:M"]), (["--pattern", "0:4"], ["'0:4'"]), (["--pattern", "2/4"], ["'2/4'"]), (["--pattern", "2:4x"], ["'2:4x'"]), (["--pattern", "4:5"], ["rows of 32", "not a multiple of 5"])):
+                             (["--pattern", "4:2"], ["'4:2'", "N:M"]), (["--pattern", "0:4"], ["'0:4'"]), (["--pattern", "2/4"], ["'2/4'"]), (["--pattern", "2:4x"], ["'2:4x'"]), (["--pattern", "4:5"], ["rows of 32", "not a multiple of 5"]), (["--pattern", "block:4x5", "--sparsity", "0.5"], ["32 rows of 32 do not divide into blocks of 4 x 5", "another pattern"]), (["--pattern", "block:4x8"], ["sparsity is missing"]), (["--pattern", "block:4"], ["'block:4'", "block:RxC"])):
             with self.subTest(flags=flags):
                 self.refused(2, words, "prune", llama(), "-o", self.dir / "out", "--eval-data", ids(), *flags)
         self.assert_nothing_left(self.dir)
