@@ -25,7 +25,7 @@ ActivationStore::ActivationStore(std::span<const int64_t> lengths, int64_t width
   assert(dtype == DType::f32 || dtype == DType::bf16);
   for (int64_t length : lengths) offsets_.push_back(offsets_.back() + length);
   if (!spill_directory) {
-    memory_.resize(size_of(offsets_.back(), width, dtype));
+    memory_ = PageMemory(size_of(offsets_.back(), width, dtype));
     return;
   }
   directory_ = *spill_directory;
@@ -62,7 +62,7 @@ void ActivationStore::write(int64_t sequence, ConstMatrixView values) {
   const uint64_t start = size_of(offsets_[static_cast<size_t>(sequence)], width_, dtype_);
   std::vector<std::byte> encoded;
   if (file_ >= 0) encoded.resize(row_bytes * static_cast<size_t>(values.rows));
-  std::byte* out = file_ >= 0 ? encoded.data() : memory_.data() + start;
+  std::byte* out = file_ >= 0 ? encoded.data() : memory_.bytes().data() + start;
   for (int64_t r = 0; r < values.rows; ++r) encode_floats(dtype_, values.row_span(r), {out + static_cast<size_t>(r) * row_bytes, row_bytes});
   for (size_t done = 0; done < encoded.size();) {
     const ssize_t count = pwrite(file_, encoded.data() + done, encoded.size() - done, static_cast<off_t>(start + done));
@@ -90,14 +90,14 @@ Matrix ActivationStore::read(int64_t sequence) const {
     decode_floats(dtype_, read_bytes(sequence), values.values());
   } else {
     const uint64_t start = size_of(offsets_[static_cast<size_t>(sequence)], width_, dtype_);
-    decode_floats(dtype_, std::span(memory_).subspan(start, size_of(length(sequence), width_, dtype_)), values.values());
+    decode_floats(dtype_, memory_.bytes().subspan(start, size_of(length(sequence), width_, dtype_)), values.values());
   }
   return values;
 }
 
 float* ActivationStore::direct(int64_t sequence) const {
-  const std::byte* start = memory_.data() + size_of(offsets_[static_cast<size_t>(sequence)], width_, dtype_);
-  return const_cast<float*>(reinterpret_cast<const float*>(start));  // allocated by new, so aligned for any type
+  const std::byte* start = memory_.bytes().data() + size_of(offsets_[static_cast<size_t>(sequence)], width_, dtype_);
+  return const_cast<float*>(reinterpret_cast<const float*>(start));  // pages are aligned for any type
 }
 
 ConstMatrixView ActivationStore::view(int64_t sequence, Matrix& buffer) const {
@@ -118,7 +118,7 @@ void ActivationStore::commit(int64_t sequence, ConstMatrixView values) {
 
 void ActivationStore::save(const std::filesystem::path& path) const {
   OutputFile file(path);
-  if (file_ < 0) file.write(memory_);
+  if (file_ < 0) file.write(memory_.bytes());
   else
     for (int64_t i = 0; i < sequences(); ++i) file.write(read_bytes(i));
   file.close();

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "core/page_memory.h"
 #include "core/tensor.h"
 
 namespace llmc {
@@ -51,7 +52,7 @@ class ActivationStore {
   std::vector<int64_t> offsets_;  ///< first token of each sequence, and the end
   int64_t width_ = 0;
   DType dtype_ = DType::f32;
-  std::vector<std::byte> memory_;  ///< or
+  PageMemory memory_;  ///< or
   int file_ = -1;
   std::filesystem::path directory_;
 };

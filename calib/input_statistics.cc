@@ -27,7 +27,7 @@ InputAccumulator::InputAccumulator(int64_t in, const ForwardOptions& options) : 
 void InputAccumulator::add(ConstMatrixView x) {
   assert(x.cols == sums_.in());
   sums_.tokens += x.rows;
-  add_weight_gradient(options_.backend, options_.precision, x, x, sums_.second_moment.view());  // Σ x xᵀ
+  add_second_moment(options_.backend, options_.precision, x, sums_.second_moment.view());
   parallel_pieces(x.cols, 64, [&](int64_t first, int64_t last) {
     for (int64_t r = 0; r < x.rows; ++r)
       for (int64_t c = first; c < last; ++c) {

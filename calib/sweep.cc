@@ -1,5 +1,6 @@
 #include "calib/sweep.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/parallel.h"
@@ -14,6 +15,9 @@ struct Chain {
   ActivationStore input;
 };
 
+/// Sequences that the float model runs on where nothing but BlockError needs it.
+constexpr int64_t compared_sequences = 16;
+
 class Sweep {
  public:
   Sweep(Model& model, const Sequences& sequences, const SweepOptions& options, BlockVisitor& visitor, const RunContext& context)
@@ -25,7 +29,8 @@ class Sweep {
     const int64_t layers = model_.config().layers;
     std::optional<SweepState> state;
     if (!options_.state_directory.empty()) state.emplace(options_.state_directory, options_.persistence, options_.signature);
-    Chain changed = embed(), plain = embed();
+    const bool learns_from_floats = visitor_.needs_cross_moment() || visitor_.needs_block_outputs();
+    Chain changed = embed(count()), plain = embed(learns_from_floats ? count() : std::min(count(), compared_sequences));
     std::vector<BlockError> errors;
     Stage stage(context_, "calibrate", layers * static_cast<int64_t>(all_taps.size()));
     if (state && state->finished() > 0) {
@@ -46,23 +51,25 @@ class Sweep {
  private:
   int64_t count() const { return static_cast<int64_t>(sequences_.size()); }
 
-  ActivationStore make_store(int64_t width) {
+  /// For the first `sequences` of them.
+  ActivationStore make_store(int64_t width, int64_t sequences) {
+    const auto lengths = std::span(lengths_).first(static_cast<size_t>(sequences));
     int64_t tokens = 0;
-    for (int64_t length : lengths_) tokens += length;
+    for (int64_t length : lengths) tokens += length;
     const uint64_t size = ActivationStore::size_of(tokens, width, options_.activations);
     const bool spills = options_.max_memory > 0 && current_memory_bytes() + size > options_.max_memory;
-    return ActivationStore(lengths_, width, options_.activations, spills ? std::optional(options_.spill_directory) : std::nullopt);
+    return ActivationStore(lengths, width, options_.activations, spills ? std::optional(options_.spill_directory) : std::nullopt);
   }
 
   ActivationStore copy_store(const ActivationStore& from) {
-    ActivationStore copy = make_store(from.width());
-    for (int64_t i = 0; i < count(); ++i) copy.write(i, from.read(i).view());
+    ActivationStore copy = make_store(from.width(), from.sequences());
+    for (int64_t i = 0; i < from.sequences(); ++i) copy.write(i, from.read(i).view());
     return copy;
   }
 
-  Chain embed() {
-    Chain chain{make_store(model_.config().hidden), ActivationStore({}, 0, options_.activations, std::nullopt)};
-    parallel_for(count(), [&](int64_t i) {
+  Chain embed(int64_t sequences) {
+    Chain chain{make_store(model_.config().hidden, sequences), ActivationStore({}, 0, options_.activations, std::nullopt)};
+    parallel_for(sequences, [&](int64_t i) {
       const auto& tokens = sequences_[static_cast<size_t>(i)];
       Matrix hidden(static_cast<int64_t>(tokens.size()), model_.config().hidden);
       forward_.embed(tokens, hidden.view());
@@ -73,8 +80,8 @@ class Sweep {
 
   void enter(int64_t block, Chain& chain) {
     const auto entry = forward_.load_entry(block);
-    chain.input = make_store(model_.config().hidden);
-    parallel_for(count(), [&](int64_t i) {
+    chain.input = make_store(model_.config().hidden, chain.hidden.sequences());
+    parallel_for(chain.hidden.sequences(), [&](int64_t i) {
       Matrix hidden, input;
       const MatrixView entered = chain.input.open(i, input);
       forward_.enter_block(*entry, chain.hidden.view(i, hidden), entered);
@@ -86,8 +93,8 @@ class Sweep {
   void advance(const StageWeights& weights, Tap tap, Chain& chain) {
     const bool is_last = tap == all_taps.back();
     const int64_t width = is_last ? 0 : get_width(all_taps[static_cast<size_t>(tap) + 1], model_.config());
-    ActivationStore next = make_store(width);
-    parallel_for(count(), [&](int64_t i) {
+    ActivationStore next = make_store(width, chain.hidden.sequences());
+    parallel_for(chain.hidden.sequences(), [&](int64_t i) {
       Matrix input_buffer, hidden_buffer, next_buffer;
       const ConstMatrixView input = chain.input.view(i, input_buffer);
       const MatrixView next_input = next.open(i, next_buffer);
@@ -173,7 +180,7 @@ class Sweep {
 
   BlockError compare(const ActivationStore& changed, const ActivationStore& plain) {
     double error = 0, size = 0;
-    for (int64_t i = 0; i < count(); ++i) {
+    for (int64_t i = 0; i < plain.sequences(); ++i) {
       Matrix buffer, float_buffer;
       const ConstMatrixView a = changed.view(i, buffer), b = plain.view(i, float_buffer);
       for (int64_t r = 0; r < a.rows; ++r)

@@ -62,13 +62,15 @@ class BlockVisitor {
   virtual void finish_block(int64_t /*block*/, const ActivationStore& /*inputs*/, const ActivationStore& /*float_outputs*/) {}
 };
 
-/// How far the changed model's hidden states are from the float model's after a block, over all calibration tokens.
+/// How far the changed model's hidden states are from the float model's after a block: over all calibration tokens, or over the
+/// first 16 sequences when the visitor needs the float model's activations for nothing else.
 struct BlockError {
   double relative_error = 0;  ///< √(Σ(h − h̃)² / Σ h̃²)
 };
 
 /// Runs every block of `model` over the sequences: observe, finish, propagate with the changed block. The float model's
-/// chain runs beside it (in the same precision), so that errors can be compared and compensated. Returns the error after each block.
+/// chain runs beside it (in the same precision), so that errors can be compared and compensated. Returns the error after
+/// each block.
 /// Memory: one block's weights, one tap's second moments, and the activations, which spill to files beyond max_memory.
 /// With a resumable state directory, blocks that an earlier process finished are taken from there.
 /// The result depends on neither the number of threads nor on what is spilled.

@@ -105,8 +105,12 @@ std::span<T> gather(ConstMatrixView dy, std::span<T> out, Convert convert) {
   return out;
 }
 
+/// Which columns of a row tile of dW are wanted.
+enum class Triangle { whole, upper };
+int64_t first_column(Triangle triangle, int64_t first_row) { return triangle == Triangle::upper ? first_row : 0; }
+
 /// False where there are no bf16 products; dW is as it was then.
-bool add_bf16_gradient(const MatmulRow& row, ConstMatrixView dy, ConstMatrixView x, MatrixView dw) {
+bool add_bf16_gradient(const MatmulRow& row, ConstMatrixView dy, ConstMatrixView x, Triangle triangle, MatrixView dw) {
   uint16_t zero[2] = {};
   float nothing = 0;
   if (!row.add_transposed_bf16(std::span(zero).first(1), std::span(zero).last(1), 1, {&nothing, 1, 1, 1})) return false;
@@ -115,35 +119,53 @@ bool add_bf16_gradient(const MatmulRow& row, ConstMatrixView dy, ConstMatrixView
     for (int64_t r = first; r < last; ++r) narrow_to_bf16(x.row_span(r), std::span(narrow_x.get() + r * x.cols, static_cast<size_t>(x.cols)));
   });
   parallel_pieces(dw.rows, gradient_tile, [&](int64_t first, int64_t last) {
+    const int64_t left = first_column(triangle, first), cols = x.cols - left;
+    const MatrixView wanted = dw.row_range(first, last - first).column_range(left, cols);
+    Matrix dense(left > 0 ? last - first : 0, cols);  // bf16 products have dense results only
     for (int64_t start = 0; start < x.rows; start += gradient_depth) {
       const int64_t depth = std::min(gradient_depth, x.rows - start);
-      const auto narrow_dy = gather(dy.column_range(first, last - first).row_range(start, depth), thread_scratch<uint16_t>(static_cast<size_t>(depth * (last - first))), narrow_to_bf16);
-      row.add_transposed_bf16(narrow_dy, {narrow_x.get() + start * x.cols, static_cast<size_t>(depth * x.cols)}, depth, dw.row_range(first, last - first));
+      const auto dy_count = static_cast<size_t>(depth * (last - first)), x_count = static_cast<size_t>(depth * cols);
+      const auto scratch = thread_scratch<uint16_t>(dy_count + x_count);
+      const auto narrow_dy = gather(dy.column_range(first, last - first).row_range(start, depth), scratch.first(dy_count), narrow_to_bf16);
+      std::span<const uint16_t> right{narrow_x.get() + start * x.cols, x_count};
+      if (left > 0) {
+        const auto columns = scratch.subspan(dy_count, x_count);
+        for (int64_t r = 0; r < depth; ++r) std::copy_n(narrow_x.get() + (start + r) * x.cols + left, cols, columns.data() + r * cols);
+        right = columns;
+      }
+      if (!row.add_transposed_bf16(narrow_dy, right, depth, left > 0 ? dense.view() : wanted)) throw Error(ErrorKind::bug, fmt::format("no bf16 product of {} x {} x {}", last - first, depth, cols));
     }
+    for (int64_t r = 0; r < dense.rows(); ++r)
+      for (int64_t c = 0; c < cols; ++c) wanted.row(r)[c] += dense.row(r)[c];
   });
   return true;
 }
 
-}  // namespace
-
-void add_weight_gradient(MatmulBackend backend, Precision precision, ConstMatrixView dy, ConstMatrixView x, MatrixView dw) {
+void add_all_products(MatmulBackend backend, Precision precision, ConstMatrixView dy, ConstMatrixView x, Triangle triangle, MatrixView dw) {
   assert(dy.rows == x.rows && dy.cols == dw.rows && x.cols == dw.cols);
   const MatmulRow& row = get_row(backend);
   Matrix rounded;
   if (precision == Precision::bf16) {
-    if (add_bf16_gradient(row, dy, x, dw)) return;
+    if (add_bf16_gradient(row, dy, x, triangle, dw)) return;
     rounded = Matrix(x.rows, x.cols);
     for (int64_t r = 0; r < x.rows; ++r) round_to_bf16(x.row_span(r), rounded.view().row_span(r));
     x = rounded.view();
   }
   parallel_pieces(dw.rows, gradient_tile, [&](int64_t first, int64_t last) {
+    const int64_t left = first_column(triangle, first);
     for (int64_t start = 0; start < x.rows; start += gradient_depth) {
       const int64_t depth = std::min(gradient_depth, x.rows - start);
-      ConstMatrixView part = dy.column_range(first, last - first).row_range(start, depth);
-      if (precision == Precision::bf16) part = {gather(part, thread_scratch<float>(static_cast<size_t>(depth * part.cols)), round_to_bf16).data(), depth, part.cols, part.cols};
-      row.add_transposed(1, part, x.row_range(start, depth), dw.row_range(first, last - first));
+      ConstMatrixView tile = dy.column_range(first, last - first).row_range(start, depth);
+      if (precision == Precision::bf16) tile = {gather(tile, thread_scratch<float>(static_cast<size_t>(depth * tile.cols)), round_to_bf16).data(), depth, tile.cols, tile.cols};
+      row.add_transposed(1, tile, x.row_range(start, depth).column_range(left, x.cols - left), dw.row_range(first, last - first).column_range(left, x.cols - left));
     }
   });
 }
+
+}  // namespace
+
+void add_weight_gradient(MatmulBackend backend, Precision precision, ConstMatrixView dy, ConstMatrixView x, MatrixView dw) { add_all_products(backend, precision, dy, x, Triangle::whole, dw); }
+
+void add_second_moment(MatmulBackend backend, Precision precision, ConstMatrixView x, MatrixView sums) { add_all_products(backend, precision, x, x, Triangle::upper, sums); }
 
 }  // namespace llmc

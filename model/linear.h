@@ -59,5 +59,8 @@ void add_transposed_product(MatmulBackend backend, float alpha, ConstMatrixView 
 /// dW += dYᵀ · X with dy [T, out], x [T, in], dw [out, in]: the gradient of a Linear's weight from that of its output. The
 /// same bits for any number of threads.
 void add_weight_gradient(MatmulBackend backend, Precision precision, ConstMatrixView dy, ConstMatrixView x, MatrixView dw);
+/// The upper triangle of sums += Xᵀ · X with x [T, in], sums [in, in]: equal to add_weight_gradient(x, x) there. What is below
+/// the diagonal is left undefined. The same bits for any number of threads.
+void add_second_moment(MatmulBackend backend, Precision precision, ConstMatrixView x, MatrixView sums);
 
 }  // namespace llmc

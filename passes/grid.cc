@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "passes/grid_kernels.h"
 #include "passes/half_quadratic.h"
 
 namespace llmc {
@@ -21,6 +22,8 @@ std::string_view to_string(RangeRule rule) {
 }
 
 namespace {
+
+constexpr size_t most_compared = 16;  ///< levels; with more of them a search for each weight is faster
 
 struct Range {
   float low = 0;
@@ -187,9 +190,8 @@ float ScaleRounding::operator()(float scale) const {
 
 void Grid::round(std::span<const float> x, std::span<float> rounded) const {
   assert(x.size() == rounded.size());
-  constexpr size_t most_compared = 16;  // with more levels a search for each weight is faster
   if (is_even())
-    for (size_t i = 0; i < x.size(); ++i) rounded[i] = even_value(even_code(x[i]));
+    round_evenly(x, scale, zero, lowest, highest, rounded);
   else if (levels.size() <= most_compared)
     compare_levels(x, rounded);
   else if (const FloatFormat* format = find_float_format(kind))
@@ -199,18 +201,15 @@ void Grid::round(std::span<const float> x, std::span<float> rounded) const {
 }
 
 void Grid::compare_levels(std::span<const float> x, std::span<float> rounded) const {
-  constexpr size_t lanes = 64;
-  float wanted[lanes], nearest[lanes];
-  for (size_t begin = 0; begin < x.size(); begin += lanes) {
-    const size_t count = std::min(lanes, x.size() - begin);
-    for (size_t k = 0; k < lanes; ++k) wanted[k] = k < count ? x[begin + k] / scale : 0, nearest[k] = levels[0] * scale;
-    for (size_t i = 1; i < levels.size(); ++i) {
-      const bool is_even_code = (static_cast<int>(lowest) + static_cast<int>(i)) % 2 == 0;
-      const float middle = (levels[i - 1] + levels[i]) / 2, threshold = is_even_code ? std::nextafter(middle, -INFINITY) : middle, level = levels[i] * scale;
-      for (size_t k = 0; k < lanes; ++k) nearest[k] = wanted[k] > threshold ? level : nearest[k];
-    }
-    std::copy_n(nearest, count, rounded.begin() + static_cast<std::ptrdiff_t>(begin));
+  float thresholds[most_compared], values[most_compared];
+  for (size_t i = 0; i < levels.size(); ++i) {
+    values[i] = levels[i] * scale;
+    if (i == 0) continue;
+    const bool is_even_code = (static_cast<int>(lowest) + static_cast<int>(i)) % 2 == 0;
+    const float middle = (levels[i - 1] + levels[i]) / 2;
+    thresholds[i - 1] = is_even_code ? std::nextafter(middle, -INFINITY) : middle;
   }
+  round_by_thresholds(x, scale, {thresholds, levels.size() - 1}, {values, levels.size()}, rounded);
 }
 
 /// Keeps the leading bits of the significand of normal values; adding and taking off 1.5 · 2^23 steps does it for the others.

@@ -124,7 +124,7 @@ class LayerwiseQuantizer final : public BlockVisitor {
   void record(const QuantizeTarget& target, const Matrix& weights, const Matrix& rest, const QuantizedMatrix& rounded, const InputStatistics& statistics) {
     const std::string& name = target.placed->tensor->name;
     const ConstMatrixView h = statistics.second_moment.view();
-    QuantizedMatrix plain = round_to_nearest(rest.view(), target.scheme, target.scale_dtype(), target.range(targets_.range()), name);
+    QuantizedMatrix plain = round_to_nearest(rest.view(), target.scheme, target.scale_dtype(), target.range({}), name);
     plain.outliers = rounded.outliers;
     const Matrix nearest = dequantize(plain);
     const double size = output_error(weights.view(), {}, h);

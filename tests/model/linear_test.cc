@@ -202,6 +202,23 @@ TEST_CASE("A transposed product adds, and the gradient of a weight is one") {
         }
 }
 
+TEST_CASE("The upper triangle of a second moment is that of the whole product") {
+  for (MatmulBackend backend : backends())
+    for (Precision precision : {Precision::f32, Precision::bf16})
+      for (int64_t tokens : {1, 31, 1100})
+        for (int64_t in : {1, 33, 128, 300}) {
+          CAPTURE(to_string(backend), to_string(precision), tokens, in);
+          const Matrix x = random_matrix(tokens, in, "x");
+          Matrix whole(in, in), upper(in, in);
+          for (int time = 0; time < 2; ++time) {
+            add_weight_gradient(backend, precision, x.view(), x.view(), whole.view());
+            add_second_moment(backend, precision, x.view(), upper.view());
+          }
+          for (int64_t i = 0; i < in; ++i)  // a product of other width may add in another order: within its error bound, not always its bits
+            for (int64_t j = i; j < in; ++j) CHECK(upper.row(i)[j] == Approx(whole.row(i)[j]).epsilon(1e-5).margin(1e-4));
+        }
+}
+
 TEST_CASE("A product runs on the thread that asks for it and starts no other") {
   // OpenMP keeps the threads it starts, so they would still be there to count.
   const Linear linear(store(random_matrix(512, 512, "weight"), {512, 512}), nullptr, Precision::f32, default_backend());
