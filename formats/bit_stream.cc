@@ -34,4 +34,26 @@ void unpack_codes(std::span<const std::byte> packed, int bits, std::span<int8_t>
   }
 }
 
+void BitWriter::put(uint64_t value, int bits) {
+  while (bits > 0) {
+    if (filled_ == 8) bytes_.push_back(std::byte{0}), filled_ = 0;
+    const int now = std::min(bits, 8 - filled_);
+    bytes_.back() |= static_cast<std::byte>((value & ((1u << now) - 1)) << filled_);
+    value >>= now;
+    filled_ += now;
+    bits -= now;
+  }
+}
+
+uint64_t BitReader::take(int bits) {
+  uint64_t value = 0;
+  for (int got = 0; got < bits;) {
+    const int offset = static_cast<int>(at_ % 8), now = std::min(bits - got, 8 - offset);
+    value |= (static_cast<uint64_t>(bytes_[static_cast<size_t>(at_ / 8)]) >> offset & ((uint64_t{1} << now) - 1)) << got;
+    got += now;
+    at_ += now;
+  }
+  return value;
+}
+
 }  // namespace llmc

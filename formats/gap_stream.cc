@@ -63,8 +63,9 @@ std::optional<std::vector<int64_t>> decode_gaps(std::span<const std::byte> bytes
   int64_t next = 0;
   while (static_cast<int64_t>(positions.size()) < count) {
     int64_t quotient = 0;
-    while (at < end && take()) ++quotient;
-    if (at + remainder_bits > end || quotient > (limit >> remainder_bits)) return std::nullopt;
+    bool ended = false;
+    while (at < end && !(ended = !take())) ++quotient;
+    if (!ended || at + remainder_bits > end || quotient > (limit >> remainder_bits)) return std::nullopt;
     int64_t gap = quotient << remainder_bits;
     for (int bit = 0; bit < remainder_bits; ++bit) gap |= static_cast<int64_t>(take()) << bit;
     if (gap >= limit - next) return std::nullopt;

@@ -21,13 +21,6 @@ StoredTensor decoded_copy(const StoredTensor& tensor) {
   return copy;
 }
 
-const Codec& choose_codec(Container container, const StoredTensor& tensor) {
-  if (container == Container::llmc_packed) return choose_packed_codec(tensor);
-  const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form);
-  if (container == Container::compressed_tensors && matrix) return get_compressed_tensors_codec(*matrix);
-  return *find_packed_codec("dense");
-}
-
 /// What a container stores of the layer's input beside the codec's own parts. The packed container says it in its metadata.
 std::vector<EncodedPart> input_parts(Container container, const StoredTensor& tensor) {
   return container == Container::compressed_tensors ? encode_input_grid(tensor) : std::vector<EncodedPart>();
@@ -48,6 +41,34 @@ StoredTensor dense_copy(const StoredTensor& tensor) {
   const Matrix values = read_matrix(tensor);
   copy.form = make_floats(copy, values.view());
   return copy;
+}
+
+/// The codec a tensor gets, and those it might have got.
+struct Chosen {
+  CodecSize size;
+  std::vector<std::pair<std::string_view, uint64_t>> candidates;
+};
+
+Chosen choose_codec(Container container, const StoredTensor& tensor) {
+  if (container == Container::dense) return {{find_packed_codec("dense"), {{"values", find_scheme(tensor) ? DType::f32 : tensor.dtype, tensor.shape}}}, {}};
+  find_input_quantization(tensor);  // a static input without its grid must not be written
+  StoredTensor decoded;
+  const bool is_encoded = std::holds_alternative<EncodedData>(tensor.form);
+  if (is_encoded) decoded = decoded_copy(tensor);
+  const StoredTensor& meaning = is_encoded ? decoded : tensor;
+  Chosen chosen;
+  if (container == Container::llmc_packed) {
+    const std::vector<CodecSize> sizes = weigh_packed_codecs(meaning);
+    chosen.size = choose_smallest(sizes);
+    if (sizes.size() > 1)
+      for (const CodecSize& size : sizes) chosen.candidates.emplace_back(size.codec->name, size.bytes());
+  } else {
+    const auto* matrix = std::get_if<QuantizedMatrix>(&meaning.form);
+    const Codec& codec = matrix ? get_compressed_tensors_codec(*matrix) : *find_packed_codec("dense");
+    chosen.size = {&codec, codec.layout(meaning)};
+  }
+  for (const EncodedPart& part : input_parts(container, meaning)) chosen.size.layout.push_back(part.layout);
+  return chosen;
 }
 
 bool has_outliers(const StoredTensor& tensor) {
@@ -73,29 +94,17 @@ std::string reason_against_compressed_tensors(const StoredTensor& tensor, Module
 
 std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container container, std::span<const StoredTensor* const> tensors, const std::vector<TiedAlias>& aliases, const RunContext& context) {
   const bool dense = container == Container::dense;
+  std::vector<Chosen> chosen(tensors.size());
+  parallel_for(static_cast<int64_t>(tensors.size()), [&](int64_t i) { chosen[static_cast<size_t>(i)] = choose_codec(container, *tensors[static_cast<size_t>(i)]); });
   std::vector<PackedChoice> choices;
   std::vector<TensorLayout> layouts;
   std::vector<StoredAs> stored;
-  for (const StoredTensor* tensor : tensors) {
-    if (!dense) find_input_quantization(*tensor);  // a static input without its grid must not be written
-    const bool to_floats = dense && find_scheme(*tensor) != nullptr;
-    std::vector<TensorLayout> layout;
-    const Codec* codec = find_packed_codec("dense");
-    if (dense) {
-      layout = {{"values", to_floats ? DType::f32 : tensor->dtype, tensor->shape}};
-    } else {
-      StoredTensor decoded;
-      const bool is_encoded = std::holds_alternative<EncodedData>(tensor->form);
-      if (is_encoded) decoded = decoded_copy(*tensor);
-      const StoredTensor& meaning = is_encoded ? decoded : *tensor;
-      codec = &choose_codec(container, meaning);
-      layout = codec->layout(meaning);
-      for (const EncodedPart& part : input_parts(container, meaning)) layout.push_back(part.layout);
-    }
-    choices.push_back({tensor, codec});
-    stored.push_back({tensor->name, codec->name, stored_bytes(layout)});
-    for (const TensorLayout& part : layout)
-      for (const std::string& name : part_names(container, *tensor, *codec, part.name, aliases)) layouts.push_back({name, part.dtype, part.shape});
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto& [size, candidates] = chosen[i];
+    choices.push_back({tensors[i], size.codec});
+    stored.push_back({tensors[i]->name, size.codec->name, size.bytes(), candidates});
+    for (const TensorLayout& part : size.layout)
+      for (const std::string& name : part_names(container, *tensors[i], *size.codec, part.name, aliases)) layouts.push_back({name, part.dtype, part.shape});
   }
 
   std::map<std::string, std::string> metadata = {{"format", "pt"}};

@@ -20,6 +20,7 @@ struct StoredAs {
   std::string name;
   std::string_view codec;
   uint64_t bytes = 0;
+  std::vector<std::pair<std::string_view, uint64_t>> candidates;  ///< every codec that could have stored it, when there was a choice
 };
 
 /// Why a tensor cannot be written as compressed-tensors so that transformers loads it, or "".

@@ -54,6 +54,7 @@ void fill_tensors(Report& report, const Model& original, const Model& compressed
                               .shape = placed.tensor->shape,
                               .treatment = text == texts.end() ? "kept" : text->second,
                               .codec = std::string(stored[i].codec),
+                              .candidates = stored[i].candidates,
                               .source_bytes = is_new ? 0 : static_cast<uint64_t>(placed.tensor->count()) * get_info(placed.tensor->dtype).bytes,
                               .bytes = stored[i].bytes,
                               .error = errors[i],

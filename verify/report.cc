@@ -34,12 +34,15 @@ json optional_number(const std::optional<double>& value) { return value ? number
 
 json to_json(const TensorReport& tensor) {
   const double count = static_cast<double>(std::max<int64_t>(1, tensor.error.count));
+  json candidates = json::object();
+  for (const auto& [codec, bytes] : tensor.candidates) candidates[std::string(codec)] = bytes;
   return {{"name", tensor.name},
           {"role", tensor.role},
           {"block", tensor.block < 0 ? json() : json(tensor.block)},
           {"shape", tensor.shape},
           {"treatment", tensor.treatment},
           {"codec", tensor.codec},
+          {"candidates", std::move(candidates)},
           {"source_bytes", tensor.source_bytes},
           {"bytes", tensor.bytes},
           {"bits_per_weight", 8.0 * static_cast<double>(tensor.bytes) / count},

@@ -23,6 +23,7 @@ struct TensorReport {
   Shape shape;
   std::string treatment;   ///< "W4A16-g32-symmetric", "50 % zeros", "kept", …
   std::string codec;
+  std::vector<std::pair<std::string_view, uint64_t>> candidates;  ///< codecs that could have stored it and their bytes, when there was a choice
   uint64_t source_bytes = 0;
   uint64_t bytes = 0;
   TensorError error;

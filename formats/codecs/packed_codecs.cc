@@ -10,7 +10,8 @@
 
 #include "core/error.h"
 #include "formats/bit_stream.h"
-#include "formats/gap_stream.h"
+#include "formats/codecs/code_parts.h"
+#include "formats/codecs/sparse_codecs.h"
 
 namespace llmc {
 namespace {
@@ -105,62 +106,7 @@ std::variant<FloatData, QuantizedMatrix> decode_bitmask(const StoredTensor& tens
   return FloatData(std::move(bytes));
 }
 
-// packed-int: "codes" (a bit stream over the logical matrix, row by row), and what they mean: "scales", for linear schemes
-// "zero_points" (a bit stream in the order of the scales), "global_scale" where the scheme has one; or "centroids".
-
-bool has_global_scale(const Scheme& scheme) { return scheme.scale == ScaleKind::e4m3; }
-
-Shape centroid_shape(const QuantizedMatrix& matrix) { return {matrix.scale_count(), matrix.scheme.centroids}; }
-
-void add_scale_layout(const QuantizedMatrix& matrix, std::vector<TensorLayout>& layout) {
-  if (matrix.scheme.grid == GridKind::codebook) {
-    layout.push_back({"centroids", matrix.scale_dtype, centroid_shape(matrix)});
-    return;
-  }
-  layout.push_back({"scales", stored_scale_dtype(matrix.scale_dtype), {matrix.scale_rows(), matrix.scale_cols()}});
-  if (!matrix.zero_points.empty()) layout.push_back({"zero_points", DType::u8, {packed_bytes(matrix.scale_count(), matrix.scheme.bits)}});
-  if (has_global_scale(matrix.scheme)) layout.push_back({"global_scale", DType::f32, {1}});
-}
-
-void add_scale_parts(const QuantizedMatrix& matrix, std::vector<EncodedPart>& parts) {
-  std::vector<TensorLayout> layout;
-  add_scale_layout(matrix, layout);
-  for (TensorLayout& part : layout) {
-    std::vector<std::byte> bytes(static_cast<size_t>(part.bytes()));
-    if (part.name == "centroids") encode_floats(matrix.scale_dtype, matrix.centroids, bytes);
-    else if (part.name == "scales") bytes = encode_scales(matrix);
-    else if (part.name == "global_scale") bytes = encode_global_scale(matrix);
-    else pack_codes(matrix.zero_points, matrix.scheme.bits, bytes);
-    parts.push_back({std::move(part), std::move(bytes)});
-  }
-}
-
-void read_centroids(const StoredTensor& tensor, const TensorView& part, QuantizedMatrix& matrix) {
-  decode_floats(matrix.scale_dtype, part.bytes, matrix.centroids);
-  for (int64_t i = 0; i < matrix.scale_count(); ++i) {
-    const auto levels = matrix.levels(i);
-    if (!std::ranges::all_of(levels, [](float x) { return std::isfinite(x); }) || !std::ranges::is_sorted(levels))
-      throw Error(ErrorKind::input, fmt::format("tensor {}: part centroids: row {}: expected finite centroids in ascending order", tensor.name, i));
-  }
-}
-
-/// A matrix with scales and zero points, or centroids, read; codes still empty.
-QuantizedMatrix read_scales(const StoredTensor& tensor, const EncodedData& data) {
-  const bool is_codebook = data.scheme.grid == GridKind::codebook;
-  const DType dtype = find_scale_dtype(tensor, data, is_codebook ? "centroids" : "scales");
-  const QuantizedMatrix sizes{.scheme = data.scheme, .rows = tensor.rows(), .cols = tensor.cols()};
-  const TensorView& part = is_codebook ? get_part(tensor, data, "centroids", dtype, centroid_shape(sizes)) : get_part(tensor, data, "scales", stored_scale_dtype(dtype), {sizes.scale_rows(), sizes.scale_cols()});
-  QuantizedMatrix matrix = make_quantized_matrix(data.scheme, dtype, tensor.rows(), tensor.cols(), tensor.name);
-  if (is_codebook) {
-    read_centroids(tensor, part, matrix);
-    return matrix;
-  }
-  decode_scales(tensor, part, matrix);
-  if (data.scheme.mapping == Mapping::linear)
-    unpack_codes(get_part(tensor, data, "zero_points", DType::u8, {packed_bytes(matrix.scale_count(), data.scheme.bits)}).bytes, data.scheme.bits, matrix.zero_points);
-  if (has_global_scale(data.scheme)) decode_global_scale(tensor, get_part(tensor, data, "global_scale", DType::f32, {1}), matrix);
-  return matrix;
-}
+// packed-int: "codes" (a bit stream over the logical matrix, row by row), and what they mean (formats/codecs/code_parts.h).
 
 std::vector<TensorLayout> packed_layout(const StoredTensor& tensor) {
   const QuantizedMatrix& matrix = *codes_of(tensor);
@@ -187,13 +133,6 @@ std::variant<FloatData, QuantizedMatrix> decode_packed(const StoredTensor& tenso
 }
 
 // bitmask+packed-int: "mask" over the logical matrix, "codes" of the elements that are not the code of zero, scales as above.
-
-/// The code that means 0 in each span.
-std::vector<int8_t> zero_codes(const QuantizedMatrix& matrix) {
-  std::vector<int8_t> zeros(static_cast<size_t>(matrix.scale_count()));
-  for (size_t i = 0; i < zeros.size(); ++i) zeros[i] = static_cast<int8_t>(matrix.zero_code(static_cast<int64_t>(i)));
-  return zeros;
-}
 
 auto non_zero_codes(const QuantizedMatrix& matrix) {
   return [&matrix, zeros = zero_codes(matrix)](int64_t i) {
@@ -244,55 +183,30 @@ std::variant<FloatData, QuantizedMatrix> decode_masked_codes(const StoredTensor&
   return matrix;
 }
 
-// …+outliers: the same, with "outlier_gaps" (formats/gap_stream.h) and "outlier_values".
-
-void add_outlier_layout(const StoredTensor& tensor, std::vector<TensorLayout>& layout) {
-  const Outliers& outliers = codes_of(tensor)->outliers;
-  layout.push_back({"outlier_gaps", DType::u8, {gap_bytes(outliers.positions)}});
-  layout.push_back({"outlier_values", outliers.dtype, {static_cast<int64_t>(outliers.values.size())}});
-}
+// …+outliers: the same, with the parts of the outliers.
 
 template <auto base>
 std::vector<TensorLayout> outlier_layout(const StoredTensor& tensor) {
   std::vector<TensorLayout> layout = base(tensor);
-  add_outlier_layout(tensor, layout);
+  add_outlier_layout(codes_of(tensor)->outliers, layout);
   return layout;
 }
 
 template <auto base>
 std::vector<EncodedPart> encode_outliers(const StoredTensor& tensor) {
-  const Outliers& outliers = codes_of(tensor)->outliers;
   std::vector<EncodedPart> parts = base(tensor);
-  std::vector<TensorLayout> layout;
-  add_outlier_layout(tensor, layout);
-  std::vector<std::byte> values(static_cast<size_t>(layout[1].bytes()));
-  encode_floats(outliers.dtype, outliers.values, values);
-  parts.push_back({layout[0], encode_gaps(outliers.positions)});
-  parts.push_back({layout[1], std::move(values)});
+  add_outlier_parts(codes_of(tensor)->outliers, parts);
   return parts;
 }
 
 template <auto base>
 std::variant<FloatData, QuantizedMatrix> decode_outliers(const StoredTensor& tensor, const EncodedData& data) {
-  if (data.scheme.input) throw Error(ErrorKind::input, fmt::format("tensor {}: {} rounds its input, and outliers are not part of its integer products", tensor.name, to_string(data.scheme)));
   QuantizedMatrix matrix = std::get<QuantizedMatrix>(base(tensor, data));
-  const auto values = data.parts.find("outlier_values"), gaps = data.parts.find("outlier_gaps");
-  if (values == data.parts.end() || gaps == data.parts.end()) throw Error(ErrorKind::input, fmt::format("tensor {}: part {} is missing", tensor.name, values == data.parts.end() ? "outlier_values" : "outlier_gaps"));
-  const TensorView& view = values->second;
-  if ((view.dtype != DType::f16 && view.dtype != DType::bf16) || view.shape.size() != 1 || view.shape[0] < 1)
-    throw Error(ErrorKind::input, fmt::format("tensor {}: part outlier_values: expected a list in F16 or BF16, found {} {}", tensor.name, get_info(view.dtype).name, to_string(view.shape)));
-  matrix.outliers.dtype = view.dtype;
-  matrix.outliers.values.resize(static_cast<size_t>(view.shape[0]));
-  decode_floats(view.dtype, view.bytes, matrix.outliers.values);
-  for (float x : matrix.outliers.values)
-    if (!std::isfinite(x)) throw Error(ErrorKind::input, fmt::format("tensor {}: part outlier_values: holds {}", tensor.name, x));
-  auto positions = gaps->second.dtype == DType::u8 ? decode_gaps(gaps->second.bytes, view.shape[0], tensor.count()) : std::nullopt;
-  if (!positions) throw Error(ErrorKind::input, fmt::format("tensor {}: part outlier_gaps: does not say {} positions below {}", tensor.name, view.shape[0], tensor.count()));
-  matrix.outliers.positions = std::move(*positions);
+  matrix.outliers = read_outliers(tensor, data);
   return matrix;
 }
 
-constexpr std::array rows = {
+constexpr std::array own_rows = {
     Codec{.name = "dense", .summary = "floats as they are", .fits = is_dense, .layout = dense_layout, .encode = encode_dense, .decode = decode_dense},
     Codec{.name = "bitmask", .summary = "a bit per weight, and the floats that are not zero", .fits = is_pruned_float, .layout = bitmask_layout, .encode = encode_bitmask, .decode = decode_bitmask},
     Codec{.name = "packed-int", .summary = "codes of 1 to 8 bits without gaps, with scales or centroids", .holds_codes = true, .fits = is_quantized, .layout = packed_layout, .encode = encode_packed, .decode = decode_packed},
@@ -303,24 +217,33 @@ constexpr std::array rows = {
 
 }  // namespace
 
-std::span<const Codec> packed_codecs() { return rows; }
+std::span<const Codec> packed_codecs() {
+  static const std::vector<Codec> list = [] {
+    std::vector<Codec> all(own_rows.begin(), own_rows.end());
+    all.insert(all.end(), sparse_codecs().begin(), sparse_codecs().end());
+    return all;
+  }();
+  return list;
+}
 
 const Codec* find_packed_codec(std::string_view name) {
-  for (const Codec& codec : rows)
+  for (const Codec& codec : packed_codecs())
     if (codec.name == name) return &codec;
   return nullptr;
 }
 
-const Codec& choose_packed_codec(const StoredTensor& tensor) {
-  const Codec* best = nullptr;
-  uint64_t best_bytes = 0;
-  for (const Codec& codec : rows) {
-    if (!codec.fits(tensor)) continue;
-    const uint64_t bytes = stored_bytes(codec.layout(tensor));
-    if (!best || bytes < best_bytes) best = &codec, best_bytes = bytes;
-  }
-  if (!best) throw Error(ErrorKind::bug, fmt::format("tensor {}: no codec fits", tensor.name));
-  return *best;
+std::vector<CodecSize> weigh_packed_codecs(const StoredTensor& tensor) {
+  std::vector<CodecSize> sizes;
+  for (const Codec& codec : packed_codecs())
+    if (codec.fits(tensor)) sizes.push_back({&codec, codec.layout(tensor)});
+  if (sizes.empty()) throw Error(ErrorKind::bug, fmt::format("tensor {}: no codec fits", tensor.name));
+  return sizes;
 }
+
+const CodecSize& choose_smallest(const std::vector<CodecSize>& sizes) {
+  return *std::ranges::min_element(sizes, {}, [](const CodecSize& size) { return size.bytes(); });
+}
+
+const Codec& choose_packed_codec(const StoredTensor& tensor) { return *choose_smallest(weigh_packed_codecs(tensor)).codec; }
 
 }  // namespace llmc

@@ -126,7 +126,7 @@ class Inspect(Compress):
             self.assertIn(name, told)
 
     def test_artifacts(self):
-        for command, container, encoding in (("quantize", "compressed-tensors", "pack-quantized W4A16-g16-symmetric"), ("prune", "llmc-packed", "bitmask"), ("compress", "llmc-packed", "bitmask+packed-int W4A16-g16-symmetric")):
+        for command, container, encoding in (("quantize", "compressed-tensors", "pack-quantized W4A16-g16-symmetric"), ("prune", "llmc-packed", "bitmask"), ("compress", "llmc-packed", "n-of-m+packed-codes W4A16-g16-symmetric")):
             with self.subTest(command):
                 report = self.json(*self.run_of(command, llama("BF16"), name=command))
                 said = self.json("inspect", self.dir / command)
@@ -153,7 +153,7 @@ class List(Case):
         said = self.json("list", "--threads", 1)
         self.assertEqual({section: [row["name"] for row in rows] for section, rows in said.items()},
                          {"architectures": ["llama", "gpt2"], "schemes": [f"W{b}A16" for b in range(2, 9)] + ["FP8A16", "FP8_E5M2A16", "MXFP8A16", "MXFP4A16", "NVFP4A16", "NF4", "codebook2 … codebook256"], "passes": ["prune.magnitude", "quantize.awq", "quantize.gptq", "quantize.learned", "quantize.rtn", "transform.rotate"], "formats": ["dense", "compressed-tensors", "llmc-packed"],
-                          "codecs": ["dense", "bitmask", "packed-int", "bitmask+packed-int", "packed-int+outliers", "bitmask+packed-int+outliers", "int-quantized", "pack-quantized", "float-quantized", "mxfp8-quantized", "mxfp4-pack-quantized", "nvfp4-pack-quantized"]})
+                          "codecs": ["dense", "bitmask", "packed-int", "bitmask+packed-int", "packed-int+outliers", "bitmask+packed-int+outliers", "gaps", "coo", "csr", "n-of-m", "blocks", *(f"{way}+packed-codes" for way in ("bitmask", "gaps", "coo", "csr", "n-of-m", "blocks")), "int-quantized", "pack-quantized", "float-quantized", "mxfp8-quantized", "mxfp4-pack-quantized", "nvfp4-pack-quantized"]})
         told = self.ok("list").out
         for rows in said.values():
             for row in rows:

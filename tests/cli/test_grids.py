@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import support
-from support import Case, covers, ids, llama, read_safetensors, treatments
+from support import Case, covers, ids, llama, read_safetensors, tiny, treatments
 
 E2M1 = sorted({sign * x for x in (0, 0.5, 1, 1.5, 2, 3, 4, 6) for sign in (1, -1)})
 TENSOR = "model.layers.0.mlp.gate_proj.weight"
@@ -84,27 +84,48 @@ class Grids(Case):
         self.assertGreater(find(report)["bytes"], find(plain)["bytes"])
         self.assertEqual(find(report)["codec"], "packed-int+outliers")
 
-    def test_the_reader_in_the_documentation_reads_it_all(self):
+    def read_as_documented(self, name):
+        """An artifact's values by the reader of docs/packed-format.md, compared with those of llmc export."""
         page = (support.SOURCE / "docs/packed-format.md").read_text(encoding="utf-8")
-        script = self.dir / "reader.py"
+        script, values = self.dir / "reader.py", self.dir / f"{name}-values"
         script.write_text(re.search(r"```python\n(.*?)```", page, re.S).group(1) + """
     for name, values in read_packed(sys.argv[1]).items():
         open(sys.argv[2] + "/" + name, "wb").write(np.ascontiguousarray(values, "<f4").tobytes())
 """, encoding="utf-8")
+        values.mkdir()
+        done = subprocess.run([sys.executable, script, self.dir / name / "model.safetensors", values], capture_output=True, text=True)
+        if "No module named 'numpy'" in done.stderr:
+            self.skipTest("the reader needs NumPy")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for tensor, found in self.dense(name).items():
+            raw = (values / tensor).read_bytes()
+            self.assertEqual(list(struct.unpack(f"<{len(raw) // 4}f", raw)), list(found.values()), tensor)
+
+    def test_the_reader_in_the_documentation_reads_it_all(self):
         for number, flags in enumerate([["--preset", "FP8_E5M2A16"], ["--preset", "NF4-g32", "--keep-outliers", "1%"], ["--preset", "NVFP4A16", "--format", "packed"], ["--preset", "MXFP4A16", "--format", "packed"],
                                         ["--preset", "FP8A16-tensor", "--format", "packed"], ["--codebook", 12, "--group-size", 16], ["--bits", 3, "--group-size", 16, "--scheme", "linear", "--keep-outliers", "3%"]]):
             with self.subTest(flags):
-                name = f"packed{number}"
-                self.quantize(*flags, name=name)
-                values = self.dir / f"values{number}"
-                values.mkdir()
-                done = subprocess.run([sys.executable, script, self.dir / name / "model.safetensors", values], capture_output=True, text=True)
-                if "No module named 'numpy'" in done.stderr:
-                    self.skipTest("the reader needs NumPy")
-                self.assertEqual(done.returncode, 0, done.stderr)
-                for tensor, found in self.dense(name).items():
-                    raw = (values / tensor).read_bytes()
-                    self.assertEqual(list(struct.unpack(f"<{len(raw) // 4}f", raw)), list(found.values()), tensor)
+                self.quantize(*flags, name=f"packed{number}")
+                self.read_as_documented(f"packed{number}")
+
+    def test_the_reader_in_the_documentation_reads_what_is_sparse(self):
+        """Each way to store positions, over floats (of a model whose file is transposed, too) and over codes."""
+        some, two_of_four, few, blocks = "sparsity: 0.55", "pattern: '2:4'", "sparsity: 0.9", "sparsity: 0.5, pattern: 'block:4x8'"
+        runs = [(model, sparsity, "") for model in (llama("BF16"), tiny("gpt2-untied")) for sparsity in (some, two_of_four, few, blocks)]
+        runs += [(llama("BF16"), sparsity, "W3A16-g16-linear") for sparsity in (some, two_of_four, few, blocks)] + [(tiny("gpt2-untied"), "pattern: '1:4'", "W4A16-channel"), (llama("BF16"), some, "codebook8"), (llama("BF16"), few, "W3A16-g16, keep_outliers: 0.02")]
+        seen = set()
+        for number, (model, sparsity, scheme) in enumerate(runs):
+            with self.subTest(model=model.name, sparsity=sparsity, scheme=scheme):
+                recipe = self.dir / f"sparse{number}.yaml"
+                recipe.write_text(f"version: 1\nsteps:\n- {{pass: prune.magnitude, {sparsity}}}\n" + (f"- {{pass: quantize.rtn, scheme: {scheme}}}\n" if scheme else ""))
+                data = ids() if model == llama("BF16") else model / "input_ids.npy"
+                report = self.json("compress", model, "-o", self.dir / f"sparse{number}", "--recipe", recipe, "--eval-data", data, "--eval-seqlen", 8, "--max-windows", 1)
+                for tensor in report["tensors"]:
+                    seen.add(tensor["codec"])
+                    if tensor["candidates"]:
+                        self.assertEqual((min(tensor["candidates"].values()), tensor["candidates"][tensor["codec"]]), (tensor["bytes"], tensor["bytes"]))
+                self.read_as_documented(f"sparse{number}")
+        self.assertLessEqual({way + payload for way in ("bitmask", "gaps", "n-of-m", "blocks") for payload in ("", "+packed-codes")}, seen)
 
     def test_impossible_grids_are_refused(self):
         model = llama("BF16", intermediate_size=64)

@@ -148,7 +148,7 @@ class FullDisk(Compress):
         return Mounted(self.disk)
 
     def test_too_small_for_the_weights(self):
-        with self.disk_of(16384):
+        with self.disk_of(12288):
             for command in RUNS:
                 self.refused(4, [self.disk, "free disk space"], *self.run_of(command, name="disk/out"))
                 self.assert_nothing_left(self.disk)
@@ -182,7 +182,7 @@ class FullDisk(Compress):
             self.assert_nothing_left(self.disk, "out")
 
     def test_junit_and_logits(self):
-        with self.disk_of(16384):
+        with self.disk_of(12288):
             (self.disk / "ballast").write_bytes(bytes(4096 * os.statvfs(self.disk).f_bavail))
             late = self.ok(*self.run_of("quantize", None, "--junit", self.disk / "junit.xml"), code=4)
             self.assertIn("No space left on device", late.err)

@@ -77,6 +77,16 @@ std::vector<StoredTensor> all_tensors() {
       if (values.values().size() > 1) values.values()[1] = -0.0f;  // must come back with its sign
       tensors.push_back(test::make_tensor("p.weight", dtype, values));
       tensors.back().pruned = true;
+      for (const double share : {0.02, 0.7}) {  // few kept, and two of every four in blocks
+        Matrix few(rows, cols);
+        for (size_t i = 0; i < few.values().size(); ++i) few.values()[i] = (share < 0.5 ? i % 51 == 3 : (i / 8 + i % 4 % 3) % 2 == 0) ? values.values()[i] + 1 : 0;
+        for (bool transposed : {false, true}) {
+          tensors.push_back(test::make_tensor("s.weight", dtype, few, transposed));
+          tensors.back().pruned = true;
+        }
+        add_quantized(tensors, few, parse_scheme("W4A16-channel"), dtype);
+        add_quantized(tensors, few, parse_scheme("W3A16-g32-linear"), dtype);
+      }
       for (const Preset& preset : preset_list())
         for (Granularity granularity : {Granularity::tensor, Granularity::channel, Granularity::group}) {
           Scheme scheme = preset.scheme;
@@ -141,6 +151,21 @@ TEST_CASE("damaged parts are refused by name", "[codec]") {
     RoundTrip trip(*find_packed_codec("bitmask"), tensor);
     trip.parts[0].bytes.front() ^= std::byte{1};
     CHECK_THROWS_WITH(decode(trip.decoded), Contains("part values: expected BF16 [67], found BF16 [66]"));
+  }
+  SECTION("scales in few bits that are not finite, beyond their type, or too wide") {
+    StoredTensor coded{.name = "p.weight", .dtype = DType::bf16, .shape = {16, 32}, .pruned = true};
+    Matrix some = test::random_matrix(16, 32, "short scales");
+    for (size_t i = 0; i < some.values().size(); i += 2) some.values()[i] = 0;
+    coded.form = round_to_nearest(some.view(), parse_scheme("W4A16-g16"), DType::bf16, {}, "p");
+    const auto spoil = [&](const char* part, size_t at, int value, const char* words) {
+      RoundTrip trip(*find_packed_codec("bitmask+packed-codes"), coded);
+      std::ranges::find(trip.parts, part, [](const EncodedPart& p) { return std::string_view(p.layout.name); })->bytes.at(at) = static_cast<std::byte>(value);
+      CHECK_THROWS_WITH(decode(trip.decoded), Contains("p.weight: ") && Contains(words));
+    };
+    spoil("scale_base", 1, 0x7f, "is nan");
+    spoil("scale_base", 1, 0xff, "part scale_steps: scale");
+    spoil("scale_steps", 0, 17, "part scale_steps: expected a width of at most 16 bits, found 17");
+    spoil("scale_steps", 0, 1, "part scale_steps: expected U8 [5]");
   }
   SECTION("a missing part") {
     RoundTrip trip(*find_packed_codec("bitmask"), tensor);

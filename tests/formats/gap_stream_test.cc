@@ -55,6 +55,11 @@ TEST_CASE("streams that no positions make are refused", "[gap_stream]") {
   CHECK_FALSE(decode_gaps(damaged, 3, 91));
   const std::vector<std::byte> ones(1000, std::byte{0xff});
   CHECK_FALSE(decode_gaps(ones, 3, 91));
+  const std::vector<int64_t> close = {0, 1, 2, 3, 4, 5, 6, 7, 8};  // r = 0: a bit each, the last in a byte of its own
+  auto cut = encode_gaps(close);
+  CHECK(decode_gaps(cut, 9, 9));
+  cut.pop_back();
+  CHECK_FALSE(decode_gaps(cut, 9, 9));
   std::vector<std::byte> long_run(1000, std::byte{0xff});
   long_run[0] = std::byte{40};
   CHECK_FALSE(decode_gaps(long_run, 3, int64_t{1} << 62));
