@@ -19,18 +19,26 @@ using V = hn::Vec<D>;
 /// The code at a position, without the zero point; never −0, which no stored code gives.
 HWY_INLINE V code_at(V position, V lowest, V highest) { return hn::Add(hn::Min(hn::Max(hn::Round(position), lowest), highest), hn::Zero(D{})); }
 
-/// out = scale · code
-void decode_span(const float* position, size_t count, float lowest, float highest, float scale, float* out) {
+/// What the code at a position means before the scale.
+HWY_INLINE V unit_at(V position, const CodeRange& codes) {
+  const D d;
+  const V lowest = hn::Set(d, codes.lowest), code = code_at(position, lowest, hn::Set(d, codes.highest));
+  if (!codes.levels) return code;
+  return hn::GatherIndex(d, codes.levels, hn::ConvertTo(hn::RebindToSigned<D>(), hn::Sub(code, lowest)));
+}
+
+/// out = scale · what the codes mean
+void decode_span(const float* position, size_t count, const CodeRange& codes, float scale, float* out) {
   const D d;
   const size_t lanes = hn::Lanes(d);
   for (size_t i = 0; i < count; i += lanes) {
     const auto mask = hn::FirstN(d, count - i);
-    hn::BlendedStore(hn::Mul(code_at(hn::MaskedLoad(mask, d, position + i), hn::Set(d, lowest), hn::Set(d, highest)), hn::Set(d, scale)), mask, d, out + i);
+    hn::BlendedStore(hn::Mul(unit_at(hn::MaskedLoad(mask, d, position + i), codes), hn::Set(d, scale)), mask, d, out + i);
   }
 }
 
-/// One step of Adam on the positions of a span; a weight of 0 stays where it is. Answers Σ gradient · code, as the codes were before.
-float step_span(const float* gradient, const float* weights, size_t count, float lowest, float highest, const AdamStep& step, float* position, float* mean, float* square) {
+/// One step of Adam on the positions of a span; a weight of 0 stays where it is. Answers Σ gradient · ŵ / s, as the codes were before.
+float step_span(const float* gradient, const float* weights, size_t count, const CodeRange& codes, const AdamStep& step, float* position, float* mean, float* square) {
   const D d;
   const size_t lanes = hn::Lanes(d);
   V toward = hn::Zero(d);
@@ -42,10 +50,10 @@ float step_span(const float* gradient, const float* weights, size_t count, float
     const V s = hn::MulAdd(hn::Set(d, step.memory), hn::MaskedLoad(mask, d, square + i), hn::Mul(hn::Set(d, 1 - step.memory), hn::Mul(g, g)));
     const V direction = hn::Div(hn::Mul(m, hn::Set(d, step.unbias_mean)), hn::Add(hn::Sqrt(hn::Mul(s, hn::Set(d, step.unbias_square))), hn::Set(d, AdamStep::floor)));
     const V moved = hn::NegMulAdd(hn::Set(d, step.rate), direction, at);
-    toward = hn::MulAdd(g, code_at(at, hn::Set(d, lowest), hn::Set(d, highest)), toward);
+    toward = hn::MulAdd(g, unit_at(at, codes), toward);
     hn::BlendedStore(m, mask, d, mean + i);
     hn::BlendedStore(s, mask, d, square + i);
-    hn::BlendedStore(hn::Min(hn::Max(moved, hn::Set(d, lowest - 0.5f)), hn::Set(d, highest + 0.5f)), mask, d, position + i);
+    hn::BlendedStore(hn::Min(hn::Max(moved, hn::Set(d, codes.lowest - 0.5f)), hn::Set(d, codes.highest + 0.5f)), mask, d, position + i);
   }
   return hn::GetLane(hn::SumOfLanes(d, toward));
 }
@@ -55,13 +63,9 @@ float step_span(const float* gradient, const float* weights, size_t count, float
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include <fmt/format.h>
-
 #include <algorithm>
 
-#include "core/error.h"
 #include "core/parallel.h"
-#include "passes/grid.h"
 
 namespace llmc {
 namespace {
@@ -70,6 +74,19 @@ HWY_EXPORT(decode_span);
 HWY_EXPORT(step_span);
 
 constexpr float margin = 0.25f;  ///< how far inside the cell of its code a weight starts, in codes
+
+CodeRange codes_of(const Grid& grid) { return {.lowest = grid.lowest - grid.zero, .highest = grid.highest - grid.zero, .levels = grid.is_even() ? nullptr : grid.levels.data()}; }
+
+/// Where a weight lies, in codes without the zero point. Between two levels it is as far as between their codes; beyond the
+/// last one, and between levels that are equal, it is at `code`.
+float place_of(float weight, float code, const Grid& grid) {
+  const float wanted = weight / grid.scale;
+  if (grid.is_even()) return wanted;
+  const float level = grid.levels[static_cast<size_t>(code - grid.lowest)], neighbour = wanted > level ? code + 1 : code - 1;
+  if (neighbour < grid.lowest || neighbour > grid.highest) return code;
+  const float gap = std::abs(grid.levels[static_cast<size_t>(neighbour - grid.lowest)] - level);
+  return gap > 0 ? code + (wanted - level) / gap : code;
+}
 
 }  // namespace
 
@@ -83,17 +100,17 @@ LearnedGrid::LearnedGrid(ConstMatrixView weights, QuantizedMatrix start)
       scale_mean_(start_.scales.size()),
       scale_square_(start_.scales.size()) {
   assert(start_.rows == weights.rows && start_.cols == weights.cols);
-  if (start_.scheme.grid != GridKind::integer) throw Error(ErrorKind::usage, fmt::format("learned rounding moves codes on evenly spaced grids only, found {}", to_string(start_.scheme)));
   parallel_pieces(weights.rows, 16, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r)
       for (int64_t c = 0; c < weights.cols; ++c) {
         const Grid grid = get_grid(start_, start_.scale_index(r, c));
         const float code = static_cast<float>(start_.codes[static_cast<size_t>(r * weights.cols + c)]) - grid.zero;
-        const float place = weights.row(r)[c] / grid.scale;
-        position_.row(r)[c] = std::clamp(place, code - 0.5f + margin, code + 0.5f - margin);
+        position_.row(r)[c] = std::clamp(place_of(weights.row(r)[c], code, grid), code - 0.5f + margin, code + 0.5f - margin);
       }
   });
 }
+
+float LearnedGrid::stored_scale(const Grid& start, int64_t index) const { return scale_change_.empty() ? start.scale : stored_scales(start_)(start.scale * (1 + scale_change_[static_cast<size_t>(index)])); }
 
 void LearnedGrid::write_values(Matrix& values) const {
   parallel_pieces(start_.rows, 16, [&](int64_t first, int64_t last) {
@@ -102,8 +119,7 @@ void LearnedGrid::write_values(Matrix& values) const {
       for (int64_t begin = 0; begin < start_.cols; begin += span) {
         const int64_t index = start_.scale_index(r, begin);
         const Grid grid = get_grid(start_, index);
-        const float scale = round_to(start_.scale_dtype, grid.scale * (1 + scale_change_[static_cast<size_t>(index)]));
-        HWY_DYNAMIC_DISPATCH(decode_span)(position_.row(r) + begin, static_cast<size_t>(span), grid.lowest - grid.zero, grid.highest - grid.zero, scale, values.row(r) + begin);
+        HWY_DYNAMIC_DISPATCH(decode_span)(position_.row(r) + begin, static_cast<size_t>(span), codes_of(grid), stored_scale(grid, index), values.row(r) + begin);
       }
   });
   for (size_t i = 0; i < start_.outliers.positions.size(); ++i) values.values()[static_cast<size_t>(start_.outliers.positions[i])] += start_.outliers.values[i];
@@ -120,10 +136,11 @@ void LearnedGrid::update(const Matrix& gradient, const LearningRates& rates) {
         const int64_t index = start_.scale_index(scale_row, begin);
         const auto at = static_cast<size_t>(index);
         const Grid grid = get_grid(start_, index);
-        const float lowest = grid.lowest - grid.zero, highest = grid.highest - grid.zero;
+        const CodeRange codes = codes_of(grid);
         float toward = 0;
         for (int64_t r = scale_row * rows_per_scale; r < (scale_row + 1) * rows_per_scale; ++r)
-          toward += HWY_DYNAMIC_DISPATCH(step_span)(gradient.row(r) + begin, weights_.row(r) + begin, static_cast<size_t>(span), lowest, highest, step, position_.row(r) + begin, rounding_mean_.row(r) + begin, rounding_square_.row(r) + begin);
+          toward += HWY_DYNAMIC_DISPATCH(step_span)(gradient.row(r) + begin, weights_.row(r) + begin, static_cast<size_t>(span), codes, step, position_.row(r) + begin, rounding_mean_.row(r) + begin, rounding_square_.row(r) + begin);
+        if (scale_change_.empty()) continue;
         float& mean = scale_mean_[at];
         float& square = scale_square_[at];
         mean = step.momentum * mean + (1 - step.momentum) * toward;
@@ -136,7 +153,11 @@ void LearnedGrid::update(const Matrix& gradient, const LearningRates& rates) {
 
 QuantizedMatrix LearnedGrid::quantized() const {
   QuantizedMatrix result = start_;
-  for (size_t i = 0; i < result.scales.size(); ++i) result.scales[i] = round_to(result.scale_dtype, result.scales[i] * (1 + scale_change_[i]));
+  for (int64_t i = 0; i < static_cast<int64_t>(result.scales.size()); ++i) {
+    Grid grid = get_grid(start_, i);
+    grid.scale = stored_scale(grid, i);
+    set_grid(result, i, grid);
+  }
   for (int64_t r = 0; r < result.rows; ++r)
     for (int64_t c = 0; c < result.cols; ++c) {
       const Grid grid = get_grid(start_, start_.scale_index(r, c));

@@ -6,6 +6,7 @@
 
 #include "core/tensor.h"
 #include "formats/quantized_matrix.h"
+#include "passes/grid.h"
 
 namespace llmc {
 
@@ -28,9 +29,19 @@ struct AdamStep {
   float unbias_square = 1;  ///< 1 / (1 − β₂ⁿ)
 };
 
+/// The codes of a span, without the zero point, and what they mean before the scale.
+struct CodeRange {
+  float lowest = 0;
+  float highest = 0;
+  const float* levels = nullptr;  ///< from the lowest code on; nullptr: the codes themselves
+};
+
 /// ŵ = s · (clamp(round(w / s₀ + v) + z) − z) with an offset v for every weight and a scale s for every span, both learned
-/// by Adam; rounding passes gradients straight through (Bengio 2013; Cheng 2023 learns v by the sign of the gradient). A
-/// weight of 0 keeps its code, so that what was pruned stays so. A scale stays within half and twice its start.
+/// by Adam; rounding passes gradients straight through (Bengio 2013; Cheng 2023 learns v by the sign of the gradient). On a
+/// grid that is not evenly spaced w / s₀ + v is a place between codes too, and ŵ = s · level: the gaps between levels only
+/// change the size of a gradient, which Adam divides out. A weight of 0 keeps its code, so that what was pruned stays so. A
+/// scale stays within half and twice its start, rounded as the scheme stores it; a power of two hardly ever moves, and
+/// centroids stay.
 class LearnedGrid {
  public:
   /// Starts at the codes and scales of `start`, made from `weights`, which are borrowed, by any method.
@@ -45,11 +56,14 @@ class LearnedGrid {
   QuantizedMatrix quantized() const;
 
  private:
+  /// The scale of a span as it is now and as it is stored.
+  float stored_scale(const Grid& start, int64_t index) const;
+
   ConstMatrixView weights_;
   QuantizedMatrix start_;
   Matrix position_;                     ///< w / s₀ + v, in codes without the zero point, no further than half a code off the grid
   Matrix rounding_mean_, rounding_square_;
-  std::vector<float> scale_change_;     ///< s / s₀ − 1
+  std::vector<float> scale_change_;     ///< s / s₀ − 1; empty for a codebook
   std::vector<float> scale_mean_, scale_square_;
   int64_t steps_ = 0;
 };

@@ -56,13 +56,7 @@ class QuantizeLearned final : public Pass {
     return result;
   }
 
-  std::vector<Treatment> plan(const Model& model) const override {
-    Problems problems;
-    for (const QuantizeTarget& target : targets_.resolve(model))
-      if (target.placed->block >= 0 && target.scheme.grid != GridKind::integer) problems.add(fmt::format("tensor {}: quantize.learned moves codes on evenly spaced grids only, found {}; choose an integer scheme or --method gptq", target.placed->tensor->name, to_string(target.scheme)));
-    problems.throw_if_any(ErrorKind::usage, "quantize");
-    return targets_.plan(model);
-  }
+  std::vector<Treatment> plan(const Model& model) const override { return targets_.plan(model); }
   bool needs_calibration() const override { return true; }
 
   json run(Model& model, const PassContext& context) override {

@@ -83,13 +83,14 @@ TEST_CASE("The factor of a second moment is that of its damped inverse") {
 }
 
 TEST_CASE("GPTQ rounds as its definition in double precision does") {
-  for (const char* scheme_text : {"W4A16-channel", "W3A16-g13-linear", "W2A16-g13", "W4A16-tensor-linear"}) {
+  for (const char* scheme_text : {"W4A16-channel", "W3A16-g13-linear", "W2A16-g13", "W4A16-tensor-linear", "FP8A16", "NF4-g13", "codebook5-channel", "codebook12", "MXFP4A16", "NVFP4A16"}) {
     const Scheme scheme = parse_scheme(scheme_text);
-    for (int64_t in : {13, 39, 143}) {
+    const bool has_fixed_groups = scheme.scale != ScaleKind::floating;
+    for (int64_t in : has_fixed_groups ? std::vector<int64_t>{32, 160} : std::vector<int64_t>{13, 39, 143}) {
       const Matrix weights = test::random_matrix(67, in, scheme_text), moment = correlated_moment(in, 2 * in, "gptq");
       for (RoundingOrder order : {RoundingOrder::natural, RoundingOrder::activation}) {
         const HessianFactor factor = factor_hessian(moment.view(), 0.01, order, "t");
-        const QuantizedMatrix rounded = quantize_gptq(weights.view(), factor, scheme, DType::f32, {}, "t");
+        const QuantizedMatrix rounded = quantize_gptq(weights.view(), factor, scheme, scale_dtype_for(scheme, DType::f32), {}, "t");
         const std::vector<int8_t> expected = plain_gptq(weights, moment, 0.01, factor.order, rounded);
         // A weight that lies within f32 rounding of the middle of two codes may go either way, and takes others along.
         int64_t different = 0;
@@ -103,12 +104,14 @@ TEST_CASE("GPTQ rounds as its definition in double precision does") {
 
 TEST_CASE("GPTQ has less output error than rounding to nearest, and refinement less again") {
   const Matrix weights = test::random_matrix(65, 128, "w"), moment = correlated_moment(128, 512, "moment");
-  for (const char* scheme_text : {"W4A16-g32", "W3A16-channel-linear", "W2A16-g64-linear", "W4A16-tensor"}) {
+  for (const char* scheme_text : {"W4A16-g32", "W3A16-channel-linear", "W2A16-g64-linear", "W4A16-tensor", "FP8A16", "MXFP4A16", "NVFP4A16", "NF4-g32", "codebook8-channel", "codebook16"}) {
+    CAPTURE(scheme_text);
     const Scheme scheme = parse_scheme(scheme_text);
+    const DType scale_dtype = scale_dtype_for(scheme, DType::bf16);
     const RangeOptions range{.rule = RangeRule::mse};
     const auto error_of = [&](const QuantizedMatrix& rounded) { return output_error(weights.view(), dequantize(rounded).view(), moment.view()); };
-    const double nearest = error_of(round_to_nearest(weights.view(), scheme, DType::bf16, range, "t"));
-    QuantizedMatrix rounded = quantize_gptq(weights.view(), factor_hessian(moment.view(), 0.01, RoundingOrder::activation, "t"), scheme, DType::bf16, range, "t");
+    const double nearest = error_of(round_to_nearest(weights.view(), scheme, scale_dtype, range, "t"));
+    QuantizedMatrix rounded = quantize_gptq(weights.view(), factor_hessian(moment.view(), 0.01, RoundingOrder::activation, "t"), scheme, scale_dtype, range, "t");
     const double compensated = error_of(rounded);
     CHECK(compensated < nearest);
     double before = compensated;
@@ -119,7 +122,7 @@ TEST_CASE("GPTQ has less output error than rounding to nearest, and refinement l
       before = after;
     }
     CHECK(before < compensated);
-    for (float scale : rounded.scales) CHECK(scale == round_to(DType::bf16, scale));
+    for (float scale : rounded.scales) CHECK(scale == round_to(scale_dtype, scale));
   }
 }
 
