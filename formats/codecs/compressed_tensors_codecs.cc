@@ -224,6 +224,13 @@ void read_float_type(const std::string& strategy, const std::string& format, Sch
   scheme.scale = format.starts_with("mxfp") ? ScaleKind::power_of_two : strategy == "tensor_group" ? ScaleKind::e4m3 : ScaleKind::floating;
 }
 
+/// The order in which GPTQ went through the columns. "weight", alias "static", left groups and codes where they are; "group",
+/// alias "dynamic" or true, numbered the groups of columns anew in weight_g_idx, which no release since 0.19 reads either.
+void check_column_order(const json* order, const std::string& where) {
+  if (!order || *order == "weight" || *order == "static" || *order == false) return;
+  throw Error(ErrorKind::input, fmt::format("{}: actorder {} is not supported: its groups are no neighbours (weight_g_idx); expected weight, static or null", where, order->dump()));
+}
+
 Scheme read_weights(const json& object, const std::string& format, const std::string& where) {
   FieldReader fields(object, where);
   Scheme scheme;
@@ -242,7 +249,7 @@ Scheme read_weights(const json& object, const std::string& format, const std::st
   else throw refuse("strategy", strategy);
   if (type == "float") read_float_type(strategy, format, scheme, where);
   if (scheme.granularity == Granularity::group && group_size < 1) throw Error(ErrorKind::input, fmt::format("{}: group_size: expected a positive number, found {}", where, group_size));
-  if (fields.find("actorder")) throw refuse("actorder", object.at("actorder").dump());
+  check_column_order(fields.find("actorder"), where);
   if (const json* dynamic = fields.find("dynamic"); dynamic && *dynamic != json(false)) throw refuse("dynamic", dynamic->dump());
   check_scheme(scheme);
   return scheme;

@@ -157,7 +157,7 @@ class Artifacts(Damaged):
         self.make("quantize")
         self.ok("evaluate", self.artifact, "--data", ids())
         for path, value, words in ((["weights", "num_bits"], 9, ["2 to 8", "9"]), (["weights", "num_bits"], 3, ["weight_packed"]), (["weights", "num_bits"], 2 ** 32 + 4, ["num_bits"]), (["weights", "num_bits"], ..., ["num_bits", "missing"]), (["weights", "type"], "float", ["pack-quantized", "type"]), (["weights", "strategy"], "block", ["strategy", "block"]), (["weights", "strategy"], "channel", ["weight_scale", "expected BF16 [32, 1]"]), (["weights", "group_size"], 8, ["weight_scale"]), (["weights", "group_size"], 0, ["group_size", "found 0"]), (["weights", "group_size"], 13, ["13"]),
-                                   (["weights", "symmetric"], False, ["weight_zero_point is missing"]), (["weights", "actorder"], "group", ["actorder"]), (["weights", "dynamic"], True, ["dynamic"]), (["weights"], None, ["weights", "missing"]), (["input_activations"], {"num_bits": 8}, ["part input_scale is missing"]), (["input_activations"], {"num_bits": 5}, ["5"]), (["format"], "marlin-24", ["marlin-24"]), (["format"], "int-quantized", ["part weight is missing"]), (["targets"], ["lm_head"], ["no config group targets it"])):
+                                   (["weights", "symmetric"], False, ["weight_zero_point is missing"]), *((["weights", "actorder"], order, [f"actorder {json.dumps(order)} is not supported", "weight_g_idx", "weight, static or null"]) for order in ("group", "dynamic", True, "random")), (["weights", "dynamic"], True, ["dynamic"]), (["weights"], None, ["weights", "missing"]), (["input_activations"], {"num_bits": 8}, ["part input_scale is missing"]), (["input_activations"], {"num_bits": 5}, ["5"]), (["format"], "marlin-24", ["marlin-24"]), (["format"], "int-quantized", ["part weight is missing"]), (["targets"], ["lm_head"], ["no config group targets it"])):
             with self.subTest(path=path, value=value):
                 config = json.loads(self.said)
                 place = config["quantization_config"]["config_groups"]["group_0"]
@@ -169,6 +169,11 @@ class Artifacts(Damaged):
                     place[path[-1]] = value
                 (self.artifact / "config.json").write_text(json.dumps(config))
                 self.refused(3, words, "evaluate", self.artifact, "--data", ids())
+        for order in ("static", "weight", None, False):  # how the codes were found, not where they lie
+            config = json.loads(self.said)
+            config["quantization_config"]["config_groups"]["group_0"]["weights"]["actorder"] = order
+            (self.artifact / "config.json").write_text(json.dumps(config))
+            self.ok("evaluate", self.artifact, "--data", ids())
         config = json.loads(self.said)
         config["quantization_config"]["kv_cache_scheme"] = {"num_bits": 8}
         (self.artifact / "config.json").write_text(json.dumps(config))
