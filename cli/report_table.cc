@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 #include "cli/table.h"
 #include "core/units.h"
@@ -10,15 +12,33 @@
 namespace llmc {
 namespace {
 
+/// What a role's grids clip, and the range of their scales; empty where there are none.
+std::pair<std::string, std::string> format_grids(const Report& report, const RoleSize& size) {
+  int64_t clipped = 0;
+  bool has_grids = false, moved = false;
+  double least = NAN, most = NAN;
+  for (const TensorReport& tensor : report.tensors) {
+    if (tensor.role != size.role || !tensor.error.grid) continue;
+    has_grids = true;
+    moved = moved || tensor.moved;
+    clipped += tensor.error.grid->clipped;
+    least = std::fmin(least, tensor.error.grid->scale_min);
+    most = std::fmax(most, tensor.error.grid->scale_max);
+  }
+  if (!has_grids) return {};
+  return {moved ? "moved" : fmt::format("{:.2f} %", 100 * static_cast<double>(clipped) / static_cast<double>(size.weights)), std::isnan(least) ? "" : fmt::format("{:.2g} … {:.2g}", least, most)};
+}
+
 std::string format_sizes(const Report& report) {
-  Table table({{"role", Align::left}, {"tensors", Align::right}, {"weights", Align::right}, {"before", Align::right}, {"after", Align::right}, {"bits/weight", Align::right}, {"worst SQNR", Align::right}});
+  Table table({{"role", Align::left}, {"tensors", Align::right}, {"weights", Align::right}, {"before", Align::right}, {"after", Align::right}, {"bits/weight", Align::right}, {"worst SQNR", Align::right}, {"clipped", Align::right}, {"scales", Align::right}});
   for (const RoleSize& size : sizes_by_role(report)) {
+    const auto [clipped, scales] = format_grids(report, size);
     double worst = std::numeric_limits<double>::infinity();
     bool moved = false;
     for (const TensorReport& tensor : report.tensors)
       if (tensor.role == size.role) worst = std::min(worst, tensor.error.sqnr_db), moved = moved || tensor.moved;
     const std::string shown = moved ? "moved" : std::isinf(worst) ? "exact" : fmt::format("{:.1f} dB", worst);
-    table.add({size.role, fmt::format("{}", size.tensors), fmt::format("{}", size.weights), format_size(size.source_bytes), format_size(size.bytes), fmt::format("{:.2f}", 8.0 * static_cast<double>(size.bytes) / static_cast<double>(size.weights)), shown});
+    table.add({size.role, fmt::format("{}", size.tensors), fmt::format("{}", size.weights), format_size(size.source_bytes), format_size(size.bytes), fmt::format("{:.2f}", 8.0 * static_cast<double>(size.bytes) / static_cast<double>(size.weights)), shown, clipped, scales});
   }
   return table.text();
 }

@@ -36,6 +36,7 @@ json to_json(const TensorReport& tensor) {
   const double count = static_cast<double>(std::max<int64_t>(1, tensor.error.count));
   json candidates = json::object();
   for (const auto& [codec, bytes] : tensor.candidates) candidates[std::string(codec)] = bytes;
+  const auto& grid = tensor.error.grid;
   return {{"name", tensor.name},
           {"role", tensor.role},
           {"block", tensor.block < 0 ? json() : json(tensor.block)},
@@ -49,6 +50,9 @@ json to_json(const TensorReport& tensor) {
           {"moved", tensor.moved},
           {"sqnr_db", tensor.moved ? json() : number(tensor.error.sqnr_db)},
           {"max_error", tensor.moved ? json() : number(tensor.error.max_error)},
+          {"clipped", tensor.moved || !grid ? json() : json(static_cast<double>(grid->clipped) / count)},
+          {"scale_min", grid ? number(grid->scale_min) : json()},
+          {"scale_max", grid ? number(grid->scale_max) : json()},
           {"sparsity", static_cast<double>(tensor.error.zeros) / count}};
 }
 

@@ -1,11 +1,52 @@
 #include "verify/tensor_errors.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "core/parallel.h"
 
 namespace llmc {
+namespace {
+
+struct Bounds {
+  float low = 0;
+  float high = 0;
+};
+
+/// The values that a span's grid rounds without clipping: its own, and half the last step beyond them.
+Bounds find_bounds(const QuantizedMatrix& codes, int64_t scale_index) {
+  const float scale = codes.scale(scale_index);
+  if (codes.scheme.grid == GridKind::integer) {
+    const int zero = codes.zero_code(scale_index);
+    return {(static_cast<float>(codes.scheme.lowest_code() - zero) - 0.5f) * scale, (static_cast<float>(codes.scheme.highest_code() - zero) + 0.5f) * scale};
+  }
+  const auto levels = codes.levels(scale_index);
+  const size_t last = levels.size() - 1;
+  return {(levels[0] - (levels[1] - levels[0]) / 2) * scale, (levels[last] + (levels[last] - levels[last - 1]) / 2) * scale};
+}
+
+}  // namespace
+
+GridFit measure_grid_fit(ConstMatrixView original, const QuantizedMatrix& codes) {
+  GridFit fit{.scale_min = NAN, .scale_max = NAN};
+  for (size_t i = 0; i < codes.scales.size(); ++i) {
+    const double scale = codes.scale(static_cast<int64_t>(i));
+    fit.scale_min = std::fmin(fit.scale_min, scale);
+    fit.scale_max = std::fmax(fit.scale_max, scale);
+  }
+  size_t outlier = 0;
+  for (int64_t r = 0; r < codes.rows; ++r)
+    for (int64_t start = 0; start < codes.cols; start += codes.span()) {
+      const auto [low, high] = find_bounds(codes, codes.scale_index(r, start));
+      for (int64_t c = start; c < start + codes.span(); ++c) {
+        float x = original.row(r)[c];
+        if (outlier < codes.outliers.positions.size() && codes.outliers.positions[outlier] == r * codes.cols + c) x -= codes.outliers.values[outlier++];
+        fit.clipped += x < low || x > high;
+      }
+    }
+  return fit;
+}
 
 std::vector<TensorError> measure_tensor_errors(const Model& original, const Model& compressed, const RunContext& context) {
   std::vector<TensorError> errors(compressed.tensors().size());
@@ -13,8 +54,15 @@ std::vector<TensorError> measure_tensor_errors(const Model& original, const Mode
   parallel_for(static_cast<int64_t>(errors.size()), [&](int64_t i) {
     const PlacedTensor& placed = compressed.tensors()[static_cast<size_t>(i)];
     const Matrix before = read_matrix(original.get(placed.row->role, placed.block, placed.part));
-    const Matrix after = read_matrix(*placed.tensor);
     TensorError& error = errors[static_cast<size_t>(i)];
+    Matrix after;
+    if (find_scheme(*placed.tensor)) {
+      const QuantizedMatrix codes = read_codes(*placed.tensor);
+      error.grid = measure_grid_fit(before.view(), codes);
+      after = dequantize(codes);
+    } else {
+      after = read_matrix(*placed.tensor);
+    }
     error.name = placed.tensor->name;
     error.count = placed.tensor->count();
     double signal = 0, noise = 0;

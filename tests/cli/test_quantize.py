@@ -131,7 +131,7 @@ class Observers(Quantize):
     @covers("quantize", "--observer", "--percentile")
     def test_percentile_cuts_the_range(self):
         source, _ = read_safetensors(llama())
-        self.quantize(llama(), "--bits", 4, "--granularity", "channel", "--observer", "percentile", "--percentile", 90)
+        report = self.quantize(llama(), "--bits", 4, "--granularity", "channel", "--observer", "percentile", "--percentile", 90)
         found = read_codes(read_safetensors(self.dir / "out")[0], "model.layers.0.mlp.up_proj", self.weights())
         for row, (scale,), codes in zip(source["model.layers.0.mlp.up_proj.weight"].rows(), found.scales, found.codes):
             ordered = sorted(map(abs, row))
@@ -140,6 +140,19 @@ class Observers(Quantize):
             self.assertAlmostEqual(scale, cut / 7, delta=1e-6 * cut)  # f32 arithmetic
             self.assertEqual([max(-8, min(7, round(x / scale))) for x in row], codes)
             self.assertLess(scale * 7, max(ordered))
+
+        up = next(t for t in report["tensors"] if t["name"] == "model.layers.0.mlp.up_proj.weight")
+        clipped = [not -8.5 * scale <= x <= 7.5 * scale for row, (scale,) in zip(source["model.layers.0.mlp.up_proj.weight"].rows(), found.scales) for x in row]
+        self.assertEqual(up["clipped"], sum(clipped) / len(clipped))
+        self.assertGreater(up["clipped"], 0)
+        self.assertEqual([up["scale_min"], up["scale_max"]], [min(s for s, in found.scales), max(s for s, in found.scales)])
+        kept = next(t for t in report["tensors"] if t["treatment"] == "kept")
+        self.assertEqual([kept["clipped"], kept["scale_min"], kept["scale_max"]], [None, None, None])
+        table = self.ok("quantize", llama(), "-o", self.dir / "table", "--bits", 4, "--granularity", "channel", "--observer", "percentile", "--percentile", 90, "--eval-data", ids()).out
+        header, *rows = table.splitlines()
+        self.assertTrue(header.endswith("clipped         scales"), header)
+        row = next(line for line in rows if line.startswith("ffn_up"))
+        self.assertRegex(row, r" \d+\.\d\d % +0\.\d+ … 0\.\d+$")
 
     @covers("quantize", "--observer")
     def test_mse_searches_the_least_error(self):
