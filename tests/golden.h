@@ -11,6 +11,7 @@
 #include "calib/npy.h"
 #include "core/error.h"
 #include "core/mapped_file.h"
+#include "model/forward.h"
 
 /// Values of a .npy file of elements T; `shape` as the file says.
 template <typename T>
@@ -38,4 +39,10 @@ inline std::vector<std::filesystem::path> golden_models() {
     if (entry.is_directory()) models.push_back(entry.path());
   std::ranges::sort(models);
   return models;
+}
+
+/// What a model makes of the first of the token sequences that lie beside it.
+inline llmc::Matrix logits_of(const llmc::Model& model, const std::filesystem::path& directory) {
+  const auto tokens = read_golden<int32_t>(directory / "input_ids.npy", llmc::DType::i32);
+  return llmc::compute_logits(model, std::span(tokens.values).first(static_cast<size_t>(tokens.shape[1])), {});
 }

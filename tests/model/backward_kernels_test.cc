@@ -9,6 +9,7 @@
 #include "core/random.h"
 #include "model/kernels.h"
 #include "tests/catch.h"
+#include "tests/vector_targets.h"
 
 using namespace llmc;
 
@@ -19,17 +20,6 @@ using Doubles = std::vector<double>;
 
 constexpr size_t sizes[] = {1, 2, 15, 16, 31, 33, 64, 255, 1000};
 constexpr Activation activations[] = {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu};
-
-void for_each_target(const std::function<void()>& body) {
-  for (int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-    CAPTURE(hwy::TargetName(target));
-    body();
-  }
-  hwy::SetSupportedTargetsForTest(0);
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-}
 
 Values random_values(size_t count, double deviation, const std::string& name) {
   Values values(count);
@@ -141,7 +131,7 @@ TEST_CASE("Reference slopes and softmax gradients are those of central differenc
 }
 
 TEST_CASE("Backward kernels agree with their references") {
-  for_each_target([] {
+  test::for_each_target([] {
     for (size_t size : sizes) {
       CAPTURE(size);
       const Values x = random_values(size, 3, "x"), weight = random_values(size, 1, "weight"), d_y = random_values(size, 1, "d_y");

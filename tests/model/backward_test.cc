@@ -9,18 +9,12 @@
 #include "model/forward.h"
 #include "tests/catch.h"
 #include "tests/golden.h"
+#include "tests/linear_layers.h"
 #include "tests/support.h"
 
 using namespace llmc;
 
 namespace {
-
-std::vector<MatmulBackend> backends() {
-  std::vector<MatmulBackend> list;
-  for (MatmulBackend backend : {MatmulBackend::onednn, MatmulBackend::eigen})
-    if (has_backend(backend)) list.push_back(backend);
-  return list;
-}
 
 /// As in tests/golden/make_backward.py.
 Matrix wave(int64_t rows, int64_t cols, int number) {
@@ -77,14 +71,12 @@ double relative_error(std::span<const double> found, std::span<const float> expe
   return worst / largest;
 }
 
-bool same_bits(const Matrix& a, const Matrix& b) { return a.values().size() == b.values().size() && std::memcmp(a.values().data(), b.values().data(), a.values().size_bytes()) == 0; }
-
 }  // namespace
 
 TEST_CASE("A block's gradients are those of PyTorch's autograd") {
   const SequenceRows sequences(std::array<int64_t, 2>{70, 9});
   for (const auto& file : std::filesystem::directory_iterator(golden_root() / "../backward"))
-    for (MatmulBackend backend : backends()) {
+    for (MatmulBackend backend : test::backends()) {
       const std::string name = file.path().stem();
       CAPTURE(name, to_string(backend));
       const Model model = load(name);
@@ -124,7 +116,7 @@ TEST_CASE("A block's gradients are those of PyTorch's autograd") {
 TEST_CASE("A block forward is Forward's, and bf16 gradients are close to f32's") {
   const SequenceRows sequences(std::array<int64_t, 3>{64, 70, 1});
   for (const char* name : {"llama-gqa-tied", "gpt2-untied"})
-    for (MatmulBackend backend : backends()) {
+    for (MatmulBackend backend : test::backends()) {
       CAPTURE(name, to_string(backend));
       const Model model = load(name);
       const Matrix hidden = spread(sequences, wave(135, model.config().hidden, 1)), d_out = spread(sequences, wave(135, model.config().hidden, 2));
@@ -154,16 +146,16 @@ TEST_CASE("Gradients are the same bits for any number of threads, and only those
   const SequenceRows sequences(std::array<int64_t, 3>{130, 64, 200});
   const Model model = load("llama-gqa-tied");
   const Matrix hidden = spread(sequences, wave(394, 64, 1)), d_out = spread(sequences, wave(394, 64, 2));
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (Precision precision : {Precision::f32, Precision::bf16}) {
       BlockRun expected;
       with_threads(1, [&] { expected = run(model, sequences, hidden, d_out, precision, backend); });
       for (int threads : {2, 5}) {
         BlockRun found;
         with_threads(threads, [&] { found = run(model, sequences, hidden, d_out, precision, backend); });
-        CHECK(same_bits(found.out, expected.out));
-        CHECK(same_bits(found.d_hidden, expected.d_hidden));
-        for (const auto& [place, gradient] : expected.gradients) CHECK(same_bits(gradient, *found.gradients.find(place.first, place.second)));
+        CHECK(test::same_bits(found.out, expected.out));
+        CHECK(test::same_bits(found.d_hidden, expected.d_hidden));
+        for (const auto& [place, gradient] : expected.gradients) CHECK(test::same_bits(gradient, *found.gradients.find(place.first, place.second)));
       }
       TrainableBlock block(model.config(), precision, backend);
       block.set(read_block(model, 0));
@@ -175,7 +167,7 @@ TEST_CASE("Gradients are the same bits for any number of threads, and only those
       block.backpropagate(sequences, hidden.view(), d_out.view(), tape, {}, wanted);
       block.run(sequences, hidden.view(), out.view(), tape);
       block.backpropagate(sequences, hidden.view(), d_out.view(), tape, {}, wanted);
-      CHECK(same_bits(wanted.get(Role::query), expected.gradients.get(Role::query)));
+      CHECK(test::same_bits(wanted.get(Role::query), expected.gradients.get(Role::query)));
       CHECK(std::distance(wanted.begin(), wanted.end()) == 1);
     }
 }

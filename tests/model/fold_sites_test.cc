@@ -11,17 +11,6 @@ using namespace llmc;
 
 namespace {
 
-Matrix logits_of(const Model& model, const std::filesystem::path& directory) {
-  const auto tokens = read_golden<int32_t>(directory / "input_ids.npy", DType::i32);
-  return compute_logits(model, std::span(tokens.values).first(static_cast<size_t>(tokens.shape[1])), {});
-}
-
-double largest_difference(const Matrix& a, const Matrix& b) {
-  double largest = 0;
-  for (size_t i = 0; i < a.values().size(); ++i) largest = std::max(largest, std::abs(double{a.values()[i]} - b.values()[i]));
-  return largest;
-}
-
 /// Log-uniform from 1/8 to 8.
 std::vector<float> random_scales(int64_t count, const std::string& name) {
   Random random(3, name);
@@ -51,12 +40,12 @@ TEST_CASE("rescaling a fold site does not change what a model computes", "[fold]
     if (model.config().feed_forward == FeedForward::gated) CHECK(producers == std::vector{Role::attention_norm, Role::value, Role::ffn_norm, Role::ffn_up});
     else CHECK(producers == std::vector{Role::attention_norm, Role::query_key_value, Role::ffn_norm});
     // Every product of f32 numbers is rounded anew: some 2^-24 of logits up to 8, grown by the sums, as in forward_test.
-    CHECK(largest_difference(logits_of(model, directory), before) <= 1e-4);
+    CHECK(test::largest_difference(logits_of(model, directory), before) <= 1e-4);
 
     for (const PlacedTensor& placed : model.tensors()) round_floats(*placed.tensor);
     // Rounding the weights once more to a 16-bit type: 2^-9 (bf16) or 2^-12 (f16) of each, as in forward_test.
     const bool is_narrow = model.get(Role::attention_norm, 0).dtype != DType::f32;
-    CHECK(largest_difference(logits_of(model, directory), before) <= (is_narrow ? 0.1 : 1e-4));
+    CHECK(test::largest_difference(logits_of(model, directory), before) <= (is_narrow ? 0.1 : 1e-4));
   }
 }
 

@@ -11,6 +11,7 @@
 #include "model/kernels.h"
 #include "tests/catch.h"
 #include "tests/golden.h"
+#include "tests/linear_layers.h"
 
 using namespace llmc;
 
@@ -22,13 +23,6 @@ Model load(const std::filesystem::path& directory) {
 }
 
 std::filesystem::path quill() { return std::filesystem::path(LLMC_SOURCE_DIR) / "sample_models/quill-7m"; }
-
-std::vector<MatmulBackend> backends() {
-  std::vector<MatmulBackend> list;
-  for (MatmulBackend backend : {MatmulBackend::onednn, MatmulBackend::eigen})
-    if (has_backend(backend)) list.push_back(backend);
-  return list;
-}
 
 std::vector<int32_t> random_tokens(const Model& model, size_t count) {
   std::vector<int32_t> tokens(count);
@@ -67,7 +61,7 @@ TEST_CASE("Logits are those of transformers") {
     const auto logits = read_golden<float>(directory / "logits.npy", DType::f32);
     const auto length = static_cast<size_t>(tokens.shape[1]);
     const size_t count = length * static_cast<size_t>(model.config().vocabulary);
-    for (MatmulBackend backend : backends())
+    for (MatmulBackend backend : test::backends())
       for (size_t sequence = 0; sequence < static_cast<size_t>(tokens.shape[0]); ++sequence) {
         CAPTURE(directory.filename().string(), to_string(backend), sequence);
         const auto ids = std::span(tokens.values).subspan(sequence * length, length);
@@ -91,7 +85,7 @@ TEST_CASE("A real model's losses are those of transformers") {
   const std::vector<int32_t> tokens = reference["input_ids"];
   const std::vector<double> losses = reference["nll_per_token"];
   const std::vector<double> last = reference["last_logits_first_64"];
-  for (MatmulBackend backend : backends()) {
+  for (MatmulBackend backend : test::backends()) {
     const Matrix logits = compute_logits(model, tokens, {.precision = Precision::f32, .backend = backend});
     for (size_t i = 0; i < losses.size(); ++i) {
       CAPTURE(to_string(backend), i);
@@ -105,7 +99,7 @@ TEST_CASE("A real model's losses are those of transformers") {
 TEST_CASE("Logits are the same bits for any number of threads, and beside other sequences") {
   const Model model = load(quill());
   const std::vector<int32_t> tokens = random_tokens(model, 150);
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (Precision precision : {Precision::f32, Precision::bf16}) {
       CAPTURE(to_string(backend), to_string(precision));
       const ForwardOptions options{.precision = precision, .backend = backend};
@@ -124,7 +118,7 @@ TEST_CASE("Logits are the same bits for any number of threads, and beside other 
 TEST_CASE("A token's logits depend, bit for bit, on nothing after it") {
   const auto check = [](const Model& model, size_t length, const std::vector<size_t>& parts) {
     const std::vector<int32_t> tokens = random_tokens(model, length);
-    for (MatmulBackend backend : backends())
+    for (MatmulBackend backend : test::backends())
       for (Precision precision : {Precision::f32, Precision::bf16}) {
         const ForwardOptions options{.precision = precision, .backend = backend};
         const Matrix whole = compute_logits(model, tokens, options);

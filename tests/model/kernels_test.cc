@@ -11,6 +11,7 @@
 
 #include "core/random.h"
 #include "tests/catch.h"
+#include "tests/vector_targets.h"
 
 using namespace llmc;
 
@@ -18,18 +19,6 @@ namespace {
 
 constexpr size_t sizes[] = {1, 2, 15, 16, 17, 31, 33, 64, 255, 1023, 2100};
 constexpr double epsilon = 0x1p-24;  // half a unit in the last place of 1
-
-/// Runs `body` once for each instruction set that this processor and this build have.
-void for_each_target(const std::function<void()>& body) {
-  for (int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-    CAPTURE(hwy::TargetName(target));
-    body();
-  }
-  hwy::SetSupportedTargetsForTest(0);
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-}
 
 std::vector<float> random_values(size_t count, double deviation, const std::string& name) {
   std::vector<float> values(count);
@@ -48,7 +37,7 @@ double disagreement(std::span<const float> a, std::span<const float> b, double r
 }  // namespace
 
 TEST_CASE("Norms agree with their references") {
-  for_each_target([] {
+  test::for_each_target([] {
     for (size_t size : sizes)
       for (double norm_epsilon : {1e-6, 1e-3}) {
         CAPTURE(size, norm_epsilon);
@@ -75,7 +64,7 @@ TEST_CASE("Norms agree with their references") {
 }
 
 TEST_CASE("Norms keep their precision over a large common offset") {
-  for_each_target([] {
+  test::for_each_target([] {
     std::vector<float> x = random_values(4096, 1, "x");
     for (float& value : x) value += 1000;
     const std::vector<float> ones(x.size(), 1.0f);
@@ -87,7 +76,7 @@ TEST_CASE("Norms keep their precision over a large common offset") {
 }
 
 TEST_CASE("Rotary embedding agrees with its reference") {
-  for_each_target([] {
+  test::for_each_target([] {
     for (size_t half : {size_t{1}, size_t{4}, size_t{16}, size_t{31}, size_t{33}, size_t{64}})
       for (size_t heads : {size_t{1}, size_t{3}}) {
         CAPTURE(half, heads);
@@ -106,7 +95,7 @@ TEST_CASE("Rotary embedding agrees with its reference") {
 }
 
 TEST_CASE("Softmax and log-sum-exp agree with their references") {
-  for_each_target([] {
+  test::for_each_target([] {
     for (size_t size : sizes)
       for (double deviation : {0.1, 3.0, 40.0}) {
         CAPTURE(size, deviation);
@@ -124,14 +113,14 @@ TEST_CASE("Softmax and log-sum-exp agree with their references") {
 }
 
 TEST_CASE("Log-sum-exp keeps its precision over a large vocabulary") {
-  for_each_target([] {
+  test::for_each_target([] {
     const std::vector<float> x = random_values(151936, 2, "x");
     CHECK(std::abs(log_sum_exp(x) - log_sum_exp_reference(x)) <= 3e-7);  // as above: pieces add up in f64
   });
 }
 
 TEST_CASE("Activations agree with their references") {
-  for_each_target([] {
+  test::for_each_target([] {
     for (Activation activation : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu})
       for (size_t size : sizes) {
         CAPTURE(to_string(activation), size);
@@ -154,7 +143,7 @@ TEST_CASE("Activations agree with their references") {
 }
 
 TEST_CASE("Products and sums of rows") {
-  for_each_target([] {
+  test::for_each_target([] {
     for (size_t size : sizes) {
       const std::vector<float> x = random_values(size, 1, "x");
       const std::vector<float> y = random_values(size, 1, "y");
@@ -175,7 +164,7 @@ TEST_CASE("Rounding to bf16 is that of core") {
     for (uint32_t low : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) x.push_back(std::bit_cast<float>(high << 16 | low));
   std::vector<uint16_t> expected(x.size());
   narrow_to_bf16_reference(x, expected);
-  for_each_target([&] {
+  test::for_each_target([&] {
     std::vector<uint16_t> narrow(x.size());
     narrow_to_bf16(x, narrow);
     CHECK(narrow == expected);
@@ -194,7 +183,7 @@ TEST_CASE("Rounding to bf16 is that of core") {
 
 TEST_CASE("NaN in gives NaN out") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  for_each_target([&] {
+  test::for_each_target([&] {
     for (size_t size : sizes)
       for (size_t at : {size_t{0}, size / 2, size - 1}) {
         CAPTURE(size, at);

@@ -6,43 +6,18 @@
 #include <thread>
 
 #include "core/parallel.h"
-#include "core/random.h"
 #include "tests/catch.h"
+#include "tests/linear_layers.h"
+#include "tests/support.h"
 
 using namespace llmc;
 
 namespace {
 
-std::vector<MatmulBackend> backends() {
-  std::vector<MatmulBackend> list;
-  for (MatmulBackend backend : {MatmulBackend::onednn, MatmulBackend::eigen})
-    if (has_backend(backend)) list.push_back(backend);
-  return list;
-}
-
-Matrix random_matrix(int64_t rows, int64_t cols, const std::string& name) {
-  Matrix matrix(rows, cols);
-  Random random(1, name);
-  for (float& value : matrix.values()) value = static_cast<float>(random.normal());
-  return matrix;
-}
-
 StoredTensor store(const Matrix& matrix, Shape shape) {
   StoredTensor tensor{.name = "weight", .dtype = DType::f32, .shape = std::move(shape)};
   tensor.form = make_floats(tensor, matrix.view());
   return tensor;
-}
-
-Matrix apply(const Linear& linear, ConstMatrixView x) {
-  Matrix y(x.rows, linear.out());
-  linear.apply(x, y.view());
-  return y;
-}
-
-bool same_bits(ConstMatrixView a, ConstMatrixView b) {
-  for (int64_t r = 0; r < a.rows; ++r)
-    if (std::memcmp(a.row(r), b.row(r), static_cast<size_t>(a.cols) * sizeof(float)) != 0) return false;
-  return a.rows == b.rows && a.cols == b.cols;
 }
 
 /// Largest |y − alpha · a · op(b)| over what rounding every product and sum to f32 can make of it: n·2⁻²⁴ · Σ|a||b|
@@ -76,34 +51,34 @@ TEST_CASE("Linear multiplies, whatever the shape") {
   const struct {
     int64_t out, in;
   } shapes[] = {{1, 1}, {3, 48}, {33, 31}, {31, 255}, {255, 33}, {64, 172}, {361, 128}, {128, 256}};
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (Precision precision : {Precision::f32, Precision::bf16})
       for (const auto [out, in] : shapes)
         for (int64_t rows : {1, 31, 33, 64, 81}) {
           CAPTURE(to_string(backend), to_string(precision), out, in, rows);
-          const Matrix weight = random_matrix(out, in, "weight");
-          const Matrix bias = random_matrix(1, out, "bias");
-          const Matrix x = random_matrix(rows, in, "x");
+          const Matrix weight = test::random_matrix(out, in, "weight");
+          const Matrix bias = test::random_matrix(1, out, "bias");
+          const Matrix x = test::random_matrix(rows, in, "x");
           const StoredTensor stored_weight = store(weight, {out, in});
           const StoredTensor stored_bias = store(bias, {out});
           const DType operands = precision == Precision::f32 ? DType::f32 : DType::bf16;  // a product of two bf16 is exact in f32
-          const Matrix plain = apply(Linear(stored_weight, nullptr, precision, backend), x.view());
+          const Matrix plain = test::apply(Linear(stored_weight, nullptr, precision, backend), x.view());
           CHECK(error_in_bounds(x.view(), weight.view(), Transpose::yes, 1, {}, operands, plain.view()) <= 1);
-          const Matrix biased = apply(Linear(stored_weight, &stored_bias, precision, backend), x.view());
+          const Matrix biased = test::apply(Linear(stored_weight, &stored_bias, precision, backend), x.view());
           CHECK(error_in_bounds(x.view(), weight.view(), Transpose::yes, 1, bias.values(), operands, biased.view()) <= 1);
         }
 }
 
 TEST_CASE("Linear reads GPT-2's transposed weights") {
-  const Matrix weight = random_matrix(40, 24, "weight");
+  const Matrix weight = test::random_matrix(40, 24, "weight");
   StoredTensor stored{.name = "weight", .dtype = DType::f32, .shape = {24, 40}, .transposed = true};
   stored.form = make_floats(stored, weight.view());
-  const Matrix x = random_matrix(5, 24, "x");
-  for (MatmulBackend backend : backends()) {
+  const Matrix x = test::random_matrix(5, 24, "x");
+  for (MatmulBackend backend : test::backends()) {
     const Linear linear(stored, nullptr, Precision::f32, backend);
     CHECK(linear.out() == 40);
     CHECK(linear.in() == 24);
-    CHECK(error_in_bounds(x.view(), weight.view(), Transpose::yes, 1, {}, DType::f32, apply(linear, x.view()).view()) <= 1);
+    CHECK(error_in_bounds(x.view(), weight.view(), Transpose::yes, 1, {}, DType::f32, test::apply(linear, x.view()).view()) <= 1);
   }
 }
 
@@ -112,49 +87,49 @@ TEST_CASE("Linear gives a row the same bits for any number of rows and of thread
   const struct {
     int64_t out, in;
   } shapes[] = {{64, 172}, {255, 33}, {361, 1000}, {256, 768}, {300, 2816}};
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (Precision precision : {Precision::f32, Precision::bf16})
       for (const auto [out, in] : shapes) {
         CAPTURE(to_string(backend), to_string(precision), out, in);
-        const StoredTensor bias = store(random_matrix(1, out, "bias"), {out});
-        const Linear linear(store(random_matrix(out, in, "weight"), {out, in}), &bias, precision, backend);
-        const Matrix x = random_matrix(most, in, "x");
+        const StoredTensor bias = store(test::random_matrix(1, out, "bias"), {out});
+        const Linear linear(store(test::random_matrix(out, in, "weight"), {out, in}), &bias, precision, backend);
+        const Matrix x = test::random_matrix(most, in, "x");
         Matrix expected;
-        with_threads(1, [&] { expected = apply(linear, x.view()); });
-        for (int threads : {2, 5}) with_threads(threads, [&] { CHECK(same_bits(apply(linear, x.view()).view(), expected.view())); });
+        with_threads(1, [&] { expected = test::apply(linear, x.view()); });
+        for (int threads : {2, 5}) with_threads(threads, [&] { CHECK(test::same_bits(test::apply(linear, x.view()).view(), expected.view())); });
         for (int64_t rows : {1, 2, 16, 31, 33, 64, 65, 127, 255}) {
           CAPTURE(rows);
-          CHECK(same_bits(apply(linear, x.view().row_range(0, rows)).view(), expected.view().row_range(0, rows)));
+          CHECK(test::same_bits(test::apply(linear, x.view().row_range(0, rows)).view(), expected.view().row_range(0, rows)));
         }
       }
 }
 
 TEST_CASE("Linear reads and writes rows with a stride and leaves what is between them") {
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (Precision precision : {Precision::f32, Precision::bf16})
       for (int64_t rows : {1, 33, 64, 130}) {
-        const Linear linear(store(random_matrix(20, 30, "weight"), {20, 30}), nullptr, precision, backend);
-        const Matrix x = random_matrix(rows, 50, "x");
+        const Linear linear(store(test::random_matrix(20, 30, "weight"), {20, 30}), nullptr, precision, backend);
+        const Matrix x = test::random_matrix(rows, 50, "x");
         Matrix dense(rows, 30);
         for (int64_t r = 0; r < rows; ++r) std::copy_n(x.row(r) + 7, 30, dense.row(r));
         Matrix y(rows, 26);
         std::ranges::fill(y.values(), 5.0f);
         linear.apply(x.view().column_range(7, 30), y.view().column_range(3, 20));
-        CHECK(same_bits(y.view().column_range(3, 20), apply(linear, dense.view()).view()));
+        CHECK(test::same_bits(y.view().column_range(3, 20), test::apply(linear, dense.view()).view()));
         for (int64_t r = 0; r < rows; ++r)
           for (int64_t c : {0, 1, 2, 23, 24, 25}) CHECK(y.row(r)[c] == 5.0f);
       }
 }
 
 TEST_CASE("multiply scales and transposes") {
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (Transpose transpose : {Transpose::no, Transpose::yes})
       for (int64_t rows : {1, 31, 64})
         for (int64_t cols : {1, 33, 255})
           for (int64_t inner : {1, 16, 31, 255}) {
             CAPTURE(to_string(backend), transpose == Transpose::yes, rows, cols, inner);
-            const Matrix a = random_matrix(rows, inner + 3, "a");
-            const Matrix b = transpose == Transpose::yes ? random_matrix(cols, inner + 5, "b") : random_matrix(inner, cols + 5, "b");
+            const Matrix a = test::random_matrix(rows, inner + 3, "a");
+            const Matrix b = transpose == Transpose::yes ? test::random_matrix(cols, inner + 5, "b") : test::random_matrix(inner, cols + 5, "b");
             Matrix c(rows, cols + 2);
             std::ranges::fill(c.values(), std::nanf(""));  // must be overwritten, not added to
             const ConstMatrixView left = a.view().column_range(3, inner);
@@ -171,12 +146,12 @@ TEST_CASE("A transposed product adds, and the gradient of a weight is one") {
       for (int64_t c = 0; c < x.cols(); ++c) result.row(c)[r] = x.row(r)[c];
     return result;
   };
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (int64_t depth : {1, 31, 64, 1100})
       for (int64_t rows : {1, 33, 130})
         for (int64_t cols : {1, 48, 255}) {
           CAPTURE(to_string(backend), depth, rows, cols);
-          const Matrix a = random_matrix(depth, rows, "a"), b = random_matrix(depth, cols, "b");
+          const Matrix a = test::random_matrix(depth, rows, "a"), b = test::random_matrix(depth, cols, "b");
           const auto error = [&](Precision precision, const Matrix& twice) {
             Matrix half(rows, cols);
             for (size_t i = 0; i < half.values().size(); ++i) half.values()[i] = twice.values()[i] / 2;
@@ -197,18 +172,18 @@ TEST_CASE("A transposed product adds, and the gradient of a weight is one") {
             };
             const Matrix gradient = add_twice(1);
             CHECK(error(precision, gradient) <= 1);
-            CHECK(same_bits(add_twice(5).view(), gradient.view()));
+            CHECK(test::same_bits(add_twice(5).view(), gradient.view()));
           }
         }
 }
 
 TEST_CASE("The upper triangle of a second moment is that of the whole product") {
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (Precision precision : {Precision::f32, Precision::bf16})
       for (int64_t tokens : {1, 31, 1100})
         for (int64_t in : {1, 33, 128, 300}) {
           CAPTURE(to_string(backend), to_string(precision), tokens, in);
-          const Matrix x = random_matrix(tokens, in, "x");
+          const Matrix x = test::random_matrix(tokens, in, "x");
           Matrix whole(in, in), upper(in, in);
           for (int time = 0; time < 2; ++time) {
             add_weight_gradient(backend, precision, x.view(), x.view(), whole.view());
@@ -221,13 +196,13 @@ TEST_CASE("The upper triangle of a second moment is that of the whole product") 
 
 TEST_CASE("A product runs on the thread that asks for it and starts no other") {
   // OpenMP keeps the threads it starts, so they would still be there to count.
-  const Linear linear(store(random_matrix(512, 512, "weight"), {512, 512}), nullptr, Precision::f32, default_backend());
-  const Matrix x = random_matrix(1024, 512, "x");
+  const Linear linear(store(test::random_matrix(512, 512, "weight"), {512, 512}), nullptr, Precision::f32, default_backend());
+  const Matrix x = test::random_matrix(1024, 512, "x");
   Matrix scores(1024, 1024);
   std::thread([&] {
     const int64_t before = count_threads();
     multiply(default_backend(), 1, x.view(), x.view(), Transpose::yes, scores.view());
-    apply(linear, x.view().row_range(0, 64));
+    test::apply(linear, x.view().row_range(0, 64));
     CHECK(count_threads() <= before);
   }).join();
 }

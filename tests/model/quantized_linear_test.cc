@@ -10,18 +10,12 @@
 #include "model/integer_matrix.h"
 #include "passes/rounding.h"
 #include "tests/catch.h"
+#include "tests/linear_layers.h"
 #include "tests/support.h"
 
 using namespace llmc;
 
 namespace {
-
-std::vector<MatmulBackend> backends() {
-  std::vector<MatmulBackend> list;
-  for (MatmulBackend backend : {MatmulBackend::onednn, MatmulBackend::eigen})
-    if (has_backend(backend)) list.push_back(backend);
-  return list;
-}
 
 template <typename Code>
 std::vector<Code> random_codes(int64_t count, int lowest, int highest, const std::string& name) {
@@ -65,18 +59,6 @@ StoredTensor quantize(const Matrix& values, const std::string& scheme_name, cons
   return tensor;
 }
 
-Matrix apply(const Linear& linear, ConstMatrixView x) {
-  Matrix y(x.rows, linear.out());
-  linear.apply(x, y.view());
-  return y;
-}
-
-bool same_bits(ConstMatrixView a, ConstMatrixView b) {
-  for (int64_t r = 0; r < a.rows; ++r)
-    if (std::memcmp(a.row(r), b.row(r), static_cast<size_t>(a.cols) * sizeof(float)) != 0) return false;
-  return a.rows == b.rows && a.cols == b.cols;
-}
-
 /// y of the documented formula: exact integer sums of each group, then f32 in order.
 Matrix apply_plainly(const StoredTensor& weight, std::span<const float> bias, ConstMatrixView x) {
   const QuantizedMatrix& matrix = std::get<QuantizedMatrix>(weight.form);
@@ -106,7 +88,7 @@ TEST_CASE("integer products are exact for any shape", "[quantized_linear]") {
   const struct {
     int64_t out, in;
   } shapes[] = {{1, 1}, {3, 48}, {33, 31}, {31, 255}, {255, 33}, {64, 513}, {17, 1025}, {256, 768}};
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (const auto [out, in] : shapes) {
       const auto weight = random_codes<int8_t>(out * in, -128, 127, "weight");
       const auto x = random_codes<uint8_t>(PackedMatrix::tile_rows * in, 0, 255, "x");
@@ -123,7 +105,7 @@ TEST_CASE("integer products are exact for any shape", "[quantized_linear]") {
 
 TEST_CASE("integer products of the most extreme codes and longest rows do not overflow", "[quantized_linear]") {
   const std::vector<uint8_t> x(static_cast<size_t>(PackedMatrix::tile_rows * most_integer_columns), 255);
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (int8_t code : {int8_t{-128}, int8_t{127}}) {
       const std::vector<int8_t> weight(static_cast<size_t>(2 * most_integer_columns), code);
       std::vector<int32_t> sums(2 * PackedMatrix::tile_rows);
@@ -162,17 +144,17 @@ TEST_CASE("rows are rounded to the reference's codes, bit for bit", "[quantized_
 TEST_CASE("a row that is not finite gives NaN and harms no other", "[quantized_linear]") {
   const Matrix weight = test::random_matrix(40, 96, "weight");
   for (const InputQuantization& input : inputs())
-    for (MatmulBackend backend : backends())
+    for (MatmulBackend backend : test::backends())
       for (float wrong : {NAN, INFINITY, -INFINITY})
         for (int64_t at : {0, 50, 95}) {
           const Linear linear(quantize(weight, "W8A8", input), nullptr, Precision::f32, backend);
           Matrix x = test::random_matrix(5, 96, "x");
-          const Matrix expected = apply(linear, x.view());
+          const Matrix expected = test::apply(linear, x.view());
           x.row(2)[at] = wrong;
-          const Matrix y = apply(linear, x.view());
+          const Matrix y = test::apply(linear, x.view());
           for (int64_t r = 0; r < 5; ++r) {
             if (r == 2) CHECK(std::ranges::all_of(y.view().row_span(r), [](float v) { return std::isnan(v); }));
-            else CHECK(same_bits(y.view().row_range(r, 1), expected.view().row_range(r, 1)));
+            else CHECK(test::same_bits(y.view().row_range(r, 1), expected.view().row_range(r, 1)));
           }
         }
 }
@@ -187,10 +169,10 @@ TEST_CASE("Linear in integers is the documented formula, for every scheme and od
           const StoredTensor stored = quantize(weight, scheme, input);
           CHECK(find_execution(stored) == Execution::integers);
           const Matrix expected = apply_plainly(stored, {}, x.view()), biased = apply_plainly(stored, bias.values(), x.view());
-          for (MatmulBackend backend : backends()) {
+          for (MatmulBackend backend : test::backends()) {
             CAPTURE(scheme, out, in, to_string(input.scheme), to_string(backend));
-            CHECK(same_bits(apply(Linear(stored, nullptr, Precision::f32, backend), x.view()).view(), expected.view()));
-            CHECK(same_bits(apply(Linear(stored, &stored_bias, Precision::bf16, backend), x.view()).view(), biased.view()));  // whatever the precision
+            CHECK(test::same_bits(test::apply(Linear(stored, nullptr, Precision::f32, backend), x.view()).view(), expected.view()));
+            CHECK(test::same_bits(test::apply(Linear(stored, &stored_bias, Precision::bf16, backend), x.view()).view(), biased.view()));  // whatever the precision
           }
         }
       }
@@ -205,22 +187,22 @@ TEST_CASE("sums are scaled as the reference scales them, bit for bit", "[quantiz
       const IntegerSums row{.sums = sums, .weight_sums = weight_sums, .weight_zeros = weight_zeros, .weight_scales = scales.values(), .grid = {.scale = 0.03f, .zero_point = -7}, .input_sum = 4321};
       add_scaled_sums(row, y.values());
       add_scaled_sums_reference(row, expected.values());
-      CHECK(same_bits(y.view(), expected.view()));
+      CHECK(test::same_bits(y.view(), expected.view()));
     }
   }
 }
 
 TEST_CASE("a row of an integer product depends on nothing but itself", "[quantized_linear]") {
-  for (MatmulBackend backend : backends())
+  for (MatmulBackend backend : test::backends())
     for (const char* scheme : {"W8A8", "W4A8-g32-linear-dynamic-linear"}) {
       CAPTURE(to_string(backend), scheme);
       const Linear linear(quantize(test::random_matrix(100, 160, "weight"), scheme, {.scheme = *parse_scheme(scheme).input, .grid = {}}), nullptr, Precision::f32, backend);
       const Matrix x = test::random_matrix(200, 160, "x");
       Matrix expected;
-      with_threads(1, [&] { expected = apply(linear, x.view()); });
-      with_threads(4, [&] { CHECK(same_bits(apply(linear, x.view()).view(), expected.view())); });
+      with_threads(1, [&] { expected = test::apply(linear, x.view()); });
+      with_threads(4, [&] { CHECK(test::same_bits(test::apply(linear, x.view()).view(), expected.view())); });
       for (int64_t first : {0, 1, 63, 130})
-        for (int64_t rows : {1, 17, 64, 65}) CHECK(same_bits(apply(linear, x.view().row_range(first, rows)).view(), expected.view().row_range(first, rows)));
+        for (int64_t rows : {1, 17, 64, 65}) CHECK(test::same_bits(test::apply(linear, x.view().row_range(first, rows)).view(), expected.view().row_range(first, rows)));
     }
 }
 
@@ -230,8 +212,8 @@ TEST_CASE("rows too long for 32-bit sums are simulated, close to the exact resul
   const StoredTensor stored = quantize(weight, "W8A8", inputs()[0]);
   CHECK(find_execution(stored) == Execution::simulated);
   const Matrix expected = apply_plainly(stored, {}, x.view());
-  for (MatmulBackend backend : backends()) {
-    const Matrix y = apply(Linear(stored, nullptr, Precision::f32, backend), x.view());
+  for (MatmulBackend backend : test::backends()) {
+    const Matrix y = test::apply(Linear(stored, nullptr, Precision::f32, backend), x.view());
     for (size_t i = 0; i < y.values().size(); ++i)  // f32 sums of 33026 products near 1: 2^-24 · √33026 · √33026 at most
       CHECK(std::abs(y.values()[i] - expected.values()[i]) <= 2e-3f);
   }

@@ -20,13 +20,6 @@ std::vector<Scheme> level_schemes() {
   return schemes;
 }
 
-double squared_error(const Matrix& values, const QuantizedMatrix& matrix) {
-  const Matrix back = dequantize(matrix);
-  double sum = 0;
-  for (size_t i = 0; i < values.values().size(); ++i) sum += std::pow(static_cast<double>(values.values()[i]) - back.values()[i], 2);
-  return sum;
-}
-
 }  // namespace
 
 TEST_CASE("every weight gets the nearest value of its grid", "[grid]") {
@@ -76,8 +69,8 @@ TEST_CASE("the squared-error rule never does worse than min-max", "[grid]") {
   for (const Scheme& scheme : level_schemes()) {
     INFO(to_string(scheme));
     const DType dtype = scale_dtype_for(scheme, DType::bf16);
-    const double minmax = squared_error(values, round_to_nearest(values.view(), scheme, dtype, {}, "t"));
-    const double searched = squared_error(values, round_to_nearest(values.view(), scheme, dtype, {.rule = RangeRule::mse}, "t"));
+    const double minmax = test::squared_error(values, round_to_nearest(values.view(), scheme, dtype, {}, "t"));
+    const double searched = test::squared_error(values, round_to_nearest(values.view(), scheme, dtype, {.rule = RangeRule::mse}, "t"));
     REQUIRE(searched <= minmax * 1.00001);  // sums in f32 and in f64 may order near equals differently
     if (scheme.grid == GridKind::nf4 || scheme.scale == ScaleKind::e4m3) REQUIRE(searched < 0.95 * minmax);
   }

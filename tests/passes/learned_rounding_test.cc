@@ -23,8 +23,6 @@ QuantizedMatrix round(const Matrix& weights, const std::string& name, DType scal
   return round_to_nearest(weights.view(), scheme, scheme.scale == ScaleKind::floating ? scale_dtype : scale_dtype_for(scheme, DType::bf16), {.rule = RangeRule::mse}, "w");
 }
 
-bool same_values(const Matrix& a, const Matrix& b) { return std::memcmp(a.values().data(), b.values().data(), a.values().size_bytes()) == 0; }
-
 /// Sequences of noise, and what the float block makes of them.
 struct Problem {
   Model model;
@@ -67,12 +65,12 @@ TEST_CASE("A learned grid starts where it is told and stores what it runs with")
     LearnedGrid grid(weights.view(), start);
     Matrix values(13, 96);
     grid.write_values(values);
-    CHECK(same_values(values, dequantize(start)));
+    CHECK(test::same_bits(values, dequantize(start)));
     CHECK(grid.quantized() == start);
     for (int step = 0; step < 30; ++step) grid.update(test::random_matrix(13, 96, "gradient " + std::to_string(step)), {.rounding = 0.2f, .scale = 0.01f});
     grid.write_values(values);
     const QuantizedMatrix learned = grid.quantized();
-    CHECK(same_values(values, dequantize(learned)));
+    CHECK(test::same_bits(values, dequantize(learned)));
     CHECK(learned.codes != start.codes);
     if (!start.scales.empty() && start.scheme.scale != ScaleKind::power_of_two) CHECK(learned.scales != start.scales);
     CHECK(learned.centroids == start.centroids);

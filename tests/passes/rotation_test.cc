@@ -36,17 +36,6 @@ std::vector<double> reference_matrix(RotationKind kind, int64_t size, const std:
   return matrix;
 }
 
-Matrix logits_of(const Model& model, const std::filesystem::path& directory) {
-  const auto tokens = read_golden<int32_t>(directory / "input_ids.npy", DType::i32);
-  return compute_logits(model, std::span(tokens.values).first(static_cast<size_t>(tokens.shape[1])), {});
-}
-
-double largest_difference(const Matrix& a, const Matrix& b) {
-  double largest = 0;
-  for (size_t i = 0; i < a.values().size(); ++i) largest = std::max(largest, std::abs(double{a.values()[i]} - b.values()[i]));
-  return largest;
-}
-
 Model load(const std::filesystem::path& directory) { return load_model(directory, {}, test::context()); }
 std::unique_ptr<Pass> rotate(const std::string& space) { return make_transform_rotate({{"pass", "transform.rotate"}, {"space", space}}, "test"); }
 
@@ -86,7 +75,7 @@ TEST_CASE("rotating inputs and outputs cancels in a product", "[rotation]") {
   Matrix first_rotated = first, second_rotated = second;
   rotate_outputs(first_rotated.view(), rotation);
   rotate_inputs(second_rotated.view(), rotation);
-  CHECK(largest_difference(first, first_rotated) > 0.5);
+  CHECK(test::largest_difference(first, first_rotated) > 0.5);
   for (int64_t i = 0; i < 7; ++i)
     for (int64_t j = 0; j < 5; ++j) {
       double before = 0, after = 0;
@@ -105,7 +94,7 @@ TEST_CASE("a rotated model computes the same logits", "[rotation]") {
         CHECK_THROWS_WITH(rotate(space)->plan(model), Contains("its weights go from") && Contains("--untie"));
         model = untie_head(std::move(model), {});
         CHECK_FALSE(model.config().tied_head);
-        CHECK(largest_difference(logits_of(model, directory), before) == 0);
+        CHECK(test::largest_difference(logits_of(model, directory), before) == 0);
       }
       const Matrix value_before = read_matrix(model.get(Role::attention_output, 0));
       const auto pass = rotate(space);
@@ -115,8 +104,8 @@ TEST_CASE("a rotated model computes the same logits", "[rotation]") {
       pass->run(model, {.run = context});
       for (const PlacedTensor& placed : model.tensors()) moved += placed.tensor->moved;
       if (std::string(space) == "values") CHECK(moved == planned);
-      CHECK(largest_difference(read_matrix(model.get(Role::attention_output, 0)), value_before) > 0.1);
-      CHECK(largest_difference(logits_of(model, directory), before) <= 2e-4);  // f32 weights rounded anew, twice for two rotations; see fold_sites_test
+      CHECK(test::largest_difference(read_matrix(model.get(Role::attention_output, 0)), value_before) > 0.1);
+      CHECK(test::largest_difference(logits_of(model, directory), before) <= 2e-4);  // f32 weights rounded anew, twice for two rotations; see fold_sites_test
     }
 }
 
@@ -134,7 +123,7 @@ TEST_CASE("a tied head stays tied where the final norm's weights are equal", "[r
     const RunContext context = test::context();
     rotate("residual")->run(model, {.run = context});
     CHECK(model.config().tied_head);
-    CHECK(largest_difference(logits_of(model, directory), before) <= 2e-4);
+    CHECK(test::largest_difference(logits_of(model, directory), before) <= 2e-4);
   }
 }
 

@@ -21,13 +21,6 @@ std::vector<Scheme> all_schemes() {
   return schemes;
 }
 
-double squared_error(const Matrix& values, const QuantizedMatrix& matrix) {
-  const Matrix back = dequantize(matrix);
-  double sum = 0;
-  for (size_t i = 0; i < values.values().size(); ++i) sum += std::pow(static_cast<double>(values.values()[i]) - back.values()[i], 2);
-  return sum;
-}
-
 }  // namespace
 
 TEST_CASE("symmetric: s = max|x| / (2^(b-1) - 1) and q = round(x / s)", "[rounding]") {
@@ -92,8 +85,8 @@ TEST_CASE("the mse range is never worse than min-max, and better somewhere", "[r
   const Matrix values = test::random_matrix(8, 128, "mse");
   int better = 0;
   for (const Scheme& scheme : all_schemes()) {
-    const double plain = squared_error(values, round_to_nearest(values.view(), scheme, DType::f32, {.rule = RangeRule::minmax}, "t"));
-    const double searched = squared_error(values, round_to_nearest(values.view(), scheme, DType::f32, {.rule = RangeRule::mse}, "t"));
+    const double plain = test::squared_error(values, round_to_nearest(values.view(), scheme, DType::f32, {.rule = RangeRule::minmax}, "t"));
+    const double searched = test::squared_error(values, round_to_nearest(values.view(), scheme, DType::f32, {.rule = RangeRule::mse}, "t"));
     CHECK(searched <= plain * (1 + 1e-6));  // the search sums in f32
     better += searched < 0.95 * plain;
   }
