@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <set>
 
 #include "calib/bundled_text.h"
 #include "calib/token_overlap.h"
@@ -155,6 +156,16 @@ CheckedRecipe check_recipe(const Recipe& recipe, const Model& model) {
   CheckedRecipe checked;
   for (const json& step : recipe.steps) checked.passes.push_back(make_pass(step, "recipe"));
   for (const auto& pass : checked.passes) checked.treatments.push_back(pass->plan(model));
+  Problems problems;  // what a pass will meet only when those before it have run
+  std::set<const PlacedTensor*> quantized;
+  for (size_t i = 0; i < checked.passes.size(); ++i) {
+    const std::string name = recipe.steps[i].at("pass").get<std::string>();
+    for (const Treatment& treatment : checked.treatments[i]) {
+      if (name.starts_with("quantize.")) quantized.insert(treatment.target);
+      else if (name.starts_with("prune.") && quantized.contains(treatment.target)) problems.add(fmt::format("tensor {}: is already quantized when {} comes to it; prune before quantizing", treatment.target->tensor->name, name));
+    }
+  }
+  problems.throw_if_any(ErrorKind::usage, "recipe");
   return checked;
 }
 

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "core/error.h"
 #include "passes/gptq.h"
+#include "passes/reconstruction.h"
 #include "passes/refinement.h"
 
 namespace llmc {
@@ -30,13 +33,18 @@ json to_json(const GptqSettings& settings) {
 void GptqRounder::begin_tap(const InputStatistics& statistics, const std::string& where) { factor_ = factor_hessian(statistics.second_moment.view(), settings_.damping, settings_.order, where); }
 
 QuantizedMatrix GptqRounder::round(ConstMatrixView weights, const QuantizeTarget& target, const InputStatistics& statistics) {
+  const ConstMatrixView h = statistics.second_moment.view();
+  std::optional<Mask> mask;  // what was pruned stays so
+  if (target.placed->tensor->pruned) mask = find_zeros(weights);
+  const Mask* zeros = mask ? &*mask : nullptr;
   Matrix corrected;
   if (settings_.drift_correction) {
-    corrected = correct_for_drift(weights, statistics.second_moment.view(), statistics.cross_moment.view(), factor_.damping);
+    corrected = correct_for_drift(weights, h, statistics.cross_moment.view(), factor_.damping);
+    if (mask) corrected = reconstruct(corrected.view(), *mask, weights, h, factor_.damping);
     weights = corrected.view();
   }
-  QuantizedMatrix rounded = quantize_gptq(weights, factor_, target.scheme, target.scale_dtype(), target.range(range_), target.placed->tensor->name);
-  refine_rounding(rounded, weights, statistics.second_moment.view(), settings_.refinements);
+  QuantizedMatrix rounded = quantize_gptq(weights, factor_, target.scheme, target.scale_dtype(), target.range(range_), target.placed->tensor->name, zeros);
+  refine_rounding(rounded, weights, h, settings_.refinements, zeros);
   return rounded;
 }
 

@@ -110,4 +110,9 @@ double output_error(ConstMatrixView a, ConstMatrixView b, ConstMatrixView second
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
+double relative_output_error(ConstMatrixView weights, ConstMatrixView approximation, ConstMatrixView second_moment) {
+  const double size = output_error(weights, {}, second_moment);
+  return size > 0 ? output_error(weights, approximation, second_moment) / size : 0;
+}
+
 }  // namespace llmc

@@ -35,5 +35,7 @@ Matrix correct_for_drift(ConstMatrixView weights, ConstMatrixView second_moment,
 
 /// E‖(A − B) x‖² summed over rows: tr((A − B) H (A − B)ᵀ), and tr(A H Aᵀ) with an empty B.
 double output_error(ConstMatrixView a, ConstMatrixView b, ConstMatrixView second_moment);
+/// E‖(W − Ŵ)x‖² / E‖Wx‖²; 0 when the latter is.
+double relative_output_error(ConstMatrixView weights, ConstMatrixView approximation, ConstMatrixView second_moment);
 
 }  // namespace llmc

@@ -10,6 +10,7 @@
 #include "passes/hessian.h"
 #include "passes/outliers.h"
 #include "passes/rounding.h"
+#include "passes/tap_targets.h"
 
 namespace llmc {
 
@@ -19,22 +20,19 @@ namespace {
 
 class LayerwiseQuantizer final : public BlockVisitor {
  public:
-  LayerwiseQuantizer(Model& model, const QuantizeTargets& targets, const std::vector<QuantizeTarget>& list, WeightRounder& rounder) : model_(model), list_(list), targets_(targets), rounder_(rounder) {
-    for (const QuantizeTarget& target : list)
-      if (const auto tap = find_tap(target.placed->row->role)) by_tap_[{target.placed->block, *tap}].push_back(target);
-  }
+  LayerwiseQuantizer(Model& model, const QuantizeTargets& targets, const std::vector<QuantizeTarget>& list, WeightRounder& rounder) : by_tap_(list), model_(model), list_(list), targets_(targets), rounder_(rounder) {}
 
   bool needs_preparation() const override { return targets_.scaling().is_active(); }
   void prepare(int64_t block, const std::map<Tap, InputStatistics>& statistics) override {
     for (json& note : targets_.scaling().scale_block(model_, block, statistics, list_)) sites_.push_back(std::move(note));
   }
 
-  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.contains({block, tap}); }
+  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.find(block, tap) != nullptr; }
   bool needs_cross_moment() const override { return rounder_.needs_cross_moment(); }
 
   bool needs_observation(int64_t block, Tap tap) const override {
-    const auto due = by_tap_.find({block, tap});
-    return due != by_tap_.end() && std::ranges::any_of(due->second, has_static_input);
+    const auto* due = by_tap_.find(block, tap);
+    return due && std::ranges::any_of(*due, has_static_input);
   }
 
   void observe(int64_t block, Tap tap, ConstMatrixView x) override {
@@ -49,11 +47,11 @@ class LayerwiseQuantizer final : public BlockVisitor {
 
   void finish(int64_t block, Tap tap, const InputStatistics& statistics) override {
     if (rounder_.tunes_blocks() && tap == all_taps.front()) values_ = read_block(model_, block);
-    const auto due = by_tap_.find({block, tap});
-    if (due == by_tap_.end()) return;
+    const auto* due = by_tap_.find(block, tap);
+    if (!due) return;
     for (size_t i = 1; i < observers_.size(); ++i) observers_[0]->merge(*observers_[i]);
     rounder_.begin_tap(statistics, describe(block, tap));
-    for (const QuantizeTarget& target : due->second) {
+    for (const QuantizeTarget& target : *due) {
       StoredTensor& tensor = *target.placed->tensor;
       const Matrix weights = read_matrix(tensor);
       Matrix rest = weights;
@@ -77,9 +75,9 @@ class LayerwiseQuantizer final : public BlockVisitor {
     std::map<Role, QuantizedMatrix> rounded;
     std::map<Role, StoredTensor*> tensors;
     for (Tap tap : all_taps) {
-      const auto due = by_tap_.find({block, tap});
-      if (due == by_tap_.end()) continue;
-      for (const QuantizeTarget& target : due->second) {
+      const auto* due = by_tap_.find(block, tap);
+      if (!due) continue;
+      for (const QuantizeTarget& target : *due) {
         const Role role = target.placed->row->role;
         tensors[role] = target.placed->tensor;
         rounded.emplace(role, std::get<QuantizedMatrix>(std::move(target.placed->tensor->form)));
@@ -127,16 +125,14 @@ class LayerwiseQuantizer final : public BlockVisitor {
     QuantizedMatrix plain = round_to_nearest(rest.view(), target.scheme, target.scale_dtype(), target.range({}), name);
     plain.outliers = rounded.outliers;
     const Matrix nearest = dequantize(plain);
-    const double size = output_error(weights.view(), {}, h);
-    const auto relative = [&](const Matrix& values) { return size > 0 ? output_error(weights.view(), values.view(), h) / size : 0; };
     json layer = rounder_.describe_tap();
     layer["tensor"] = name;
-    layer["nearest_error"] = relative(nearest);
-    layer["error"] = relative(dequantize(rounded));
+    layer["nearest_error"] = relative_output_error(weights.view(), nearest.view(), h);
+    layer["error"] = relative_output_error(weights.view(), dequantize(rounded).view(), h);
     layers_.push_back(std::move(layer));
   }
 
-  std::map<std::pair<int64_t, Tap>, std::vector<QuantizeTarget>> by_tap_;
+  TapTargets<QuantizeTarget> by_tap_;
   Model& model_;
   const std::vector<QuantizeTarget>& list_;
   const QuantizeTargets& targets_;

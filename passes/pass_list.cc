@@ -17,6 +17,8 @@ namespace llmc {
 std::span<const PassInfo> pass_list() {
   static constexpr std::array list = {
       PassInfo{"prune.magnitude", "sets the smallest weights to zero", make_prune_magnitude},
+      PassInfo{"prune.sparsegpt", "sets weights to zero where the others can make up for it, and lets them; needs calibration text", make_prune_sparsegpt},
+      PassInfo{"prune.wanda", "sets the weights to zero that are small and multiply small inputs; needs calibration text", make_prune_wanda},
       PassInfo{"quantize.awq", "rounds weights to nearest after rescaling channels by the size of their inputs; needs calibration text", make_quantize_awq},
       PassInfo{"quantize.gptq", "rounds weights to a grid, each error made up for by the weights that come later; needs calibration text", make_quantize_gptq},
       PassInfo{"quantize.learned", "starts at gptq, then learns the rounding and the scales of each block by gradients; the best and the slowest", make_quantize_learned},

@@ -1,4 +1,4 @@
-// Owns the passes that make single weights zero: prune.magnitude.
+// Owns the passes that make single weights zero: prune.magnitude, prune.wanda, prune.sparsegpt.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,13 @@
 
 namespace llmc {
 
-/// The weights of least magnitude go (Han 2015). Options: those of PruneTargets, scope tensor by default.
+/// Options of all: those of PruneTargets, and reconstruct (whether what is left is fitted to the layer's output; needs
+/// calibration), damping (where a second moment is inverted).
+/// The weights of least magnitude go (Han 2015), ranked in each tensor.
 std::unique_ptr<Pass> make_prune_magnitude(const nlohmann::json& step, const std::string& where);
+/// Those of least magnitude times the norm of their input (Sun 2023), ranked in each row.
+std::unique_ptr<Pass> make_prune_wanda(const nlohmann::json& step, const std::string& where);
+/// Those that cost least when the others make up for them (Frantar & Alistarh 2023), ranked in each 128 columns.
+std::unique_ptr<Pass> make_prune_sparsegpt(const nlohmann::json& step, const std::string& where);
 
 }  // namespace llmc

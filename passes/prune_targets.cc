@@ -58,9 +58,9 @@ std::vector<Treatment> PruneTargets::plan(const Model& model) const {
 
 int64_t PruneTargets::planned_zeros(const StoredTensor& tensor, double sparsity) const { return llmc::planned_zeros(pattern_, scope_, sparsity, tensor.rows(), tensor.cols()); }
 
-void PruneCount::add(ConstMatrixView values, int64_t changed) {
-  for (int64_t r = 0; r < values.rows; ++r) zeros_ += std::ranges::count(values.row_span(r), 0.0f);
-  weights_ += values.rows * values.cols;
+void PruneCount::add(int64_t weights, int64_t zeros, int64_t changed) {
+  zeros_ += zeros;
+  weights_ += weights;
   changed_ += changed;
   ++tensors_;
 }

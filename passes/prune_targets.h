@@ -38,11 +38,17 @@ class PruneTargets {
   Selection selection_;
 };
 
+/// A weight that is to be pruned, and what share of it goes.
+struct PruneTarget {
+  const PlacedTensor* placed = nullptr;
+  double sparsity = 0;
+};
+
 /// What a prune step did, counted over its tensors, for the report.
 class PruneCount {
  public:
-  /// Takes the values of a tensor after pruning, of which `changed` were not 0 before.
-  void add(ConstMatrixView values, int64_t changed);
+  /// Of a tensor after pruning; `changed` of its zeros were not 0 before.
+  void add(int64_t weights, int64_t zeros, int64_t changed);
   /// Throws Error(bug) when there are fewer zeros than planned, Error(input) when there was nothing left to make 0.
   nlohmann::json finish(const PruneTargets& targets, int64_t planned) const;
 

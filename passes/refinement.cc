@@ -17,8 +17,8 @@ constexpr int64_t block = 128;
 /// `lanes` rows at a time. Matrices are kept as [in, lanes], so that a column of all rows is contiguous.
 class RowTile {
  public:
-  RowTile(QuantizedMatrix& rounded, ConstMatrixView weights, ConstMatrixView h, int64_t first_row)
-      : rounded_(rounded), h_(h), first_row_(first_row), rows_(std::min(lanes, weights.rows - first_row)), gradient_(h.rows, lanes), steps_(std::max(block, rounded.span()), lanes) {
+  RowTile(QuantizedMatrix& rounded, ConstMatrixView weights, ConstMatrixView h, const Mask* mask, int64_t first_row)
+      : rounded_(rounded), h_(h), mask_(mask), first_row_(first_row), rows_(std::min(lanes, weights.rows - first_row)), gradient_(h.rows, lanes), steps_(std::max(block, rounded.span()), lanes) {
     Matrix difference(h.rows, lanes);
     for (int64_t i = 0; i < h.rows; ++i)
       for (int64_t lane = 0; lane < rows_; ++lane) difference.row(i)[lane] = weights.row(first_row + lane)[i] - grid_at(lane, i).value(code_at(lane, i));
@@ -68,6 +68,8 @@ class RowTile {
         if (!(curvature > 0)) continue;
         float* step = steps_.row(i - begin);
         for (int64_t lane = 0; lane < rows_; ++lane) {
+          step[lane] = 0;
+          if (mask_ && mask_->row(first_row_ + lane)[i]) continue;
           const Grid grid = grid_at(lane, i);
           const float before = grid.value(code_at(lane, i));
           const float code = grid.code(before + gradient_.row(i)[lane] / curvature);
@@ -95,6 +97,7 @@ class RowTile {
 
   QuantizedMatrix& rounded_;
   ConstMatrixView h_;
+  const Mask* mask_;
   int64_t first_row_;
   int64_t rows_;
   Matrix gradient_;  ///< [in, lanes]: H (W − Ŵ)ᵀ
@@ -103,11 +106,11 @@ class RowTile {
 
 }  // namespace
 
-void refine_rounding(QuantizedMatrix& rounded, ConstMatrixView weights, ConstMatrixView second_moment, int64_t rounds) {
+void refine_rounding(QuantizedMatrix& rounded, ConstMatrixView weights, ConstMatrixView second_moment, int64_t rounds, const Mask* mask) {
   if (rounds == 0) return;
   const bool fits_scales = rounded.scheme.granularity != Granularity::tensor && rounded.scheme.grid != GridKind::codebook;
   parallel_pieces(weights.rows, lanes, [&](int64_t first, int64_t) {
-    RowTile tile(rounded, weights, second_moment, first);
+    RowTile tile(rounded, weights, second_moment, mask, first);
     for (int64_t round = 0; round < rounds; ++round) {
       if (fits_scales) tile.fit_scales();
       tile.descend();

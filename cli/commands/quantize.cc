@@ -1,10 +1,9 @@
 // llmc quantize: a recipe of one quantize step, from flags.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "cli/calibration_flags.h"
 #include "cli/compress_options.h"
-#include "core/suggest.h"
+#include "cli/method.h"
 #include "core/units.h"
 #include "formats/scheme.h"
 
@@ -63,30 +62,8 @@ Scheme read_scheme(const QuantizeOptions& options) {
   return scheme;
 }
 
-/// The name of the pass of a method. Throws Error(usage) that lists the methods.
-std::string find_method(const std::string& method) {
-  constexpr std::string_view prefix = "quantize.";
-  std::vector<std::string> methods;
-  for (const PassInfo& info : pass_list()) {
-    const std::string_view name = info.name;
-    if (!name.starts_with(prefix)) continue;
-    methods.emplace_back(name.substr(prefix.size()));
-    if (methods.back() == method) return info.name;
-  }
-  throw Error(ErrorKind::usage, fmt::format("--method '{}' is not known{}; expected one of {}", method, did_you_mean(method, methods), fmt::join(methods, ", ")));
-}
-
-/// A step from flags: an option that the method does not have is a mistake on the command line, not in a file.
-std::unique_ptr<Pass> make_step(const nlohmann::json& step, const std::string& method) {
-  try {
-    return make_pass(step, "--method " + method);
-  } catch (const Error& problem) {
-    throw Error(ErrorKind::usage, problem.what());
-  }
-}
-
 Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
-  nlohmann::json step = {{"pass", find_method(options.method)}, {"scheme", to_string(read_scheme(options))}, {"token_embedding", options.embedding}, {"output_head", options.head}, {"include", options.include}, {"exclude", options.exclude}};
+  nlohmann::json step = {{"pass", find_method("quantize", options.method)}, {"scheme", to_string(read_scheme(options))}, {"token_embedding", options.embedding}, {"output_head", options.head}, {"include", options.include}, {"exclude", options.exclude}};
   const auto set_if_given = [&](const char* name, const auto& value) {
     if (value) step[name] = *value;
   };
@@ -114,9 +91,7 @@ Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
   Recipe recipe;
   if (options.rotate != "none") recipe.steps.push_back(make_pass({{"pass", "transform.rotate"}, {"space", options.rotate}}, "--rotate")->options());
   recipe.steps.push_back(step);
-  const auto given = given_calibration_flags(app);
-  if (make_step(step, options.method)->needs_calibration()) recipe.calibration = read_calibration_flags(options.calibration);
-  else if (!given.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --method {}, which needs no calibration", fmt::join(given, ", "), options.method));
+  take_calibration(recipe, options.method, options.calibration, app);
   complete_recipe(recipe, "quantize");
   return recipe;
 }

@@ -161,6 +161,92 @@ class Scopes(Prune):
         self.assertAlmostEqual(report["sparsity"], 0.7, delta=1e-3)  # rounding to whole weights in each tensor
 
 
+class Calibrated(Prune):
+    """--method wanda and sparsegpt, and --reconstruct: what they need calibration text for."""
+
+    def run_of(self, *flags, name="out"):
+        few = [] if "--nsamples" in flags else ["--nsamples", 4, "--seqlen", 64]
+        return ["prune", support.quill(), "-o", self.dir / name, *few, "--max-windows", 2, *flags]
+
+    @covers("prune", "--method", "--reconstruct", "--calibration", "--nsamples", "--seqlen")
+    def test_the_order_is_the_papers(self):
+        """Divergence from the original: magnitude > wanda > sparsegpt, and reconstruction lowers each."""
+        kl = {}
+        for flags in (["--method", "magnitude", "--reconstruct"], ["--method", "wanda"], ["--method", "wanda", "--reconstruct"], ["--method", "sparsegpt"], ["--method", "sparsegpt", "--reconstruct"]):
+            report = self.json(*self.run_of("--pattern", "2:4", *flags, "--nsamples", 16, "--seqlen", 256, name="-".join(flags[1:])))
+            kl[" ".join(flags[1:])] = report["quality"]["kl_mean"]
+            details = report["steps"][1]["details"]
+            self.assertEqual((details["sparsity_reached"], details["sparsity_asked"], len(details["layers"]), len(details["blocks"])), (0.5, 0.5, 56, 8))
+            self.assertEqual(report["sparsity"], 0.5)
+            for layer in details["layers"]:
+                self.assertEqual((layer["sparsity"], layer["sparsity_asked"]), (0.5, 0.5))
+                if flags[1:] != ["wanda"]:
+                    self.assertLess(layer["error"], layer["masked_error"], layer["tensor"])
+        kl["magnitude"] = self.json("prune", support.quill(), "-o", self.dir / "magnitude", "--pattern", "2:4", "--max-windows", 2)["quality"]["kl_mean"]
+        self.assertGreater(kl["magnitude"], kl["wanda"])
+        self.assertGreater(kl["wanda"], kl["sparsegpt"])
+        for method in ("magnitude", "wanda", "sparsegpt"):
+            self.assertGreater(kl[method], kl[method + " --reconstruct"])
+
+    def test_share_and_pattern_are_reached_exactly(self):
+        tensors, _ = read_safetensors(support.quill())
+        for method in ("wanda", "sparsegpt"):
+            for flags, zeros in ((["--sparsity", "0.3"], lambda n: round(0.3 * n)), (["--sparsity", "0.5", "--pattern", "block:8x4"], lambda n: n // 2)):
+                with self.subTest(method=method, flags=flags):
+                    name = method + flags[-1].replace(":", "-")
+                    report = self.json(*self.run_of("--method", method, "--scope", "tensor", *flags, name=name))
+                    after = self.dense(name)
+                    pruned = [t for t in report["tensors"] if t["treatment"] != "kept"]
+                    self.assertEqual(len(pruned), 56)
+                    for tensor in pruned:
+                        values = after[tensor["name"]].values()
+                        self.assertEqual(sum(x == 0 for x in values), zeros(len(values)), tensor["name"])
+                    for name, tensor in tensors.items():
+                        if name not in {t["name"] for t in pruned}:
+                            self.assertEqual(tensor, after[name], name)
+
+    def test_same_bytes_for_any_number_of_threads_and_after_a_stop(self):
+        flags = ["--method", "sparsegpt", "--sparsity", "0.5", "--reconstruct"]
+        weights = lambda name: (self.dir / name / "model.safetensors").read_bytes()
+        first = self.json(*self.run_of(*flags, "--threads", 1, "--resume", self.dir / "state", name="first"))
+        again = self.json(*self.run_of(*flags, "--resume", self.dir / "state", name="again"))  # every block comes from the state
+        self.json(*self.run_of(*flags, "--max-memory", "1MB", name="spilled"))
+        self.json("compress", support.quill(), "-o", self.dir / "recipe", "--recipe", self.dir / "first" / "recipe.yaml", "--max-windows", 2)
+        for name in ("again", "spilled", "recipe"):
+            self.assertEqual(weights("first"), weights(name), name)
+        self.assertEqual(first["steps"][1]["details"], again["steps"][1]["details"])
+        self.refused(2, ["another run", "/recipe"], *self.run_of("--method", "wanda", "--sparsity", "0.5", "--resume", self.dir / "state", name="no"))
+
+    @covers("prune", "--damping")
+    def test_options_of_methods(self):
+        for flags, words in ((["--method", "obs"], ["--method 'obs' is not known", "magnitude, sparsegpt, wanda"]), (["--method", "wanda", "--damping", "0.1"], ["damping makes sense only with prune.sparsegpt or reconstruct"]), (["--method", "sparsegpt", "--damping", "2"], ["damping", "found 2"]),
+                             (["--method", "sparsegpt", "--scope", "global"], ["scope global", "tensor or row"]), (["--reconstruct", "--scope", "global"], ["scope global"])):
+            with self.subTest(flags=flags):
+                self.refused(2, words, *self.run_of("--sparsity", "0.5", *flags))
+        self.refused(2, ["--nsamples", "--method magnitude", "needs no calibration"], *self.run_of("--sparsity", "0.5"))
+
+    def test_every_quantizer_leaves_zeros_at_zero(self):
+        """Prune, then quantize by each method: what was pruned is 0 in the artifact, and the survivors take the room."""
+        for number, step in enumerate(("quantize.rtn", "quantize.gptq", "quantize.gptq, drift_correction: false, order: natural", "quantize.learned, iterations: 3", "quantize.awq", "quantize.gptq, channel_scales: awq", "quantize.rtn, keep_outliers: 0.01", "quantize.rtn, channel_scales: smoothquant")):
+            with self.subTest(step):
+                recipe = self.dir / f"{number}.yaml"
+                recipe.write_text("version: 1\ncalibration: {nsamples: 2, seqlen: 64}\nsteps:\n- {pass: prune.wanda, pattern: '2:4'}\n" + f"- {{pass: {step}, scheme: W4A16-g32}}\n")
+                name = f"quantized{number}"
+                report = self.json("compress", support.quill(), "-o", self.dir / name, "--recipe", recipe, "--max-windows", 1)
+                for tensor in report["tensors"]:
+                    if tensor["treatment"] != "kept":
+                        self.assertLessEqual(tensor["bits_per_weight"], (0.75 if "outliers" not in step else 0.85) * 4.5, tensor["name"])
+                        self.assertGreaterEqual(tensor["sparsity"], 0.5 if "outliers" not in step else 0.49)
+                values = self.dense(name)["model.layers.3.mlp.gate_proj.weight"].values()
+                self.assertTrue(all(sum(x == 0 for x in values[i:i + 4]) >= 2 for i in range(0, len(values), 4)))
+
+    def test_what_is_quantized_is_not_pruned(self):
+        recipe = self.dir / "wrong.yaml"
+        for method in ("magnitude", "wanda"):
+            recipe.write_text(f"version: 1\nsteps:\n- {{pass: quantize.rtn, scheme: W4A16-g32}}\n- {{pass: prune.{method}, sparsity: 0.5}}\n")
+            self.refused(2, ["already quantized", "prune before quantizing"], "compress", support.quill(), "-o", self.dir / "no", "--recipe", recipe, "--max-windows", 1)
+
+
 class Sizes(Prune):
     @covers("prune", "--format")
     def test_packed_is_smaller_and_hf_holds_the_zeros(self):
