@@ -180,8 +180,8 @@ class Calibrated(Prune):
             self.assertEqual(report["sparsity"], 0.5)
             for layer in details["layers"]:
                 self.assertEqual((layer["sparsity"], layer["sparsity_asked"]), (0.5, 0.5))
-                if flags[1:] != ["wanda"]:
-                    self.assertLess(layer["error"], layer["masked_error"], layer["tensor"])
+            if flags[1:] != ["wanda"]:  # in the sum: with drift corrected, a layer's goal is another than its dense output
+                self.assertLess(sum(layer["error"] for layer in details["layers"]), 0.9 * sum(layer["masked_error"] for layer in details["layers"]))
         kl["magnitude"] = self.json("prune", support.quill(), "-o", self.dir / "magnitude", "--pattern", "2:4", "--max-windows", 2)["quality"]["kl_mean"]
         self.assertGreater(kl["magnitude"], kl["wanda"])
         self.assertGreater(kl["wanda"], kl["sparsegpt"])
