@@ -205,6 +205,19 @@ class Calibrated(Prune):
                         if name not in {t["name"] for t in pruned}:
                             self.assertEqual(tensor, after[name], name)
 
+    @covers("prune", "--calibration-field", "--calibration-packing", "--calibration-precision", "--calibration-activations")
+    def test_what_is_calibrated_on(self):
+        """The flags of quantize --method gptq: what they say is in the report, and what they change is in the weights."""
+        lines = self.dir / "lines.jsonl"
+        lines.write_text("".join(json.dumps({"story": f"Once upon a time there was a cat number {i} that liked to sleep in the warm sun all day long."}) + "\n" for i in range(40)))
+        flags = ["--method", "wanda", "--sparsity", "0.5", "--nsamples", 8, "--seqlen", 16, "--calibration", lines, "--calibration-field", "story", "--calibration-packing", "document", "--calibration-precision", "f32"]
+        report = self.json(*self.run_of(*flags, name="f32"))
+        self.assertEqual([report["recipe"]["calibration"][key] for key in ("field", "packing", "precision", "activations", "nsamples", "seqlen")], ["story", "document", "f32", "f32", 8, 16])
+        self.json(*self.run_of(*flags, "--calibration-activations", "bf16", name="bf16"))
+        self.json(*self.run_of("--method", "wanda", "--sparsity", "0.5", name="bundled"))
+        self.assertEqual(len({(self.dir / name / "model.safetensors").read_bytes() for name in ("f32", "bf16", "bundled")}), 3)
+
+    @covers("prune", "--resume", "--max-memory")
     def test_same_bytes_for_any_number_of_threads_and_after_a_stop(self):
         flags = ["--method", "sparsegpt", "--sparsity", "0.5", "--reconstruct"]
         weights = lambda name: (self.dir / name / "model.safetensors").read_bytes()
