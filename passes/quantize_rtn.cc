@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "passes/group_scales.h"
 #include "passes/layerwise_quantizer.h"
 #include "passes/rounding.h"
 
@@ -14,7 +15,10 @@ using nlohmann::json;
 namespace {
 
 /// What an error counts in the search for a grid.
-enum class ErrorWeight { one, mean_square_of_input };
+enum class ErrorWeight {
+  one,
+  inputs,  ///< the mean square of the weight's input; and groups' scales go by the error of their output in the end
+};
 
 /// Each weight on its own.
 class NearestRounder final : public WeightRounder {
@@ -22,10 +26,12 @@ class NearestRounder final : public WeightRounder {
   NearestRounder(const RangeOptions& range, ErrorWeight weight) : range_(range), weight_(weight) {}
 
   void begin_tap(const InputStatistics& statistics, const std::string&) override {
-    if (weight_ == ErrorWeight::mean_square_of_input) importance_ = statistics.mean_square();
+    if (weight_ == ErrorWeight::inputs) importance_ = statistics.mean_square();
   }
-  QuantizedMatrix round(ConstMatrixView weights, const QuantizeTarget& target, const InputStatistics&) override {
-    return round_to_nearest(weights, target.scheme, target.scale_dtype(), target.range(range_), target.placed->tensor->name, importance_);
+  QuantizedMatrix round(ConstMatrixView weights, const QuantizeTarget& target, const InputStatistics& statistics) override {
+    QuantizedMatrix rounded = round_to_nearest(weights, target.scheme, target.scale_dtype(), target.range(range_), target.placed->tensor->name, importance_);
+    if (weight_ == ErrorWeight::inputs) search_group_scales(rounded, weights, statistics.second_moment.view());
+    return rounded;
   }
 
  private:
@@ -42,7 +48,7 @@ struct Method {
   ScalingRule scaling;
 };
 constexpr Method rtn{"quantize.rtn", RangeRule::minmax, ErrorWeight::one, ScalingRule::none};
-constexpr Method awq{"quantize.awq", RangeRule::mse, ErrorWeight::mean_square_of_input, ScalingRule::awq};  // Lin 2023: scales, then clipping
+constexpr Method awq{"quantize.awq", RangeRule::mse, ErrorWeight::inputs, ScalingRule::awq};  // Lin 2023: scales, then clipping
 
 bool is_searched(RangeRule rule) { return rule == RangeRule::mse || rule == RangeRule::hqq; }
 
@@ -50,21 +56,21 @@ class QuantizeRtn final : public Pass {
  public:
   QuantizeRtn(const Method& method, FieldReader fields, const std::string& where) : method_(method), targets_(fields, method.rule, where, method.scaling) {
     const bool can_weigh = is_searched(targets_.range().rule);
-    const bool weighted = fields.find_bool("activation_weighted").value_or(can_weigh && method.weight == ErrorWeight::mean_square_of_input);
+    const bool weighted = fields.find_bool("activation_weighted").value_or(can_weigh && method.weight == ErrorWeight::inputs);
     if (weighted && !can_weigh) throw Error(ErrorKind::usage, fmt::format("{}: activation_weighted makes sense only with observer mse or hqq", where));
-    weight_ = weighted ? ErrorWeight::mean_square_of_input : ErrorWeight::one;
+    weight_ = weighted ? ErrorWeight::inputs : ErrorWeight::one;
     fields.finish();
   }
 
   json options() const override {
     json result = targets_.options();
     result["pass"] = method_.pass;
-    if (weight_ != method_.weight) result["activation_weighted"] = weight_ == ErrorWeight::mean_square_of_input;
+    if (weight_ != method_.weight) result["activation_weighted"] = weight_ == ErrorWeight::inputs;
     return result;
   }
 
   std::vector<Treatment> plan(const Model& model) const override { return targets_.plan(model); }
-  bool needs_calibration() const override { return weight_ == ErrorWeight::mean_square_of_input || targets_.scaling().is_active() || targets_.has_static_inputs(); }
+  bool needs_calibration() const override { return weight_ == ErrorWeight::inputs || targets_.scaling().is_active() || targets_.has_static_inputs(); }
 
   json run(Model& model, const PassContext& context) override {
     if (!needs_calibration()) return round_all(model, context.run);

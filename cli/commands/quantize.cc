@@ -117,7 +117,7 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--drift-correction", options->drift_correction, "gptq, learned: first correct weights for what earlier layers' errors did to their inputs: true (default) or false")->group("Method");
   app.add_option("--iterations", options->iterations, "learned: steps per block (default 100)")->check(CLI::PositiveNumber)->group("Method");
   app.add_option("--batch", options->batch, "learned: calibration samples in a step (default 2)")->check(CLI::PositiveNumber)->group("Method");
-  app.add_option("--activation-weighted", options->activation_weighted, "rtn and awq with --observer mse or hqq: errors count by the mean square of the weight's input (needs calibration): true or false")->group("Method");
+  app.add_option("--activation-weighted", options->activation_weighted, "rtn and awq with --observer mse or hqq: ranges are searched for the least error of the layer's output, not of its weights (needs calibration): true or false")->group("Method");
   app.add_option("--channel-scales", options->channel_scales, "Rescale channels between layers first, where that leaves the function as it is (needs calibration): awq (the least error after rounding), smoothquant (for quantized inputs) or none; default: awq for awq, else none")->group("Method");
   app.add_option("--smoothing", options->smoothing, "With --channel-scales smoothquant: share of the inputs' ranges that moves into the weights, 0 to 1 (default 0.5)")->group("Method");
   app.add_option("--input-observer", options->input_observer, "How the range of a static input (W8A8-static) is found; default: minmax")->group("Method");
