@@ -7,31 +7,17 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "model/kernels_inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace llmc::HWY_NAMESPACE {
 namespace {
-
-namespace hn = hwy::HWY_NAMESPACE;
-using D = hn::ScalableTag<float>;
-using V = hn::Vec<D>;
-
-/// rounded = f(x), a vector at a time.
-template <typename F>
-HWY_INLINE void map(const float* x, size_t count, float* rounded, F f) {
-  const D d;
-  const size_t lanes = hn::Lanes(d);
-  size_t i = 0;
-  for (; i + lanes <= count; i += lanes) hn::StoreU(f(hn::LoadU(d, x + i)), d, rounded + i);
-  if (i == count) return;
-  const auto mask = hn::FirstN(d, count - i);
-  hn::BlendedStore(f(hn::MaskedLoad(mask, d, x + i)), mask, d, rounded + i);
-}
 
 void round_evenly(const float* x, size_t count, float scale, float zero, float lowest, float highest, float* rounded) {
   const D d;
   constexpr float beyond = 1024;  // further out than any code
   const V s = hn::Set(d, scale), z = hn::Set(d, zero), low = hn::Set(d, lowest), high = hn::Set(d, highest), least = hn::Set(d, -beyond), most = hn::Set(d, beyond);
-  map(x, count, rounded, [&](V v) {
+  transform(x, count, rounded, [&](V v) {
     const V place = hn::Min(hn::Max(hn::Div(v, s), least), most);
     const V code = hn::Min(hn::Max(hn::Add(hn::Round(place), z), low), high);
     return hn::Mul(hn::Sub(code, z), s);
@@ -41,7 +27,7 @@ void round_evenly(const float* x, size_t count, float scale, float zero, float l
 void round_by_thresholds(const float* x, size_t count, float scale, const float* thresholds, const float* values, size_t steps, float* rounded) {
   const D d;
   const V s = hn::Set(d, scale);
-  map(x, count, rounded, [&](V v) {
+  transform(x, count, rounded, [&](V v) {
     const V place = hn::Div(v, s);
     V nearest = hn::Set(d, values[0]);
     for (size_t i = 0; i < steps; ++i) nearest = hn::IfThenElse(hn::Gt(place, hn::Set(d, thresholds[i])), hn::Set(d, values[i + 1]), nearest);
