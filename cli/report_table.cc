@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <cmath>
 #include <utility>
 
@@ -39,6 +41,25 @@ std::string format_sizes(const Report& report) {
       if (tensor.role == size.role) worst = std::min(worst, tensor.error.sqnr_db), moved = moved || tensor.moved;
     const std::string shown = moved ? "moved" : std::isinf(worst) ? "exact" : fmt::format("{:.1f} dB", worst);
     table.add({size.role, fmt::format("{}", size.tensors), fmt::format("{}", size.weights), format_size(size.source_bytes), format_size(size.bytes), fmt::format("{:.2f}", 8.0 * static_cast<double>(size.bytes) / static_cast<double>(size.weights)), shown, clipped, scales});
+  }
+  return table.text();
+}
+
+/// The scan of --sensitivity: a row for each block, the mean over its weights.
+std::string format_sensitivity(const nlohmann::json& sensitivity) {
+  std::vector<std::pair<std::string, Align>> columns = {{"relative output error", Align::left}};
+  for (const auto& sparsity : sensitivity.at("sparsities")) columns.push_back({fmt::format("{:.0f} %", 100 * sparsity.get<double>()), Align::right});
+  std::map<int64_t, std::vector<std::vector<double>>> blocks;
+  for (const auto& layer : sensitivity.at("layers")) blocks[layer.at("block").get<int64_t>()].push_back(layer.at("errors").get<std::vector<double>>());
+  Table table(columns);
+  for (const auto& [block, layers] : blocks) {
+    std::vector<std::string> row = {fmt::format("block {}", block)};
+    for (size_t i = 0; i + 1 < columns.size(); ++i) {
+      double sum = 0;
+      for (const auto& errors : layers) sum += errors[i];
+      row.push_back(fmt::format("{:.4f}", sum / static_cast<double>(layers.size())));
+    }
+    table.add(row);
   }
   return table.text();
 }
@@ -89,6 +110,8 @@ std::string format_report(const Report& report, bool colour) {
   text += fmt::format("artifact   {} ({})\n", report.artifact_path, report.container);
   for (const std::string& note : report.notes) text += fmt::format("note       {}\n", note);
   if (report.quality) text += "\n" + format_quality(*report.quality, report.oracle);
+  for (const StepReport& step : report.steps)
+    if (step.details.contains("sensitivity")) text += "\n" + format_sensitivity(step.details.at("sensitivity"));
   text += "\n" + format_steps(report);
   if (!report.gates.empty()) text += "\n" + format_gates(report, colour);
   return text;

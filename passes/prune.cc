@@ -5,7 +5,9 @@
 #include <optional>
 
 #include "core/error.h"
+#include "passes/layer_scan.h"
 #include "passes/layerwise_pruner.h"
+#include "passes/sparsity_allocation.h"
 
 namespace llmc {
 
@@ -32,6 +34,10 @@ class Prune final : public Pass {
     if (damping && !has_damping()) throw Error(ErrorKind::usage, fmt::format("{}: damping makes sense only with {} or reconstruct", where, sparsegpt.pass));
     pruning_.damping = damping.value_or(pruning_.damping);
     if (!(pruning_.damping > 0 && pruning_.damping <= 1)) throw Error(ErrorKind::usage, fmt::format("{}: damping: expected more than 0 and at most 1, found {}", where, pruning_.damping));
+    allocation_ = parse_allocation(fields.find_string("allocation").value_or("uniform"), where);
+    if (allocation_ != Allocation::uniform && targets_.pattern().is_n_of_m()) throw Error(ErrorKind::usage, fmt::format("{}: allocation {} makes no sense with pattern {}, which fixes the share of every row", where, to_string(allocation_), to_string(targets_.pattern())));
+    is_scanned_ = fields.find_bool("sensitivity").value_or(false);
+    if (is_scanned_ && targets_.pattern().is_n_of_m()) throw Error(ErrorKind::usage, fmt::format("{}: sensitivity makes no sense with pattern {}, which fixes the sparsity", where, to_string(targets_.pattern())));
     if (needs_calibration() && targets_.scope() == RankScope::global) throw Error(ErrorKind::usage, fmt::format("{}: scope global makes sense only for magnitudes: weights that are scored on calibration text are pruned layer by layer; choose tensor or row", where));
     fields.finish();
   }
@@ -41,21 +47,38 @@ class Prune final : public Pass {
     result["pass"] = method_.pass;
     if (pruning_.reconstruction == Reconstruction::least_squares) result["reconstruct"] = true;
     if (has_damping()) result["damping"] = pruning_.damping;
+    if (allocation_ != Allocation::uniform) result["allocation"] = to_string(allocation_);
+    if (is_scanned_) result["sensitivity"] = true;
     return result;
   }
 
   std::vector<Treatment> plan(const Model& model) const override { return targets_.plan(model); }
-  bool needs_calibration() const override { return method_.method != PruneMethod::magnitude || pruning_.reconstruction != Reconstruction::none; }
+  bool needs_calibration() const override { return method_.method != PruneMethod::magnitude || pruning_.reconstruction != Reconstruction::none || allocation_ != Allocation::uniform || is_scanned_; }
 
   json run(Model& model, const PassContext& context) override {
     if (!needs_calibration()) return prune_by_magnitude(model, context);
     std::vector<PruneTarget> list;
     for (const PlacedTensor* placed : targets_.resolve(model)) list.push_back({placed, targets_.sparsity()});
-    return prune_layerwise(model, targets_, list, pruning_, context);
+    json sensitivity;
+    if (is_scanned_) {
+      const std::vector<double> sparsities = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9};
+      const auto layers = scan_layers(model, targets_, list, method_.method, sparsities, context);
+      sensitivity = {{"sparsities", sparsities}, {"layers", json::array()}};
+      for (size_t i = 0; i < list.size(); ++i) sensitivity["layers"].push_back({{"tensor", list[i].placed->tensor->name}, {"block", list[i].placed->block}, {"outlier_share", layers[i].outlier_share}, {"errors", layers[i].errors}});
+    }
+    if (allocation_ != Allocation::uniform) allocate(model, list, context);
+    json result = prune_layerwise(model, targets_, list, pruning_, context);
+    if (is_scanned_) result["sensitivity"] = std::move(sensitivity);
+    return result;
   }
 
  private:
   bool has_damping() const { return method_.method == PruneMethod::sparsegpt || pruning_.reconstruction == Reconstruction::least_squares; }
+
+  void allocate(Model& model, std::vector<PruneTarget>& list, const PassContext& context) const {
+    const auto shares = allocate_by_outliers(scan_layers(model, targets_, list, method_.method, {}, context), targets_.sparsity());
+    for (size_t i = 0; i < list.size(); ++i) list[i].sparsity = shares[i];
+  }
 
   json prune_by_magnitude(Model& model, const PassContext& context) const {
     const std::vector<const PlacedTensor*> chosen = targets_.resolve(model);
@@ -102,6 +125,8 @@ class Prune final : public Pass {
   const Method& method_;
   PruneTargets targets_;
   LayerwisePruning pruning_;
+  Allocation allocation_ = Allocation::uniform;
+  bool is_scanned_ = false;
 };
 
 std::unique_ptr<Pass> make(const Method& method, const json& step, const std::string& where) {

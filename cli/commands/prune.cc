@@ -15,6 +15,8 @@ struct PruneOptions {
   std::string scope;
   std::string method = "magnitude";
   bool reconstruct = false;
+  std::string allocation;
+  bool sensitivity = false;
   std::optional<double> damping;
   CalibrationFlags calibration;
   std::string pattern = "unstructured";
@@ -26,6 +28,8 @@ Recipe make_recipe(const PruneOptions& options, const CLI::App& app) {
   if (!options.sparsity.empty()) step["sparsity"] = parse_share(options.sparsity, "--sparsity");
   if (!options.scope.empty()) step["scope"] = options.scope;
   if (options.reconstruct) step["reconstruct"] = true;
+  if (!options.allocation.empty()) step["allocation"] = options.allocation;
+  if (options.sensitivity) step["sensitivity"] = true;
   if (options.damping) step["damping"] = *options.damping;
   Recipe recipe{.steps = {step}};
   take_calibration(recipe, options.method, options.calibration, app);
@@ -44,6 +48,8 @@ CommandFunction add_prune(CLI::App& app) {
   app.add_option("--pattern", options->pattern, "unstructured; N:M such as 2:4: at most N of M neighbours along a row stay; block:RxC such as block:4x8: weights of a block go or stay together")->capture_default_str()->group("Pruning");
   app.add_option("--method", options->method, "What a weight is worth: magnitude, wanda (times the size of its input) or sparsegpt (the others make up for what goes); the last two need calibration text")->capture_default_str()->group("Pruning");
   app.add_flag("--reconstruct", options->reconstruct, "Then fit what is left of each row to the output of the layer (needs calibration)")->group("Pruning");
+  app.add_option("--allocation", options->allocation, "How zeros are spread over the weights: uniform (default) or owl (less of blocks with outliers; needs calibration)")->group("Pruning");
+  app.add_flag("--sensitivity", options->sensitivity, "First measure the output error of every layer at 10 to 90 % zeros (needs calibration)")->group("Pruning");
   app.add_option("--damping", options->damping, "sparsegpt, --reconstruct: share of the mean that is added to the Hessian's diagonal (default 0.01)")->group("Pruning");
   add_calibration_flags(app, options->calibration);
   add_calibration_run_options(app, options->common);

@@ -253,6 +253,28 @@ class Calibrated(Prune):
                 values = self.dense(name)["model.layers.3.mlp.gate_proj.weight"].values()
                 self.assertTrue(all(sum(x == 0 for x in values[i:i + 4]) >= 2 for i in range(0, len(values), 4)))
 
+    @covers("prune", "--allocation", "--sensitivity")
+    def test_allocation_and_sensitivity(self):
+        """Less of blocks with more outliers, the share of the whole kept; and what the scan found is shown."""
+        flags = ["--method", "wanda", "--sparsity", "0.6", "--allocation", "owl", "--sensitivity"]
+        told = self.ok(*self.run_of(*flags, name="told")).out
+        details = self.json(*self.run_of(*flags, "--resume", self.dir / "state"))["steps"][1]["details"]
+        self.assertAlmostEqual(details["sparsity_reached"], 0.6, delta=2e-3)  # each row rounds to whole weights
+        scan = details["sensitivity"]
+        self.assertEqual((scan["sparsities"], len(scan["layers"])), ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9], 56))
+        asked = {layer["tensor"]: layer["sparsity_asked"] for layer in details["layers"]}
+        for layer in scan["layers"]:
+            self.assertEqual(layer["errors"], sorted(layer["errors"]))
+        ranked = sorted(scan["layers"], key=lambda layer: layer["outlier_share"])
+        self.assertEqual([asked[layer["tensor"]] for layer in ranked], sorted(asked.values(), reverse=True))
+        self.assertAlmostEqual(max(asked.values()) - min(asked.values()), 0.16)
+        self.assertRegex(told, r"relative output error +10 % +20 %")
+        self.assertRegex(told, r"block 7 +0\.0")
+        self.assertEqual((self.dir / "told" / "model.safetensors").read_bytes(), (self.dir / "out" / "model.safetensors").read_bytes())
+        self.refused(2, ["allocation 'best'", "uniform or owl"], *self.run_of("--method", "wanda", "--sparsity", "0.5", "--allocation", "best", name="no"))
+        for flag in (["--allocation", "owl"], ["--sensitivity"]):
+            self.refused(2, [flag[0].strip("-"), "pattern 2:4"], *self.run_of("--method", "wanda", "--pattern", "2:4", *flag, name="no"))
+
     def test_what_is_quantized_is_not_pruned(self):
         recipe = self.dir / "wrong.yaml"
         for method in ("magnitude", "wanda"):
