@@ -50,17 +50,20 @@ def find_models(options):
     return found
 
 
-def quantize(options, model, setting, method):
-    path, data, windows = model
+def quantize(setting, method, work):
+    """The command and its flags; whether it calibrates."""
     bits, group = SETTINGS[setting]
-    flags = [*METHODS[method], *data]
-    if method not in DATA_FREE:
-        flags += ["--nsamples", options.samples]
-        if data:
-            flags += ["--calibration", data[1]]
+    return ["quantize", "--bits", bits, "--group-size", group, "--scheme", "symmetric", *METHODS[method]], method not in DATA_FREE
+
+
+def measure(options, model, make_command, setting, method):
+    path, data, windows = model
     with tempfile.TemporaryDirectory(prefix="llmc-quality-") as work:
-        command = [options.llmc, "quantize", path, "-o", f"{work}/out", "--bits", bits, "--group-size", group, "--scheme", "symmetric", *flags, "--max-windows", windows, "--threads", options.threads, "--json", "--quiet"]
-        run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        (command, *flags), calibrates = make_command(setting, method, pathlib.Path(work))
+        if calibrates and command != "compress":
+            flags += ["--nsamples", options.samples, *(["--calibration", data[1]] if data else [])]
+        whole = [options.llmc, command, path, "-o", f"{work}/out", *flags, *data, "--max-windows", windows, "--threads", options.threads, "--json", "--quiet"]
+        run = subprocess.run([str(part) for part in whole], capture_output=True, text=True)
     if run.returncode != 0:
         return {"note": run.stderr.strip().splitlines()[-1].removeprefix("llmc: error: ")}
     report = json.loads(run.stdout)
@@ -75,18 +78,19 @@ def write(path, rows):
         writer.writerows(rows)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_table(description, name, settings, methods, make_command):
+    """Every setting by every method, as bench/results/NAME.csv; make_command(setting, method, work folder) as `quantize`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llmc", type=pathlib.Path, default=ROOT / "build" / "release" / "llmc")
     parser.add_argument("--smollm2", type=pathlib.Path)
     parser.add_argument("--shared", type=pathlib.Path, default=ROOT.parent / "shared" / "models")
     parser.add_argument("--models", nargs="+")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
+    parser.add_argument("--settings", nargs="+", choices=settings, default=list(settings))
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--csv", type=pathlib.Path, default=ROOT / "bench" / "results" / "quality.csv")
+    parser.add_argument("--csv", type=pathlib.Path, default=ROOT / "bench" / "results" / f"{name}.csv")
     options = parser.parse_args()
     rows = []
     if options.csv.exists() and not options.fresh:
@@ -98,11 +102,11 @@ def main():
             for method in options.methods:
                 if (name, setting, method) in done:
                     continue
-                figures = quantize(options, model, setting, method)
+                figures = measure(options, model, make_command, setting, method)
                 rows.append({"model": name, "setting": setting, "method": method, **{key: f"{value:.6g}" if isinstance(value, float) else value for key, value in figures.items()}})
                 write(options.csv, rows)
                 print(f"{name} {setting} {method}: " + (figures.get("note") or f"KL {figures['kl_mean']:.4f}, perplexity {figures['perplexity']:.3f} of {figures['reference_perplexity']:.3f}"), file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main()
+    make_table(__doc__, "quality", SETTINGS, METHODS, quantize)
