@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "model/linear.h"
 
 namespace llmc {
 namespace {
@@ -21,6 +22,25 @@ double mean_diagonal(ConstMatrixView matrix) {
   double sum = 0;
   for (int64_t i = 0; i < matrix.rows; ++i) sum += matrix.row(i)[i];
   return sum / static_cast<double>(matrix.rows);
+}
+
+/// The lower Cholesky factor of a matrix over its lower triangle, tile by tile on all threads; false when there is none.
+bool factor_in_place(MatrixF64& matrix) {
+  constexpr int64_t panel = 192, tile = 128;
+  const int64_t n = matrix.rows();
+  for (int64_t begin = 0; begin < n; begin += panel) {
+    const int64_t width = std::min(panel, n - begin), next = begin + width, rest = n - next;
+    Eigen::Ref<MatrixF64> corner = matrix.block(begin, begin, width, width);
+    if (Eigen::LLT<Eigen::Ref<MatrixF64>>(corner).info() != Eigen::Success) return false;
+    parallel_pieces(rest, tile, [&](int64_t first, int64_t last) {
+      auto rows = matrix.block(next + first, begin, last - first, width);
+      corner.triangularView<Eigen::Lower>().transpose().solveInPlace<Eigen::OnTheRight>(rows);
+    });
+    parallel_pieces(rest, tile, [&](int64_t first, int64_t last) {
+      matrix.block(next + first, next + first, rest - first, last - first).noalias() -= matrix.block(next + first, begin, rest - first, width) * matrix.block(next + first, begin, last - first, width).transpose();
+    });
+  }
+  return true;
 }
 
 }  // namespace
@@ -49,13 +69,15 @@ HessianFactor factor_hessian(ConstMatrixView second_moment, double damping, Roun
       double& diagonal = reversed(n - 1 - i, n - 1 - i);
       diagonal = diagonal > 0 ? diagonal + factor.damping * mean : 1;
     }
-    Eigen::LLT<Eigen::Ref<MatrixF64>> cholesky(reversed);  // in place
-    if (cholesky.info() == Eigen::Success) {
-      MatrixF64 inverse = MatrixF64::Identity(n, n);
-      parallel_pieces(n, 64, [&](int64_t first, int64_t last) { cholesky.matrixL().solveInPlace(inverse.middleCols(first, last - first)); });
+    if (factor_in_place(reversed)) {
       factor.upper = Matrix(n, n);
-      for (int64_t i = 0; i < n; ++i)
-        for (int64_t j = i; j < n; ++j) factor.upper.row(i)[j] = static_cast<float>(inverse(n - 1 - i, n - 1 - j));
+      parallel_pieces(n, 64, [&](int64_t first, int64_t last) {
+        const int64_t rest = n - first;  // a column of the inverse is zero above the diagonal
+        MatrixF64 columns = MatrixF64::Identity(rest, last - first);
+        reversed.bottomRightCorner(rest, rest).triangularView<Eigen::Lower>().solveInPlace(columns);
+        for (int64_t j = first; j < last; ++j)
+          for (int64_t i = j; i < n; ++i) factor.upper.row(n - 1 - i)[n - 1 - j] = static_cast<float>(columns(i - first, j - first));
+      });
       return factor;
     }
     if (factor.damping >= most || !(damping > 0))
@@ -63,30 +85,24 @@ HessianFactor factor_hessian(ConstMatrixView second_moment, double damping, Roun
   }
 }
 
-Matrix correct_for_drift(ConstMatrixView weights, ConstMatrixView second_moment, ConstMatrixView cross_moment, double damping) {
+Matrix correct_for_drift(ConstMatrixView weights, ConstMatrixView second_moment, ConstMatrixView cross_moment, const HessianFactor& factor) {
   const int64_t n = second_moment.rows;
-  assert(weights.cols == n && cross_moment.rows == n && cross_moment.cols == n);
-  const double lambda = std::max(damping * mean_diagonal(second_moment), 1e-30);
-  MatrixF64 h(n, n), c(n, n);
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < n; ++j) {
-      const double diagonal = i == j ? lambda : 0;
-      h(i, j) = second_moment.row(i)[j] + diagonal;
-      c(i, j) = cross_moment.row(i)[j] + diagonal;
-    }
-  const Eigen::LLT<MatrixF64> cholesky(h);
+  assert(weights.cols == n && cross_moment.rows == n && cross_moment.cols == n && factor.upper.rows() == n);
+  const auto channel = [&](int64_t i) { return factor.order[static_cast<size_t>(i)]; };
+  Matrix drift(n, n);  // columns in the order of the factor
+  parallel_pieces(n, 64, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      for (int64_t j = 0; j < n; ++j) drift.row(i)[j] = cross_moment.row(i)[channel(j)] - second_moment.row(i)[channel(j)];
+  });
   Matrix corrected(weights.rows, n);
-  if (cholesky.info() != Eigen::Success) {  // nothing to be learned from such inputs
-    for (int64_t r = 0; r < weights.rows; ++r) std::ranges::copy(weights.row_span(r), corrected.row(r));
-    return corrected;
-  }
-  parallel_pieces(weights.rows, 64, [&](int64_t first, int64_t last) {
-    MatrixF64 part(last - first, n);
-    for (int64_t r = first; r < last; ++r)
-      for (int64_t j = 0; j < n; ++j) part(r - first, j) = weights.row(r)[j];
-    const MatrixF64 solved = cholesky.solve((part * c).transpose());
-    for (int64_t r = first; r < last; ++r)
-      for (int64_t j = 0; j < n; ++j) corrected.row(r)[j] = static_cast<float>(solved(j, r - first));
+  parallel_pieces(weights.rows, 128, [&](int64_t first, int64_t last) {
+    const int64_t rows = last - first;
+    Matrix pulled(rows, n), halfway(rows, n);
+    multiply(default_backend(), 1, weights.row_range(first, rows), drift.view(), Transpose::no, pulled.view());
+    multiply(default_backend(), 1, pulled.view(), factor.upper.view(), Transpose::yes, halfway.view());
+    multiply(default_backend(), 1, halfway.view(), factor.upper.view(), Transpose::no, pulled.view());
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t j = 0; j < n; ++j) corrected.row(first + r)[channel(j)] = weights.row(first + r)[channel(j)] + pulled.row(r)[j];
   });
   return corrected;
 }

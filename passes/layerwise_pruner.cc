@@ -31,7 +31,7 @@ class LayerwisePruner final : public BlockVisitor {
     const auto* due = by_tap_.find(block, tap);
     if (!due) return;
     std::optional<HessianFactor> factor;
-    if (pruning_.method == PruneMethod::sparsegpt) factor = factor_hessian(statistics.second_moment.view(), pruning_.damping, RoundingOrder::natural, fmt::format("block {}, {}", block, to_string(tap)));
+    if (pruning_.method == PruneMethod::sparsegpt || reconstructs()) factor = factor_hessian(statistics.second_moment.view(), pruning_.damping, RoundingOrder::natural, fmt::format("block {}, {}", block, to_string(tap)));
     for (const PruneTarget& target : *due) {
       StoredTensor& tensor = *target.placed->tensor;
       const Matrix weights = read_matrix(tensor);
@@ -52,10 +52,10 @@ class LayerwisePruner final : public BlockVisitor {
   PrunedMatrix prune(const Matrix& weights, const PruneTarget& target, const InputStatistics& statistics, const HessianFactor* factor) const {
     const ConstMatrixView h = statistics.second_moment.view();
     const std::vector<float> mean_square = statistics.mean_square();
-    Matrix goal = reconstructs() ? correct_for_drift(weights.view(), h, statistics.cross_moment.view(), pruning_.damping) : weights;
+    Matrix goal = reconstructs() ? correct_for_drift(weights.view(), h, statistics.cross_moment.view(), *factor) : weights;
     const SparsityTarget share{.pattern = targets_.pattern(), .scope = targets_.scope(), .sparsity = target.sparsity};
     PrunedMatrix pruned;
-    if (factor) {
+    if (pruning_.method == PruneMethod::sparsegpt) {
       pruned = prune_sparsegpt(goal.view(), *factor, mean_square, share);
     } else {
       const Matrix scores = pruning_.method == PruneMethod::wanda ? wanda_scores(weights.view(), mean_square) : weights;

@@ -161,6 +161,19 @@ TEST_CASE("Channels without input are rounded to nearest, and a singular second 
   CHECK_THROWS_WITH(factor_hessian(indefinite.view(), 0.01, RoundingOrder::natural, "here"), Contains("here"));
 }
 
+TEST_CASE("The factor of a matrix of many tiles is that of its inverse, for any number of threads") {
+  for (int64_t in : {191, 192, 450}) {
+    CAPTURE(in);
+    const Matrix moment = correlated_moment(in, 2 * in, "tiles");
+    HessianFactor factor, again;
+    with_threads(1, [&] { factor = factor_hessian(moment.view(), 0.01, RoundingOrder::natural, "t"); });
+    with_threads(5, [&] { again = factor_hessian(moment.view(), 0.01, RoundingOrder::natural, "t"); });
+    CHECK(std::ranges::equal(factor.upper.values(), again.upper.values()));
+    const MatrixF64 upper = to_f64(factor.upper), product = upper.transpose() * upper * damped(moment, 0.01);
+    CHECK((product - MatrixF64::Identity(in, in)).cwiseAbs().maxCoeff() < 1e-4);  // U is kept in f32
+  }
+}
+
 TEST_CASE("The correction for drifted inputs solves its least-squares problem") {
   const int64_t in = 24, tokens = 200;
   const Matrix x = test::random_matrix(tokens, in, "x"), noise = test::random_matrix(tokens, in, "noise"), weights = test::random_matrix(9, in, "w");
@@ -170,9 +183,9 @@ TEST_CASE("The correction for drifted inputs solves its least-squares problem") 
   for (int64_t i = 0; i < in; ++i)
     for (int64_t j = 0; j < in; ++j) second.row(i)[j] = static_cast<float>(h(i, j)), cross.row(i)[j] = static_cast<float>(c(i, j));
   const MatrixF64 expected = (plain * to_f64(weights).transpose()).transpose() * changed * (changed.transpose() * changed).inverse();
-  const Matrix corrected = correct_for_drift(weights.view(), second.view(), cross.view(), 0);
+  const Matrix corrected = correct_for_drift(weights.view(), second.view(), cross.view(), factor_hessian(second.view(), 0, RoundingOrder::activation, "t"));
   CHECK((to_f64(corrected) - expected).cwiseAbs().maxCoeff() < 1e-4);  // moments are handed over in f32
-  const Matrix same = correct_for_drift(weights.view(), second.view(), second.view(), 0.01);
+  const Matrix same = correct_for_drift(weights.view(), second.view(), second.view(), factor_hessian(second.view(), 0.01, RoundingOrder::natural, "t"));
   CHECK((to_f64(same) - to_f64(weights)).cwiseAbs().maxCoeff() < 1e-5);
 }
 
