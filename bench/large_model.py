@@ -18,7 +18,6 @@ import json
 import os
 import pathlib
 import random
-import re
 import shutil
 import signal
 import struct
@@ -93,18 +92,21 @@ def hashes(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.name not in ("report.json", "report.md", "llmc.json")}
 
 
-def kill_in_the_middle(command, log_path, blocks):
+def kill_in_the_middle(command, log_path, state):
     """SIGKILL while the sweep works on a random block."""
-    at = random.randrange(1, blocks)
+    at = random.randrange(1, LAYERS)
     with open(log_path, "wb") as log:
         process = start(command, log)
         while process.poll() is None:
-            done = re.findall(rb"calibrate: (\d+)/(\d+)", log_path.read_bytes())
-            if done and int(done[-1][0]) * blocks >= at * int(done[-1][1]):
+            try:
+                finished = json.loads((state / "state.json").read_text())["finished"]
+            except (OSError, ValueError):
+                finished = 0
+            if finished >= at:
                 time.sleep(random.uniform(0, 3))
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-                return done[-1][0].decode() + "/" + done[-1][1].decode() + " taps"
+                return f"block {finished} of {LAYERS}"
             time.sleep(0.2)
     sys.exit(f"it ended before it was killed\n{log_path.read_text()[-3000:]}")
 
@@ -130,7 +132,7 @@ def main():
     failed = peak > options.most_memory * 2**30
     if not options.skip_resume:
         resumed = [*common, "-o", outs["resumed"], "--resume", outs["state"]]
-        print("killed at", kill_in_the_middle(resumed, options.work / "killed.log", LAYERS), flush=True)
+        print("killed at", kill_in_the_middle(resumed, options.work / "killed.log", outs["state"]), flush=True)
         seconds, peak = run(resumed, options.work / "resumed.log")
         same = hashes(outs["whole"]) == hashes(outs["resumed"])
         print(f"resumed: {seconds:.0f} s, {peak / 2**30:.2f} GiB peak, the same bytes: {'yes' if same else 'NO'}")

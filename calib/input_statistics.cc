@@ -41,9 +41,14 @@ void InputAccumulator::add(ConstMatrixView x) {
 
 void InputAccumulator::add(ConstMatrixView x, ConstMatrixView float_x) {
   assert(x.rows == float_x.rows && x.cols == float_x.cols);
-  if (sums_.cross_moment.empty()) sums_.cross_moment = Matrix(x.cols, x.cols);
+  if (sums_.drift_moment.empty()) sums_.drift_moment = Matrix(x.cols, x.cols);
   add(x);
-  add_weight_gradient(options_.backend, options_.precision, float_x, x, sums_.cross_moment.view());
+  Matrix drift(x.rows, x.cols);
+  parallel_pieces(x.rows, 64, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t c = 0; c < x.cols; ++c) drift.row(r)[c] = float_x.row(r)[c] - x.row(r)[c];
+  });
+  add_weight_gradient(options_.backend, options_.precision, drift.view(), x, sums_.drift_moment.view());
 }
 
 InputStatistics InputAccumulator::finish(const std::string& where) {
@@ -55,7 +60,7 @@ InputStatistics InputAccumulator::finish(const std::string& where) {
   const float share = 1.0f / static_cast<float>(sums_.tokens);
   for (int64_t i = 0; i < sums_.in(); ++i)
     for (int64_t j = i; j < sums_.in(); ++j) sums_.second_moment.row(i)[j] = sums_.second_moment.row(j)[i] = sums_.second_moment.row(i)[j] * share;
-  for (float& value : sums_.cross_moment.values()) value *= share;
+  for (float& value : sums_.drift_moment.values()) value *= share;
   return std::move(sums_);
 }
 

@@ -13,7 +13,7 @@ namespace llmc {
 struct InputStatistics {
   int64_t tokens = 0;
   Matrix second_moment;         ///< [in, in]: mean of x xᵀ, symmetric; GPTQ's Hessian is twice this
-  Matrix cross_moment;          ///< [in, in]: mean of x̃ xᵀ, x̃ what the float model has there; empty unless asked for
+  Matrix drift_moment;          ///< [in, in]: mean of (x̃ − x) xᵀ, x̃ what the float model has there; empty unless asked for
   std::vector<float> mean_abs;  ///< [in]: mean of |x|
   std::vector<float> max_abs;   ///< [in]: max of |x|
 

@@ -29,7 +29,7 @@ class Sweep {
     const int64_t layers = model_.config().layers;
     std::optional<SweepState> state;
     if (!options_.state_directory.empty()) state.emplace(options_.state_directory, options_.persistence, options_.signature);
-    const bool learns_from_floats = visitor_.needs_cross_moment() || visitor_.needs_block_outputs();
+    const bool learns_from_floats = visitor_.needs_drift_moment() || visitor_.needs_block_outputs();
     Chain changed = embed(count()), plain = embed(learns_from_floats ? count() : std::min(count(), compared_sequences));
     std::vector<BlockError> errors;
     Stage stage(context_, "calibrate", layers * static_cast<int64_t>(all_taps.size()));
@@ -43,6 +43,7 @@ class Sweep {
       if (visitor_.needs_preparation()) visitor_.prepare(block, observe_block(block, changed.hidden));
       run_taps(block, changed, plain, stage);
       errors.push_back(compare(changed.hidden, plain.hidden));
+      model_.checkpoint().release_pages();
       if (state) state->save(model_, block, changed.hidden, plain.hidden, describe(errors), context_);
     }
     return errors;
@@ -155,7 +156,7 @@ class Sweep {
         visitor_.observe(block, tap, changed.input.view(i, buffer));
       }
       InputStatistics statistics;
-      if (visitor_.needs_statistics(block, tap)) statistics = collect(block, tap, changed.input, visitor_.needs_cross_moment() ? &plain.input : nullptr);
+      if (visitor_.needs_statistics(block, tap)) statistics = collect(block, tap, changed.input, visitor_.needs_drift_moment() ? &plain.input : nullptr);
       const auto float_weights = forward_.load_stage(block, tap);
       visitor_.finish(block, tap, statistics);
       if (!visitor_.needs_block_outputs()) round_weights(block, tap);

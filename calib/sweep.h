@@ -43,8 +43,8 @@ class BlockVisitor {
 
   /// Whether second moments of this tap are wanted.
   virtual bool needs_statistics(int64_t block, Tap tap) const = 0;
-  /// Whether InputStatistics::cross_moment is wanted too: the float model's activations beside the changed model's.
-  virtual bool needs_cross_moment() const { return false; }
+  /// Whether InputStatistics::drift_moment is wanted too.
+  virtual bool needs_drift_moment() const { return false; }
   /// Whether observe() is to see this tap.
   virtual bool needs_observation(int64_t /*block*/, Tap /*tap*/) const { return false; }
   /// Sees every sequence's input x [T, in] at a tap, in order, before finish().

@@ -43,6 +43,10 @@ MappedFile::~MappedFile() {
   if (address_) ::munmap(address_, size_);
 }
 
+void MappedFile::release_pages() const {
+  if (address_) ::madvise(address_, size_, MADV_DONTNEED);
+}
+
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)), address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 

@@ -19,6 +19,8 @@ class MappedFile {
 
   const std::filesystem::path& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(address_), size_}; }
+  /// Lets the kernel take the pages back that were read so far; they are read again when they are looked at.
+  void release_pages() const;
   std::string_view text() const { return {static_cast<const char*>(address_), size_}; }
 
  private:

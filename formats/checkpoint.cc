@@ -208,6 +208,11 @@ std::string_view to_string(Container container) {
   return std::ranges::find(containers, container, &ContainerInfo::container)->name;
 }
 
+void Checkpoint::release_pages() const {
+  for (const auto* list : {&files, &scratch_files})
+    for (const MappedFile& file : *list) file.release_pages();
+}
+
 uint64_t Checkpoint::weight_bytes() const {
   uint64_t bytes = 0;
   for (const MappedFile& file : files) bytes += file.bytes().size();

@@ -41,6 +41,8 @@ struct Checkpoint {
 
   /// Bytes of the weight files on disk.
   uint64_t weight_bytes() const;
+  /// Of all files: what was read so far need not stay in memory.
+  void release_pages() const;
 };
 
 /// Opens and validates a directory: config.json, model.safetensors or model.safetensors.index.json with its shards.

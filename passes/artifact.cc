@@ -107,6 +107,7 @@ std::vector<std::pair<std::string, std::string>> hash_sources(const Checkpoint& 
   stage.advance();
   for (const MappedFile& file : checkpoint.files) {
     hashes.emplace_back(file.path().filename().string(), sha256(file.bytes()));
+    file.release_pages();
     stage.advance();
   }
   return hashes;

@@ -39,7 +39,7 @@ QuantizedMatrix GptqRounder::round(ConstMatrixView weights, const QuantizeTarget
   const Mask* zeros = mask ? &*mask : nullptr;
   Matrix corrected;
   if (settings_.drift_correction) {
-    corrected = correct_for_drift(weights, h, statistics.cross_moment.view(), factor_);
+    corrected = correct_for_drift(weights, statistics.drift_moment.view(), factor_);
     if (mask) corrected = reconstruct(corrected.view(), *mask, weights, h, factor_.damping);
     weights = corrected.view();
   }

@@ -25,7 +25,7 @@ class GptqRounder : public WeightRounder {
  public:
   GptqRounder(const GptqSettings& settings, const RangeOptions& range) : settings_(settings), range_(range) {}
 
-  bool needs_cross_moment() const override { return settings_.drift_correction; }
+  bool needs_drift_moment() const override { return settings_.drift_correction; }
   void begin_tap(const InputStatistics& statistics, const std::string& where) override;
   QuantizedMatrix round(ConstMatrixView weights, const QuantizeTarget& target, const InputStatistics& statistics) override;
   nlohmann::json describe_tap() const override;

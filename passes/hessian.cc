@@ -85,20 +85,17 @@ HessianFactor factor_hessian(ConstMatrixView second_moment, double damping, Roun
   }
 }
 
-Matrix correct_for_drift(ConstMatrixView weights, ConstMatrixView second_moment, ConstMatrixView cross_moment, const HessianFactor& factor) {
-  const int64_t n = second_moment.rows;
-  assert(weights.cols == n && cross_moment.rows == n && cross_moment.cols == n && factor.upper.rows() == n);
+Matrix correct_for_drift(ConstMatrixView weights, ConstMatrixView drift_moment, const HessianFactor& factor) {
+  const int64_t n = weights.cols;
+  assert(drift_moment.rows == n && drift_moment.cols == n && factor.upper.rows() == n);
   const auto channel = [&](int64_t i) { return factor.order[static_cast<size_t>(i)]; };
-  Matrix drift(n, n);  // columns in the order of the factor
-  parallel_pieces(n, 64, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i)
-      for (int64_t j = 0; j < n; ++j) drift.row(i)[j] = cross_moment.row(i)[channel(j)] - second_moment.row(i)[channel(j)];
-  });
   Matrix corrected(weights.rows, n);
   parallel_pieces(weights.rows, 128, [&](int64_t first, int64_t last) {
     const int64_t rows = last - first;
     Matrix pulled(rows, n), halfway(rows, n);
-    multiply(default_backend(), 1, weights.row_range(first, rows), drift.view(), Transpose::no, pulled.view());
+    multiply(default_backend(), 1, weights.row_range(first, rows), drift_moment, Transpose::no, halfway.view());
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t j = 0; j < n; ++j) pulled.row(r)[j] = halfway.row(r)[channel(j)];
     multiply(default_backend(), 1, pulled.view(), factor.upper.view(), Transpose::yes, halfway.view());
     multiply(default_backend(), 1, halfway.view(), factor.upper.view(), Transpose::no, pulled.view());
     for (int64_t r = 0; r < rows; ++r)

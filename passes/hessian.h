@@ -30,9 +30,9 @@ struct HessianFactor {
 HessianFactor factor_hessian(ConstMatrixView second_moment, double damping, RoundingOrder order, const std::string& where);
 
 /// What `weights` [rows, in] should be when the layer's inputs are not those of the float model: the minimum over V of
-/// E‖W x̃ − V x‖² + λ ‖V − W‖², that is W + W (C − H) (H + λ)⁻¹ with C = E[x̃ xᵀ] (Li 2025, GPTAQ, asymmetric calibration).
-/// `factor` is that of `second_moment`, and has λ in it.
-Matrix correct_for_drift(ConstMatrixView weights, ConstMatrixView second_moment, ConstMatrixView cross_moment, const HessianFactor& factor);
+/// E‖W x̃ − V x‖² + λ ‖V − W‖², that is W + W D (H + λ)⁻¹ with D = E[(x̃ − x) xᵀ], the drift moment (Li 2025, GPTAQ, asymmetric
+/// calibration). `factor` is that of H, and has λ in it.
+Matrix correct_for_drift(ConstMatrixView weights, ConstMatrixView drift_moment, const HessianFactor& factor);
 
 /// E‖(A − B) x‖² summed over rows: tr((A − B) H (A − B)ᵀ), and tr(A H Aᵀ) with an empty B.
 double output_error(ConstMatrixView a, ConstMatrixView b, ConstMatrixView second_moment);

@@ -25,7 +25,7 @@ class LayerwisePruner final : public BlockVisitor {
   LayerwisePruner(const PruneTargets& targets, const std::vector<PruneTarget>& list, const LayerwisePruning& pruning) : targets_(targets), by_tap_(list), pruning_(pruning) {}
 
   bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.find(block, tap) != nullptr; }
-  bool needs_cross_moment() const override { return reconstructs(); }
+  bool needs_drift_moment() const override { return reconstructs(); }
 
   void finish(int64_t block, Tap tap, const InputStatistics& statistics) override {
     const auto* due = by_tap_.find(block, tap);
@@ -52,7 +52,7 @@ class LayerwisePruner final : public BlockVisitor {
   PrunedMatrix prune(const Matrix& weights, const PruneTarget& target, const InputStatistics& statistics, const HessianFactor* factor) const {
     const ConstMatrixView h = statistics.second_moment.view();
     const std::vector<float> mean_square = statistics.mean_square();
-    Matrix goal = reconstructs() ? correct_for_drift(weights.view(), h, statistics.cross_moment.view(), *factor) : weights;
+    Matrix goal = reconstructs() ? correct_for_drift(weights.view(), statistics.drift_moment.view(), *factor) : weights;
     const SparsityTarget share{.pattern = targets_.pattern(), .scope = targets_.scope(), .sparsity = target.sparsity};
     PrunedMatrix pruned;
     if (pruning_.method == PruneMethod::sparsegpt) {

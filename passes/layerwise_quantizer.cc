@@ -28,7 +28,7 @@ class LayerwiseQuantizer final : public BlockVisitor {
   }
 
   bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.find(block, tap) != nullptr; }
-  bool needs_cross_moment() const override { return rounder_.needs_cross_moment(); }
+  bool needs_drift_moment() const override { return rounder_.needs_drift_moment(); }
 
   bool needs_observation(int64_t block, Tap tap) const override {
     const auto* due = by_tap_.find(block, tap);

@@ -18,7 +18,7 @@ namespace llmc {
 class WeightRounder {
  public:
   virtual ~WeightRounder() = default;
-  virtual bool needs_cross_moment() const { return false; }
+  virtual bool needs_drift_moment() const { return false; }
   /// Before the weights of a tap: what they share.
   virtual void begin_tap(const InputStatistics& statistics, const std::string& where) = 0;
   /// `weights` [out, in] on the grid of the target's scheme.

@@ -52,6 +52,7 @@ std::vector<Matrix> run_blocks(const Model& model, const Forward& forward, const
       forward.run_block(*weights, hidden[static_cast<size_t>(i)].view());
       stage.advance();
     });
+    model.checkpoint().release_pages();
   }
   return hidden;
 }

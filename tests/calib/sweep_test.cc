@@ -20,7 +20,7 @@ class Watcher final : public BlockVisitor {
   explicit Watcher(Model& model, int64_t spoiled_block = -1) : model_(model), spoiled_block_(spoiled_block) {}
 
   bool needs_statistics(int64_t, Tap) const override { return true; }
-  bool needs_cross_moment() const override { return true; }
+  bool needs_drift_moment() const override { return true; }
   bool needs_observation(int64_t, Tap) const override { return true; }
   void observe(int64_t block, Tap tap, ConstMatrixView x) override {
     for (int64_t r = 0; r < x.rows; ++r)
@@ -76,7 +76,7 @@ TEST_CASE("A sweep that changes nothing sees every tap in order, and no error") 
       for (int64_t i = 0; i < seen.in(); ++i)
         for (int64_t j = 0; j < seen.in(); ++j) {
           REQUIRE(seen.second_moment.row(i)[j] == seen.second_moment.row(j)[i]);
-          REQUIRE(seen.cross_moment.row(i)[j] == Approx(seen.second_moment.row(i)[j]).margin(1e-5));
+          REQUIRE(seen.drift_moment.row(i)[j] == 0);  // nothing was changed
         }
     }
   }
@@ -110,7 +110,7 @@ TEST_CASE("A sweep gives the same statistics from memory and from spilled files,
       for (const auto& [at, seen] : result) {
         const InputStatistics& first = results[0].at(at);
         CHECK(std::ranges::equal(seen.second_moment.values(), first.second_moment.values()));
-        CHECK(std::ranges::equal(seen.cross_moment.values(), first.cross_moment.values()));
+        CHECK(std::ranges::equal(seen.drift_moment.values(), first.drift_moment.values()));
         CHECK(seen.mean_abs == first.mean_abs);
         CHECK(seen.max_abs == first.max_abs);
       }
@@ -128,6 +128,23 @@ TEST_CASE("Activations that are not finite are an error that says where") {
   sums.add(x.view());
   CHECK_THROWS_WITH(sums.finish("block 2, ffn_input"), Contains("block 2, ffn_input: channel 1"));
   CHECK_THROWS_WITH(InputAccumulator(2, {}).finish("block 0"), Contains("no calibration token"));
+}
+
+TEST_CASE("Statistics of inputs beside the float model's are those of plain loops") {
+  const int64_t tokens = 70, in = 33;
+  const Matrix x = test::random_matrix(tokens, in, "x"), float_x = test::random_matrix(tokens, in, "float x");
+  InputAccumulator sums(in, {});
+  sums.add(x.view().row_range(0, 30), float_x.view().row_range(0, 30));
+  sums.add(x.view().row_range(30, 40), float_x.view().row_range(30, 40));
+  const InputStatistics found = sums.finish("t");
+  CHECK(found.tokens == tokens);
+  for (int64_t i = 0; i < in; ++i)
+    for (int64_t j = 0; j < in; ++j) {
+      double second = 0, drift = 0;
+      for (int64_t t = 0; t < tokens; ++t) second += double{x.row(t)[i]} * x.row(t)[j], drift += (double{float_x.row(t)[i]} - x.row(t)[i]) * x.row(t)[j];
+      REQUIRE(found.second_moment.row(i)[j] == Approx(second / tokens).margin(1e-5));  // sums in f32 against f64
+      REQUIRE(found.drift_moment.row(i)[j] == Approx(drift / tokens).margin(1e-5));
+    }
 }
 
 }  // namespace llmc

@@ -179,13 +179,13 @@ TEST_CASE("The correction for drifted inputs solves its least-squares problem") 
   const Matrix x = test::random_matrix(tokens, in, "x"), noise = test::random_matrix(tokens, in, "noise"), weights = test::random_matrix(9, in, "w");
   const MatrixF64 changed = to_f64(x), plain = changed + 0.2 * to_f64(noise);
   const MatrixF64 h = changed.transpose() * changed / tokens, c = plain.transpose() * changed / tokens;
-  Matrix second(in, in), cross(in, in);
+  Matrix second(in, in), drift(in, in);
   for (int64_t i = 0; i < in; ++i)
-    for (int64_t j = 0; j < in; ++j) second.row(i)[j] = static_cast<float>(h(i, j)), cross.row(i)[j] = static_cast<float>(c(i, j));
+    for (int64_t j = 0; j < in; ++j) second.row(i)[j] = static_cast<float>(h(i, j)), drift.row(i)[j] = static_cast<float>(c(i, j) - h(i, j));
   const MatrixF64 expected = (plain * to_f64(weights).transpose()).transpose() * changed * (changed.transpose() * changed).inverse();
-  const Matrix corrected = correct_for_drift(weights.view(), second.view(), cross.view(), factor_hessian(second.view(), 0, RoundingOrder::activation, "t"));
+  const Matrix corrected = correct_for_drift(weights.view(), drift.view(), factor_hessian(second.view(), 0, RoundingOrder::activation, "t"));
   CHECK((to_f64(corrected) - expected).cwiseAbs().maxCoeff() < 1e-4);  // moments are handed over in f32
-  const Matrix same = correct_for_drift(weights.view(), second.view(), second.view(), factor_hessian(second.view(), 0.01, RoundingOrder::natural, "t"));
+  const Matrix same = correct_for_drift(weights.view(), Matrix(in, in).view(), factor_hessian(second.view(), 0.01, RoundingOrder::natural, "t"));
   CHECK((to_f64(same) - to_f64(weights)).cwiseAbs().maxCoeff() < 1e-5);
 }
 
