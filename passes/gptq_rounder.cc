@@ -43,6 +43,11 @@ QuantizedMatrix GptqRounder::round(ConstMatrixView weights, const QuantizeTarget
     if (mask) corrected = reconstruct(corrected.view(), *mask, weights, h, factor_.damping);
     weights = corrected.view();
   }
+  if (sparsity_) {
+    SparseRounding sparse = quantize_sparsegpt(weights, factor_, statistics.mean_square(), *sparsity_, target.scheme, target.scale_dtype(), target.range(range_), target.placed->tensor->name);
+    refine_rounding(sparse.rounded, weights, h, settings_.refinements, &sparse.mask);
+    return std::move(sparse.rounded);
+  }
   QuantizedMatrix rounded = quantize_gptq(weights, factor_, target.scheme, target.scale_dtype(), target.range(range_), target.placed->tensor->name, zeros);
   refine_rounding(rounded, weights, h, settings_.refinements, zeros);
   return rounded;

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 
 #include "passes/hessian.h"
 #include "passes/layerwise_quantizer.h"
+#include "passes/sparsegpt.h"
 
 namespace llmc {
 
@@ -23,16 +25,19 @@ nlohmann::json to_json(const GptqSettings& settings);
 
 class GptqRounder : public WeightRounder {
  public:
-  GptqRounder(const GptqSettings& settings, const RangeOptions& range) : settings_(settings), range_(range) {}
+  /// With a sparsity, weights are pruned and rounded in one pass (quantize_sparsegpt); the order is then natural.
+  GptqRounder(const GptqSettings& settings, const RangeOptions& range, std::optional<SparsityTarget> sparsity = std::nullopt) : settings_(settings), range_(range), sparsity_(sparsity) {}
 
   bool needs_drift_moment() const override { return settings_.drift_correction; }
   void begin_tap(const InputStatistics& statistics, const std::string& where) override;
   QuantizedMatrix round(ConstMatrixView weights, const QuantizeTarget& target, const InputStatistics& statistics) override;
   nlohmann::json describe_tap() const override;
+  bool prunes() const override { return sparsity_.has_value(); }
 
  private:
   GptqSettings settings_;
   RangeOptions range_;
+  std::optional<SparsityTarget> sparsity_;
   HessianFactor factor_;
 };
 

@@ -60,6 +60,7 @@ class LayerwiseQuantizer final : public BlockVisitor {
       rounded.outliers = std::move(outliers);
       record(target, weights, rest, rounded, statistics);
       tensor.form = std::move(rounded);
+      tensor.pruned = tensor.pruned || rounder_.prunes();
       if (!has_static_input(target)) continue;
       const ActivationScheme& input = *target.scheme.input;
       const Range range = observers_[0]->range({.mapping = input.mapping, .bits = input.bits});

@@ -26,6 +26,9 @@ class WeightRounder {
   /// What the report should say of the tap, beside errors.
   virtual nlohmann::json describe_tap() const { return nlohmann::json::object(); }
 
+  /// Whether round() makes zeros that are meant to be stored as such.
+  virtual bool prunes() const { return false; }
+
   /// Whether the weights of a block are worked on together once all are rounded.
   virtual bool tunes_blocks() const { return false; }
   /// `values`: all tensors of the block as floats; `rounded`: what round() made of the weights that are quantized, in and out;

@@ -275,6 +275,22 @@ class Calibrated(Prune):
         for flag in (["--allocation", "owl"], ["--sensitivity"]):
             self.refused(2, [flag[0].strip("-"), "pattern 2:4"], *self.run_of("--method", "wanda", "--pattern", "2:4", *flag, name="no"))
 
+    def test_pruned_and_quantized_in_one_pass(self):
+        """quantize.gptq with a sparsity: SparseGPT's joint pass, stored sparse, and better than rounding what magnitude left."""
+        kl = {}
+        for name, steps in (("joint", "- {pass: quantize.gptq, scheme: W4A16-g32, pattern: '2:4'}"), ("apart", "- {pass: prune.magnitude, pattern: '2:4'}\n- {pass: quantize.gptq, scheme: W4A16-g32}")):
+            recipe = self.dir / f"{name}.yaml"
+            recipe.write_text(f"version: 1\ncalibration: {{nsamples: 4, seqlen: 128}}\nsteps:\n{steps}\n")
+            report = self.json("compress", support.quill(), "-o", self.dir / name, "--recipe", recipe, "--max-windows", 1)
+            kl[name] = report["quality"]["kl_mean"]
+            for tensor in report["tensors"]:
+                if tensor["treatment"] != "kept":
+                    self.assertGreaterEqual(tensor["sparsity"], 0.5)
+                    self.assertEqual(tensor["codec"], "n-of-m+packed-codes")
+        self.assertLess(kl["joint"], kl["apart"])
+        recipe.write_text("version: 1\nsteps:\n- {pass: quantize.gptq, scheme: W4A16-g32, sparsity: 0.5, order: activation}\n")
+        self.refused(2, "order is natural", "compress", support.quill(), "-o", self.dir / "no", "--recipe", recipe)
+
     def test_what_is_quantized_is_not_pruned(self):
         recipe = self.dir / "wrong.yaml"
         for method in ("magnitude", "wanda"):
