@@ -240,7 +240,7 @@ class Calibrated(Prune):
 
     def test_every_quantizer_leaves_zeros_at_zero(self):
         """Prune, then quantize by each method: what was pruned is 0 in the artifact, and the survivors take the room."""
-        for number, step in enumerate(("quantize.rtn", "quantize.gptq", "quantize.gptq, drift_correction: false, order: natural", "quantize.learned, iterations: 3", "quantize.awq", "quantize.gptq, channel_scales: awq", "quantize.rtn, keep_outliers: 0.01", "quantize.rtn, channel_scales: smoothquant")):
+        for number, step in enumerate(("quantize.gptq", "quantize.learned, iterations: 3", "quantize.gptq, channel_scales: awq", "quantize.rtn, keep_outliers: 0.01")):
             with self.subTest(step):
                 recipe = self.dir / f"{number}.yaml"
                 recipe.write_text("version: 1\ncalibration: {nsamples: 2, seqlen: 64}\nsteps:\n- {pass: prune.wanda, pattern: '2:4'}\n" + f"- {{pass: {step}, scheme: W4A16-g32}}\n")
