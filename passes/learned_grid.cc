@@ -8,13 +8,11 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "model/kernels_inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace llmc::HWY_NAMESPACE {
 namespace {
-
-namespace hn = hwy::HWY_NAMESPACE;
-using D = hn::ScalableTag<float>;
-using V = hn::Vec<D>;
 
 /// The code at a position, without the zero point; never −0, which no stored code gives.
 HWY_INLINE V code_at(V position, V lowest, V highest) { return hn::Add(hn::Min(hn::Max(hn::Round(position), lowest), highest), hn::Zero(D{})); }
@@ -29,12 +27,8 @@ HWY_INLINE V unit_at(V position, const CodeRange& codes) {
 
 /// out = scale · what the codes mean
 void decode_span(const float* position, size_t count, const CodeRange& codes, float scale, float* out) {
-  const D d;
-  const size_t lanes = hn::Lanes(d);
-  for (size_t i = 0; i < count; i += lanes) {
-    const auto mask = hn::FirstN(d, count - i);
-    hn::BlendedStore(hn::Mul(unit_at(hn::MaskedLoad(mask, d, position + i), codes), hn::Set(d, scale)), mask, d, out + i);
-  }
+  const V s = hn::Set(D{}, scale);
+  transform(position, count, out, [&](V at) { return hn::Mul(unit_at(at, codes), s); });
 }
 
 /// One step of Adam on the positions of a span; a weight of 0 stays where it is. Answers Σ gradient · ŵ / s, as the codes were before.
