@@ -5,65 +5,15 @@
 // On one thread, in processor time, which a busy machine does not stretch. Every round runs each variant once, one after
 // the other. Printed are medians over the rounds and, as ratios, the medians of f32's time over the variant's in the same
 // round.
-#include <fmt/format.h>
-
-#include <algorithm>
-#include <ctime>
-#include <functional>
-#include <vector>
-
+#include "bench/timing.h"
 #include "core/parallel.h"
-#include "core/random.h"
 #include "model/forward.h"
 #include "passes/rounding.h"
 
 using namespace llmc;
+using namespace llmc::bench;
 
 namespace {
-
-struct Variant {
-  std::string name;
-  std::function<void()> run;
-};
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
-
-double seconds(const std::function<void()>& body) {
-  const auto now = [] {
-    timespec time{};
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-  };
-  const double start = now();
-  body();
-  return now() - start;
-}
-
-/// The first variant is what the others are measured against.
-void measure(const std::string& title, const std::vector<Variant>& variants, int rounds) {
-  std::vector<std::vector<double>> times(variants.size()), ratios(variants.size());
-  for (int round = -1; round < rounds; ++round)  // round -1 warms up
-    for (size_t i = 0; i < variants.size(); ++i) {
-      const double time = seconds(variants[i].run);
-      if (round < 0) continue;
-      times[i].push_back(time);
-      ratios[i].push_back(times[0].back() / time);
-    }
-  fmt::print("{:28}", title);
-  for (size_t i = 0; i < variants.size(); ++i) fmt::print("  {} {:.2f} ms ({:.2f}x)", variants[i].name, 1e3 * median(times[i]), median(ratios[i]));
-  fmt::print("\n");
-  std::fflush(stdout);
-}
-
-Matrix random_matrix(int64_t rows, int64_t cols, const std::string& name) {
-  Matrix matrix(rows, cols);
-  Random random(1, name);
-  for (float& value : matrix.values()) value = static_cast<float>(random.normal());
-  return matrix;
-}
 
 constexpr const char* schemes[] = {"W8A8", "W8A8-dynamic-linear", "W4A8-g128", "W4A8-g32"};
 

@@ -61,7 +61,7 @@ class NormWeights {
 };
 
 Linear load_linear(const Model& model, Role role, int64_t block, const ForwardOptions& options) {
-  return Linear(model.get(role, block), model.find(role, block, Part::bias), options.precision, options.backend);
+  return Linear(model.get(role, block), model.find(role, block, Part::bias), options.precision, options.backend, options.zeros);
 }
 
 }  // namespace

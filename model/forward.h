@@ -17,6 +17,7 @@ namespace llmc {
 struct ForwardOptions {
   Precision precision = Precision::f32;
   MatmulBackend backend = default_backend();
+  Zeros zeros = Zeros::skipped;
   std::optional<int> kv_cache_bits = std::nullopt;  ///< 8 or 4: keys and values as a cache of so many bits would give them back; none: as they are
 };
 

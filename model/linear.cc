@@ -10,6 +10,7 @@
 #include "model/kernels.h"
 #include "model/matmul.h"
 #include "model/quantized_linear.h"
+#include "model/sparse_matrix.h"
 
 namespace llmc {
 namespace {
@@ -44,10 +45,11 @@ MatmulBackend default_backend() { return rows[0].backend; }
 struct Linear::Weights {
   int64_t out = 0;
   int64_t in = 0;
+  bool is_sparse = false;
   std::unique_ptr<PackedMatrix> packed;
 };
 
-Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend) : weights_(std::make_unique<Weights>()) {
+Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend, Zeros zeros) : weights_(std::make_unique<Weights>()) {
   const Matrix bias_values = bias ? read_matrix(*bias) : Matrix();
   weights_->out = weight.rows();
   weights_->in = weight.cols();
@@ -56,7 +58,10 @@ Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision p
   if (find_execution(weight) == Execution::integers) {
     weights_->packed = make_integer_linear(read_codes(weight), bias_values.values(), *input, backend);
   } else {
-    weights_->packed = get_row(backend).pack(read_matrix(weight).view(), bias_values.values(), precision);
+    const Matrix values = read_matrix(weight);
+    const auto strips = precision == Precision::f32 && zeros == Zeros::skipped ? find_strip_height(values.view()) : std::nullopt;
+    weights_->is_sparse = strips.has_value();
+    weights_->packed = strips ? pack_strips(values.view(), bias_values.values(), *strips) : get_row(backend).pack(values.view(), bias_values.values(), precision);
     if (input) weights_->packed = make_simulated_linear(std::move(weights_->packed), *input);
   }
 }
@@ -74,6 +79,7 @@ Linear::~Linear() = default;
 
 int64_t Linear::in() const { return weights_->in; }
 int64_t Linear::out() const { return weights_->out; }
+bool Linear::is_sparse() const { return weights_->is_sparse; }
 
 void Linear::apply(ConstMatrixView x, MatrixView y) const {
   assert(x.cols == in() && y.cols == out() && x.rows == y.rows);

@@ -17,6 +17,12 @@ enum class Precision {
 };
 enum class MatmulBackend { onednn, eigen };
 
+/// What is done with the zeros of a weight.
+enum class Zeros {
+  skipped,     ///< in f32, where they are so many that it is faster (model/sparse_matrix.h); else multiplied
+  multiplied,  ///< always
+};
+
 std::string_view to_string(Precision precision);
 std::string_view to_string(MatmulBackend backend);
 /// "f32", "bf16". Throws Error(usage) naming `what`.
@@ -27,12 +33,12 @@ bool has_backend(MatmulBackend backend);
 MatmulBackend default_backend();
 
 /// y = x · Wᵀ + b with W [out, in]. A weight whose scheme rounds the layer's input runs as find_execution says, in integers
-/// where it can, whatever the precision. A row of y depends, bit for bit, on that row of x and its place modulo 64 only: not on
+/// where it can, whatever the precision; of other weights the zeros may be skipped, which depends on their values alone. A row of y depends, bit for bit, on that row of x and its place modulo 64 only: not on
 /// the number of threads, nor on the other rows. Another processor may give other last bits.
 class Linear {
  public:
   /// Reads the weight (and the bias, unless nullptr) in whatever form it is. Throws Error(input).
-  Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend);
+  Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend, Zeros zeros = Zeros::skipped);
   /// Of f32 values, which are copied; an empty bias is zero.
   Linear(ConstMatrixView weight, std::span<const float> bias, Precision precision, MatmulBackend backend);
   Linear(Linear&&) noexcept;
@@ -41,6 +47,8 @@ class Linear {
 
   int64_t in() const;
   int64_t out() const;
+  /// Whether its zeros are skipped.
+  bool is_sparse() const;
   /// x [T, in], y [T, out]; y is overwritten.
   void apply(ConstMatrixView x, MatrixView y) const;
 

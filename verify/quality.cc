@@ -153,7 +153,7 @@ Quality evaluate(const Model& model, const Model* reference, const Windows& wind
     throw Error(ErrorKind::input, fmt::format("{}: vocabulary of {}, but the reference {} has {}", model.checkpoint().directory.string(), model.config().vocabulary, reference->checkpoint().directory.string(), reference->config().vocabulary));
   const Forward forward(model, options);
   std::optional<Forward> reference_forward;
-  if (reference) reference_forward.emplace(*reference, ForwardOptions{.precision = options.precision, .backend = options.backend});
+  if (reference) reference_forward.emplace(*reference, ForwardOptions{.precision = options.precision, .backend = options.backend, .zeros = options.zeros});
   const auto head = forward.load_head();
   const auto reference_head = reference ? reference_forward->load_head() : nullptr;
   const Judge judge{&forward, head.get(), reference ? &*reference_forward : nullptr, reference_head.get(), model.config().vocabulary};
