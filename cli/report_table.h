@@ -8,6 +8,7 @@
 
 namespace llmc {
 
+std::string format_products(const ProductSpeeds& products);
 std::string format_quality(const Quality& quality, const std::optional<OracleAgreement>& oracle);
 /// Sizes by role, totals, quality, time and memory, gates.
 std::string format_report(const Report& report, bool colour);

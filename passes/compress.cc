@@ -229,6 +229,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
 
   report.quality = measure(report, "evaluate", [&] { return evaluate(reopened, &original, text.windows, text.data.name, request.forward, context); });
   report.oracle = measure(report, "oracle", [&] { return check_against_oracle(reopened, text.windows, request.forward, request.recipe.seed); });
+  report.products = measure(report, "products", [&] { return measure_products(reopened, request.forward, context); });
 
   for (const GateLimit& limit : request.gates) report.gates.push_back(judge_gate(limit, gate_value(limit.name, report)));
   if (const double perplexity = report.quality->perplexity; !std::isfinite(perplexity))  // broken without any gate asking

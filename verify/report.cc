@@ -110,6 +110,13 @@ json to_json(const OracleAgreement& oracle) {
   return {{"positions", oracle.positions}, {"max_logit_difference", number(oracle.max_logit_difference)}, {"mean_logit_difference", number(oracle.mean_logit_difference)}, {"max_logit", number(oracle.max_logit)}, {"rounding_difference", optional_number(oracle.rounding_difference)}};
 }
 
+json to_json(const ProductSpeeds& products) {
+  if (products.skipped.empty()) return {};
+  json tensors = json::array();
+  for (const ProductSpeed& speed : products.skipped) tensors.push_back({{"name", speed.tensor}, {"zeros", speed.zeros}, {"ratio", number(speed.ratio())}});
+  return {{"weights", products.weights}, {"skipped", products.skipped.size()}, {"tokens", measured_tokens}, {"dense_seconds", products.dense_seconds()}, {"sparse_seconds", products.sparse_seconds()}, {"ratio", number(products.ratio())}, {"tensors", std::move(tensors)}};
+}
+
 json to_json(const Report& report) {
   json result = {{"format", "llmc-report"},
                  {"version", report_version},
@@ -131,6 +138,7 @@ json to_json(const Report& report) {
   for (const TensorReport& tensor : report.tensors) result["tensors"].push_back(to_json(tensor));
   result["quality"] = report.quality ? to_json(*report.quality) : json();
   result["oracle"] = report.oracle ? to_json(*report.oracle) : json();
+  result["sparse_products"] = to_json(report.products);
   result["steps"] = json::array();
   for (const StepReport& step : report.steps) result["steps"].push_back({{"name", step.name}, {"seconds", step.seconds}, {"peak_memory_bytes", step.peak_memory_bytes}, {"details", step.details}});
   result["gates"] = json::array();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "verify/gates.h"
+#include "verify/product_speed.h"
 #include "verify/quality.h"
 #include "verify/tensor_errors.h"
 
@@ -53,6 +54,7 @@ struct Report {
   std::vector<TensorReport> tensors;
   std::optional<Quality> quality;
   std::optional<OracleAgreement> oracle;
+  ProductSpeeds products;
   std::vector<StepReport> steps;
   nlohmann::json recipe;
   nlohmann::json calibration;                ///< what was calibrated on, and its overlap with the evaluation data; null without
@@ -78,6 +80,8 @@ std::vector<RoleSize> sizes_by_role(const Report& report);
 nlohmann::json number(double value);
 nlohmann::json to_json(const Quality& quality);
 nlohmann::json to_json(const OracleAgreement& oracle);
+/// null when no zeros are skipped.
+nlohmann::json to_json(const ProductSpeeds& products);
 nlohmann::json to_json(const Report& report);
 /// One test case per gate; a missed gate is a failure.
 std::string to_junit(const Report& report);

@@ -36,15 +36,16 @@ int run_evaluate(const EvaluateOptions& options, const CommandContext& context) 
 
   const Quality quality = evaluate(model, reference ? &*reference : nullptr, text.windows, text.data.name, forward, context.run);
   const OracleAgreement oracle = check_against_oracle(model, text.windows, forward, static_cast<uint64_t>(options.seed));
+  const ProductSpeeds products = measure_products(model, forward, context.run);
   if (!options.logits.empty()) {
     const Matrix logits = compute_logits(model, text.windows.list.front().tokens, forward);
     write_file_atomically(options.logits, encode_npy_f32(logits.values(), {logits.rows(), logits.cols()}));
   }
   if (context.common.json) {
-    nlohmann::json result = {{"model", options.model}, {"reference", reference ? nlohmann::json(options.reference) : nlohmann::json()}, {"precision", options.evaluation.precision}, {"quality", to_json(quality)}, {"oracle", to_json(oracle)}};
+    nlohmann::json result = {{"model", options.model}, {"reference", reference ? nlohmann::json(options.reference) : nlohmann::json()}, {"precision", options.evaluation.precision}, {"quality", to_json(quality)}, {"oracle", to_json(oracle)}, {"sparse_products", to_json(products)}};
     fmt::print("{}", format_json(result));
   } else {
-    fmt::print("{}", format_quality(quality, oracle));
+    fmt::print("{}{}", format_quality(quality, oracle), format_products(products));
   }
   return exit_done;
 }

@@ -299,6 +299,28 @@ class Calibrated(Prune):
 
 
 class Sizes(Prune):
+    def test_zeros_are_skipped_where_they_are_many(self):
+        """The report says in which weights, and how long their products took; an ordinary checkpoint with these zeros runs the same way."""
+        config = llama_config(hidden_size=128, intermediate_size=192, num_hidden_layers=1)
+        model = write_checkpoint(self.dir / "model", config, random_tensors(llama_shapes(config)))
+        report = self.prune(model, "--sparsity", "0.7", "--exclude", "up_proj")
+        products = report["sparse_products"]
+        self.assertEqual((products["weights"], products["skipped"]), (7, 6))
+        self.assertEqual([t["name"] for t in products["tensors"]], [n for n, t in treatments(report).items() if t != "kept"])
+        for tensor in [products, *products["tensors"]]:
+            self.assertGreater(tensor["ratio"], 0)
+        self.assertAlmostEqual(products["dense_seconds"] / products["sparse_seconds"], products["ratio"])
+        self.assertAlmostEqual(products["tensors"][0]["zeros"], 0.7, places=3)
+        flags = ["--data", ids(), "--seqlen", 8, "--max-windows", 1]
+        self.dense()
+        packed, dense = (self.json("evaluate", self.dir / name, *flags, "--logits", self.dir / f"{name}.npy") for name in ("out", "out-dense"))
+        self.assertEqual((self.dir / "out.npy").read_bytes(), (self.dir / "out-dense.npy").read_bytes())
+        self.assertEqual((packed["sparse_products"]["skipped"], dense["sparse_products"]["skipped"]), (6, 6))
+        told = self.ok("evaluate", self.dir / "out", *flags).out
+        self.assertRegex(told, r"zeros skipped in 6 of 7 weights of the blocks: their products took [\d.]+ of the dense f32 time")
+        self.assertIsNone(self.json("evaluate", model, *flags)["sparse_products"])
+        self.assertIsNone(self.json("evaluate", self.dir / "out", *flags, "--precision", "bf16")["sparse_products"])
+
     @covers("prune", "--format")
     def test_packed_is_smaller_and_hf_holds_the_zeros(self):
         packed = self.prune(llama(), "--sparsity", "0.5", name="packed")
