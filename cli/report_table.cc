@@ -45,6 +45,25 @@ std::string format_sizes(const Report& report) {
   return table.text();
 }
 
+/// What is left of a pruned model.
+std::string format_cost(const Report& report) {
+  const ZeroCount all = count_zeros(report);
+  const auto per_token = [](int64_t multiply_adds) { return fmt::format("{:.4g}", 2e-6 * static_cast<double>(multiply_adds)); };
+  std::string text = fmt::format("parameters {} → {}, {} of them not zero\n", report.parameters, all.weights, all.weights - all.zeros);
+  text += fmt::format("compute    {} → {} MFLOP per token with the weights, {} without zeros\n", per_token(report.multiply_adds), per_token(all.multiply_adds), per_token(all.nonzero_multiply_adds));
+  return text;
+}
+
+/// Where its zeros are, and how they are stored.
+std::string format_zeros(const Report& report) {
+  Table codecs({{"codec", Align::left}, {"tensors", Align::right}, {"weights", Align::right}, {"zeros", Align::right}, {"bits/weight", Align::right}});
+  const auto row = [](const std::string& name, const ZeroCount& count) { return std::vector<std::string>{name, fmt::format("{}", count.tensors), fmt::format("{}", count.weights), fmt::format("{:.2f} %", 100 * count.share()), fmt::format("{:.2f}", 8.0 * static_cast<double>(count.bytes) / static_cast<double>(count.weights))}; };
+  for (const auto& [codec, count] : zeros_by_codec(report)) codecs.add(row(codec, count));
+  Table blocks({{"linear weights of", Align::left}, {"tensors", Align::right}, {"weights", Align::right}, {"zeros", Align::right}, {"bits/weight", Align::right}});
+  for (const auto& [block, count] : zeros_by_block(report)) blocks.add(row(fmt::format("block {}", block), count));
+  return codecs.text() + "\n" + blocks.text();
+}
+
 /// The scan of --sensitivity: a row for each block, the mean over its weights.
 std::string format_sensitivity(const nlohmann::json& sensitivity) {
   std::vector<std::pair<std::string, Align>> columns = {{"relative output error", Align::left}};
@@ -113,7 +132,9 @@ std::string format_report(const Report& report, bool colour) {
   text += fmt::format("weights    {} → {}   {:.2f} times smaller, {:.3f} bits per weight\n", format_size(report.source_bytes), format_size(report.artifact_bytes), report.ratio(), report.bits_per_weight());
   if (report.pruned) text += fmt::format("zeros      {:.2f} % of the treated weights{}\n", 100 * report.sparsity, report.dense_bytes ? fmt::format("; {} as an ordinary checkpoint", format_size(*report.dense_bytes)) : "");
   text += fmt::format("artifact   {} ({})\n", report.artifact_path, report.container);
+  if (report.pruned) text += format_cost(report);
   for (const std::string& note : report.notes) text += fmt::format("note       {}\n", note);
+  if (report.pruned) text += "\n" + format_zeros(report);
   if (report.quality) text += "\n" + format_quality(*report.quality, report.oracle) + format_products(report.products);
   for (const StepReport& step : report.steps)
     if (step.details.contains("sensitivity")) text += "\n" + format_sensitivity(step.details.at("sensitivity"));

@@ -20,6 +20,7 @@
 #include "core/version.h"
 #include "model/untie_head.h"
 #include "passes/artifact.h"
+#include "verify/model_cost.h"
 
 namespace llmc {
 
@@ -58,6 +59,7 @@ void fill_tensors(Report& report, const Model& original, const Model& compressed
                               .candidates = stored[i].candidates,
                               .source_bytes = is_new ? 0 : static_cast<uint64_t>(placed.tensor->count()) * get_info(placed.tensor->dtype).bytes,
                               .bytes = stored[i].bytes,
+                              .multiply_adds = count_multiply_adds(compressed, placed),
                               .error = errors[i],
                               .moved = placed.tensor->moved});
     if (text == texts.end()) continue;
@@ -220,6 +222,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   report.architecture = original.architecture().model_type;
   report.container = to_string(choice.container);
   report.parameters = original.parameters();
+  report.multiply_adds = count_multiply_adds(original);
   report.source_bytes = original.checkpoint().weight_bytes();
   report.artifact_bytes = reopened.checkpoint().weight_bytes();
   if (choice.container == Container::llmc_packed) report.dense_bytes = dense_weight_bytes(original);

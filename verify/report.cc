@@ -26,6 +26,38 @@ std::vector<RoleSize> sizes_by_role(const Report& report) {
   return sizes;
 }
 
+namespace {
+
+void add(ZeroCount& sum, const TensorReport& tensor) {
+  sum.tensors += 1;
+  sum.weights += tensor.error.count;
+  sum.zeros += tensor.error.zeros;
+  sum.bytes += tensor.bytes;
+  sum.multiply_adds += tensor.multiply_adds;
+  if (tensor.multiply_adds > 0) sum.nonzero_multiply_adds += tensor.error.count - tensor.error.zeros;
+}
+
+}  // namespace
+
+ZeroCount count_zeros(const Report& report) {
+  ZeroCount sum;
+  for (const TensorReport& tensor : report.tensors) add(sum, tensor);
+  return sum;
+}
+
+std::map<std::string, ZeroCount> zeros_by_codec(const Report& report) {
+  std::map<std::string, ZeroCount> sums;
+  for (const TensorReport& tensor : report.tensors) add(sums[tensor.codec], tensor);
+  return sums;
+}
+
+std::map<int64_t, ZeroCount> zeros_by_block(const Report& report) {
+  std::map<int64_t, ZeroCount> sums;
+  for (const TensorReport& tensor : report.tensors)
+    if (tensor.block >= 0 && tensor.multiply_adds > 0) add(sums[tensor.block], tensor);
+  return sums;
+}
+
 json number(double value) { return std::isfinite(value) ? json(value) : json(); }
 
 namespace {
@@ -54,6 +86,15 @@ json to_json(const TensorReport& tensor) {
           {"scale_min", grid ? number(grid->scale_min) : json()},
           {"scale_max", grid ? number(grid->scale_max) : json()},
           {"sparsity", static_cast<double>(tensor.error.zeros) / count}};
+}
+
+json to_json(const ZeroCount& count) { return {{"tensors", count.tensors}, {"weights", count.weights}, {"zeros", count.zeros}, {"sparsity", number(count.share())}, {"bytes", count.bytes}}; }
+
+/// Before and after, per model and per token. A multiply-add is two operations.
+json cost_to_json(const Report& report) {
+  const ZeroCount after = count_zeros(report);
+  return {{"before", {{"parameters", report.parameters}, {"flops_per_token", 2 * report.multiply_adds}, {"bits_per_weight", 8.0 * static_cast<double>(report.source_bytes) / static_cast<double>(report.parameters)}}},
+          {"after", {{"parameters", after.weights}, {"nonzero_parameters", after.weights - after.zeros}, {"flops_per_token", 2 * after.multiply_adds}, {"flops_per_token_without_zeros", 2 * after.nonzero_multiply_adds}, {"bits_per_weight", report.bits_per_weight()}}}};
 }
 
 json to_json(const Gate& gate) {
@@ -134,6 +175,11 @@ json to_json(const Report& report) {
                  {"passed", report.passed()}};
   result["sizes"] = json::array();
   for (const RoleSize& size : sizes_by_role(report)) result["sizes"].push_back({{"role", size.role}, {"tensors", size.tensors}, {"weights", size.weights}, {"source_bytes", size.source_bytes}, {"bytes", size.bytes}});
+  result["cost"] = cost_to_json(report);
+  result["zeros_by_codec"] = json::object();
+  for (const auto& [codec, count] : zeros_by_codec(report)) result["zeros_by_codec"][codec] = to_json(count);
+  result["zeros_by_block"] = json::array();
+  for (const auto& [block, count] : zeros_by_block(report)) result["zeros_by_block"].push_back(to_json(count));
   result["tensors"] = json::array();
   for (const TensorReport& tensor : report.tensors) result["tensors"].push_back(to_json(tensor));
   result["quality"] = report.quality ? to_json(*report.quality) : json();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -27,6 +28,7 @@ struct TensorReport {
   std::vector<std::pair<std::string_view, uint64_t>> candidates;  ///< codecs that could have stored it and their bytes, when there was a choice
   uint64_t source_bytes = 0;
   uint64_t bytes = 0;
+  int64_t multiply_adds = 0;  ///< with each token, zeros included
   TensorError error;
   bool moved = false;      ///< scales or rotations were moved between tensors: its values compare with no source tensor's
 };
@@ -45,7 +47,8 @@ struct Report {
   std::string artifact_path;
   std::string architecture;
   std::string container;
-  int64_t parameters = 0;
+  int64_t parameters = 0;                    ///< of the source
+  int64_t multiply_adds = 0;                 ///< of the source's weights with each token
   uint64_t source_bytes = 0;                 ///< weight files of the source
   uint64_t artifact_bytes = 0;               ///< weight file of the artifact
   std::optional<uint64_t> dense_bytes;       ///< weight file with the zeros written out, when a packed codec saved them
@@ -75,6 +78,22 @@ struct RoleSize {
   uint64_t bytes = 0;
 };
 std::vector<RoleSize> sizes_by_role(const Report& report);
+
+/// Zeros of some tensors of the artifact.
+struct ZeroCount {
+  int64_t tensors = 0;
+  int64_t weights = 0;
+  int64_t zeros = 0;
+  uint64_t bytes = 0;
+  int64_t multiply_adds = 0;         ///< with each token, zeros included
+  int64_t nonzero_multiply_adds = 0;
+
+  double share() const { return static_cast<double>(zeros) / static_cast<double>(weights); }
+};
+ZeroCount count_zeros(const Report& report);
+std::map<std::string, ZeroCount> zeros_by_codec(const Report& report);
+/// Of the linear weights.
+std::map<int64_t, ZeroCount> zeros_by_block(const Report& report);
 
 /// NaN and infinities, which JSON lacks, become null.
 nlohmann::json number(double value);

@@ -348,6 +348,22 @@ class Sizes(Prune):
         self.assertRegex(told, r"zeros +50\.00 % of the treated weights; [\d.]+ kB as an ordinary checkpoint")  # both sizes
         self.assertRegex(told, r"weights +[\d.]+ kB → [\d.]+ kB")
 
+    def test_cost_and_zeros_of_codecs_and_blocks(self):
+        tensors = read_safetensors(llama())[0]
+        weights, block = sum(support.count(t.shape) for t in tensors.values()), [n for n in LINEAR if ".0." in n]
+        report = self.prune(llama(), "--sparsity", "0.5", "--include", r"layers\.0\.")
+        zeros = sum(support.count(tensors[n].shape) // 2 for n in block)
+        multiplied = sum(support.count(t.shape) for n, t in tensors.items() if len(t.shape) == 2)  # the embedding is the head too
+        self.assertEqual(report["cost"]["before"], {"parameters": weights, "flops_per_token": 2 * multiplied, "bits_per_weight": 8 * report["source"]["bytes"] / weights})
+        self.assertEqual(report["cost"]["after"], {"parameters": weights, "nonzero_parameters": weights - zeros, "flops_per_token": 2 * multiplied, "flops_per_token_without_zeros": 2 * (multiplied - zeros), "bits_per_weight": report["bits_per_weight"]})
+        codecs = report["zeros_by_codec"]
+        self.assertEqual({codec: (c["tensors"], c["zeros"]) for codec, c in codecs.items()}, {"bitmask": (len(block), zeros), "dense": (len(tensors) - len(block), 0)})
+        self.assertEqual(sum(c["bytes"] for c in codecs.values()), sum(t["bytes"] for t in report["tensors"]))
+        self.assertEqual([(b["tensors"], b["sparsity"]) for b in report["zeros_by_block"]], [(7, 0.5), (7, 0.0)])
+        told = self.ok("prune", llama(), "-o", self.dir / "told", "--sparsity", "0.5", "--eval-data", ids()).out
+        self.assertRegex(told, r"parameters \d+ → \d+, \d+ of them not zero\ncompute +[\d.]+ → [\d.]+ MFLOP per token with the weights, [\d.]+ without zeros")
+        self.assertRegex(told, r"block 1 +7 +\d+ +50\.00 %")
+
     def test_little_sparsity_stays_dense(self):
         """Where a mask costs more than it saves, floats are stored as they are."""
         report = self.prune(llama(), "--sparsity", "0.01")
