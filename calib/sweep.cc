@@ -121,12 +121,16 @@ class Sweep {
 
   std::string describe(int64_t block, Tap tap) const { return "block " + std::to_string(block) + ", " + std::string(to_string(tap)); }
 
-  InputStatistics collect(int64_t block, Tap tap, const ActivationStore& inputs, const ActivationStore* float_inputs) {
-    InputAccumulator sums(inputs.width(), options_.forward);
+  /// `plain`, where its inputs are wanted too, may be nullptr.
+  InputStatistics collect(int64_t block, Tap tap, const Chain& changed, const Chain* plain) {
+    const bool adds_to_residual = tap == Tap::attention_context || tap == Tap::ffn_activation;
+    InputAccumulator sums(changed.input.width(), options_.forward);
     for (int64_t i = 0; i < count(); ++i) {
-      Matrix buffer, float_buffer;
-      if (float_inputs) sums.add(inputs.view(i, buffer), float_inputs->view(i, float_buffer));
-      else sums.add(inputs.view(i, buffer));
+      Matrix buffer, float_buffer, hidden_buffer, float_hidden_buffer;
+      const ConstMatrixView x = changed.input.view(i, buffer);
+      if (plain) sums.add(x, plain->input.view(i, float_buffer));
+      else sums.add(x);
+      if (plain && adds_to_residual && visitor_.needs_residual_moment()) sums.add_residual(x, changed.hidden.view(i, hidden_buffer), plain->hidden.view(i, float_hidden_buffer));
     }
     return sums.finish(describe(block, tap));
   }
@@ -137,7 +141,7 @@ class Sweep {
     enter(block, chain);
     std::map<Tap, InputStatistics> statistics;
     for (Tap tap : all_taps) {
-      statistics.emplace(tap, collect(block, tap, chain.input, nullptr));
+      statistics.emplace(tap, collect(block, tap, chain, nullptr));
       if (tap != all_taps.back()) advance(*forward_.load_stage(block, tap), tap, chain);
     }
     return statistics;
@@ -156,7 +160,7 @@ class Sweep {
         visitor_.observe(block, tap, changed.input.view(i, buffer));
       }
       InputStatistics statistics;
-      if (visitor_.needs_statistics(block, tap)) statistics = collect(block, tap, changed.input, visitor_.needs_drift_moment() ? &plain.input : nullptr);
+      if (visitor_.needs_statistics(block, tap)) statistics = collect(block, tap, changed, visitor_.needs_drift_moment() ? &plain : nullptr);
       const auto float_weights = forward_.load_stage(block, tap);
       visitor_.finish(block, tap, statistics);
       if (!visitor_.needs_block_outputs()) round_weights(block, tap);

@@ -45,6 +45,8 @@ class BlockVisitor {
   virtual bool needs_statistics(int64_t block, Tap tap) const = 0;
   /// Whether InputStatistics::drift_moment is wanted too.
   virtual bool needs_drift_moment() const { return false; }
+  /// Whether InputStatistics::residual_moment is wanted too, at the taps whose layer adds to the residual stream.
+  virtual bool needs_residual_moment() const { return false; }
   /// Whether observe() is to see this tap.
   virtual bool needs_observation(int64_t /*block*/, Tap /*tap*/) const { return false; }
   /// Sees every sequence's input x [T, in] at a tap, in order, before finish().

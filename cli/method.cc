@@ -23,16 +23,16 @@ std::string find_method(const std::string& command, const std::string& method) {
   throw Error(ErrorKind::usage, fmt::format("--method '{}' is not known{}; expected one of {}", method, did_you_mean(method, methods), fmt::join(methods, ", ")));
 }
 
-void take_calibration(Recipe& recipe, const std::string& method, const CalibrationFlags& flags, const CLI::App& app) {
+void take_calibration(Recipe& recipe, const std::string& what, const CalibrationFlags& flags, const CLI::App& app) {
   bool needs_calibration = false;
   try {
-    needs_calibration = make_pass(recipe.steps.back(), "--method " + method)->needs_calibration();
+    needs_calibration = make_pass(recipe.steps.back(), what)->needs_calibration();
   } catch (const Error& problem) {  // a mistake on the command line, not in a file
     throw Error(ErrorKind::usage, problem.what());
   }
   const auto given = given_calibration_flags(app);
   if (needs_calibration) recipe.calibration = read_calibration_flags(flags);
-  else if (!given.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --method {}, which needs no calibration", fmt::join(given, ", "), method));
+  else if (!given.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with {}, which needs no calibration", fmt::join(given, ", "), what));
 }
 
 }  // namespace llmc

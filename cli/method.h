@@ -13,7 +13,7 @@ namespace llmc {
 std::string find_method(const std::string& command, const std::string& method);
 
 /// Checks the last step of a recipe, which came from flags, and gives the recipe the calibration flags if the step needs
-/// calibration. Throws Error(usage) for an option that the method does not have, and for calibration flags that it has no use for.
-void take_calibration(Recipe& recipe, const std::string& method, const CalibrationFlags& flags, const CLI::App& app);
+/// calibration. `what` names the step ("--method gptq"). Throws Error(usage) for an option that the method does not have, and for calibration flags that it has no use for.
+void take_calibration(Recipe& recipe, const std::string& what, const CalibrationFlags& flags, const CLI::App& app);
 
 }  // namespace llmc

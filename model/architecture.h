@@ -77,6 +77,7 @@ struct Architecture {
   Norm norm;
   Positions positions;
   FeedForward feed_forward;
+  bool heads_divide_hidden = false;  ///< the transformers class refuses a hidden size that is no multiple of the number of heads
   std::vector<ConfigRow> config;
   std::vector<FixedRow> fixed;
   std::vector<const char*> harmless;  ///< config keys that do not change the forward pass

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -118,6 +119,9 @@ Model place_tensors(Checkpoint opened, const std::set<std::string>& ignored) {
   if (!has_prefix)
     for (Expected& item : expected) item.name = without_prefix(architecture, item.name);
 
+  model.ignored_config_fields_ = ignored;
+  model.origin_.blocks.resize(static_cast<size_t>(model.config_.layers));
+  std::iota(model.origin_.blocks.begin(), model.origin_.blocks.end(), 0);
   Problems problems;
   const auto embedding = std::ranges::find(expected, Role::token_embedding, [](const Expected& e) { return e.row->role; });
   const auto head = std::ranges::find(expected, Role::output_head, [](const Expected& e) { return e.row->role; });
@@ -168,6 +172,8 @@ int64_t Model::parameters() const {
   for (const PlacedTensor& placed : placed_) count += placed.tensor->count();
   return count;
 }
+
+int64_t source_block(const Model& model, int64_t block) { return block < 0 ? block : model.origin().blocks[static_cast<size_t>(block)]; }
 
 bool is_block_linear(const PlacedTensor& placed) {
   return placed.part == Part::weight && placed.block >= 0 && (placed.row->kind == TensorKind::linear || placed.row->kind == TensorKind::conv1d);

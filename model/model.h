@@ -25,6 +25,12 @@ struct PlacedTensor {
   StoredTensor* tensor = nullptr;
 };
 
+/// Where the parts of a model that was cut down came from.
+struct Origin {
+  std::vector<int64_t> blocks;  ///< of each block: its number in the source
+  std::vector<int32_t> tokens;  ///< of each token: its id in the source; empty when they are the same
+};
+
 class Model {
  public:
   const Architecture& architecture() const { return *architecture_; }
@@ -37,6 +43,10 @@ class Model {
   /// nullptr when the model has none (no bias, no gate, …). A tied head finds the embedding.
   const StoredTensor* find(Role role, int64_t block = -1, Part part = Part::weight) const;
   const StoredTensor& get(Role role, int64_t block = -1, Part part = Part::weight) const;
+  const Origin& origin() const { return origin_; }
+  void set_origin(Origin origin) { origin_ = std::move(origin); }
+  /// Fields of config.json that the user vouched for.
+  const std::set<std::string>& ignored_config_fields() const { return ignored_config_fields_; }
   /// Count of weights, a tied matrix counted once.
   int64_t parameters() const;
 
@@ -44,10 +54,15 @@ class Model {
   friend Model place_tensors(Checkpoint, const std::set<std::string>&);
   const Architecture* architecture_ = nullptr;
   ModelConfig config_;
+  Origin origin_;
+  std::set<std::string> ignored_config_fields_;
   std::unique_ptr<Checkpoint> checkpoint_;  // stays put when the model moves: tensors are pointed to
   std::vector<PlacedTensor> placed_;
   std::map<std::tuple<Role, int64_t, Part>, StoredTensor*> index_;
 };
+
+/// The number that a block has in the source; −1 for −1.
+int64_t source_block(const Model& model, int64_t block);
 
 /// A linear weight inside a block, the embedding or the head: what quantization and pruning work on.
 bool is_block_linear(const PlacedTensor& placed);

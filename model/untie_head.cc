@@ -34,11 +34,14 @@ Model untie_head(Model model, const std::set<std::string>& ignored_config_fields
   if (std::ranges::none_of(model.tensors(), [&](const PlacedTensor& placed) { return placed.tensor->name.starts_with(prefix); })) embedding_name.erase(0, prefix.size());
   StoredTensor copy{.name = shared.name == head_name ? embedding_name : head_name, .dtype = shared.dtype, .shape = shared.shape, .form = FloatData(std::get<FloatData>(shared.form).bytes())};
 
+  Origin origin = model.origin();
   Checkpoint checkpoint = std::move(model.checkpoint());
   checkpoint.config[tied_head_key(architecture)] = false;
   checkpoint.tensors.push_back(std::move(copy));
   std::ranges::sort(checkpoint.tensors, {}, &StoredTensor::name);
-  return place_tensors(std::move(checkpoint), ignored_config_fields);
+  Model untied = place_tensors(std::move(checkpoint), ignored_config_fields);
+  untied.set_origin(std::move(origin));
+  return untied;
 }
 
 }  // namespace llmc

@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "calib/bundled_text.h"
 #include "calib/token_overlap.h"
@@ -40,15 +41,23 @@ auto measure(Report& report, const std::string& name, Body body) {
   return result;
 }
 
-/// Final treatment of each tensor, later steps appended to earlier ones.
-using TreatmentTexts = std::map<std::string, std::string>;
+/// Final treatment of each tensor, later steps appended to earlier ones: by what it does in which block of the source.
+using TreatmentTexts = std::map<std::tuple<Role, int64_t, Part>, std::string>;
+
+TreatmentTexts::key_type text_key(const Model& model, const PlacedTensor& placed) { return {placed.row->role, source_block(model, placed.block), placed.part}; }
+
+/// Of the source's tensor that this one was made from.
+uint64_t source_bytes_of(const Model& original, const Model& compressed, const PlacedTensor& placed) {
+  const StoredTensor& source = original.get(placed.row->role, source_block(compressed, placed.block), placed.part);
+  return static_cast<uint64_t>(source.count()) * get_info(source.dtype).bytes;
+}
 
 /// `stored` and `errors` are in the order of the compressed model's tensors.
 void fill_tensors(Report& report, const Model& original, const Model& compressed, const std::vector<StoredAs>& stored, const std::vector<TensorError>& errors, const TreatmentTexts& texts) {
   int64_t treated = 0, zeros = 0;
   for (size_t i = 0; i < compressed.tensors().size(); ++i) {
     const PlacedTensor& placed = compressed.tensors()[i];
-    const auto text = texts.find(placed.tensor->name);
+    const auto text = texts.find(text_key(compressed, placed));
     const bool is_new = placed.row->role == Role::output_head && original.config().tied_head;
     report.tensors.push_back({.name = placed.tensor->name,
                               .role = std::string(to_string(placed.row->role)) + (placed.part == Part::bias ? "_bias" : ""),
@@ -57,7 +66,7 @@ void fill_tensors(Report& report, const Model& original, const Model& compressed
                               .treatment = text == texts.end() ? "kept" : text->second,
                               .codec = std::string(stored[i].codec),
                               .candidates = stored[i].candidates,
-                              .source_bytes = is_new ? 0 : static_cast<uint64_t>(placed.tensor->count()) * get_info(placed.tensor->dtype).bytes,
+                              .source_bytes = is_new ? 0 : source_bytes_of(original, compressed, placed),
                               .bytes = stored[i].bytes,
                               .multiply_adds = count_multiply_adds(compressed, placed),
                               .error = errors[i],
@@ -91,7 +100,7 @@ void run_passes(const CompressRequest& request, CheckedRecipe& checked, Model& m
   for (size_t i = 0; i < checked.passes.size(); ++i) {
     Pass& pass = *checked.passes[i];
     for (const Treatment& treatment : checked.treatments[i]) {
-      std::string& description = texts[treatment.target->tensor->name];
+      std::string& description = texts[text_key(model, *treatment.target)];
       description += (description.empty() ? "" : " + ") + treatment.description;
     }
     PassContext pass_context{.run = context, .seed = request.recipe.seed};
@@ -157,7 +166,12 @@ RunText load_run_text(const Model& model, const CompressRequest& request) {
 CheckedRecipe check_recipe(const Recipe& recipe, const Model& model) {
   CheckedRecipe checked;
   for (const json& step : recipe.steps) checked.passes.push_back(make_pass(step, "recipe"));
-  for (const auto& pass : checked.passes) checked.treatments.push_back(pass->plan(model));
+  checked.outlines.reserve(checked.passes.size());  // treatments point into them
+  const Model* met = &model;
+  for (const auto& pass : checked.passes) {
+    checked.treatments.push_back(pass->plan(*met));
+    if (auto outline = pass->outline(*met)) met = &checked.outlines.emplace_back(std::move(*outline));
+  }
   Problems problems;  // what a pass will meet only when those before it have run
   std::set<const PlacedTensor*> quantized;
   for (size_t i = 0; i < checked.passes.size(); ++i) {
@@ -225,9 +239,9 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   report.multiply_adds = count_multiply_adds(original);
   report.source_bytes = original.checkpoint().weight_bytes();
   report.artifact_bytes = reopened.checkpoint().weight_bytes();
-  if (choice.container == Container::llmc_packed) report.dense_bytes = dense_weight_bytes(original);
+  if (choice.container == Container::llmc_packed) report.dense_bytes = dense_weight_bytes(model);
   report.pruned = std::ranges::any_of(model.tensors(), [](const PlacedTensor& placed) { return placed.tensor->pruned; });
-  const auto errors = measure(report, "compare weights", [&] { return measure_tensor_errors(original, reopened, context); });
+  const auto errors = measure(report, "compare weights", [&] { return measure_tensor_errors(original, reopened, model.origin(), context); });
   fill_tensors(report, original, model, stored, errors, texts);
 
   report.quality = measure(report, "evaluate", [&] { return evaluate(reopened, &original, text.windows, text.data.name, request.forward, context); });

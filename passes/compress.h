@@ -45,7 +45,8 @@ RunText load_run_text(const Model& model, const CompressRequest& request);
 /// The passes of a recipe, each checked against the model as it is before the first of them runs.
 struct CheckedRecipe {
   std::vector<std::unique_ptr<Pass>> passes;
-  std::vector<std::vector<Treatment>> treatments;  ///< by step: what it will do
+  std::vector<std::vector<Treatment>> treatments;  ///< by step: what it will do, to the tensors of the outline that it meets
+  std::vector<Model> outlines;                     ///< of the model, after each step that changes shapes
 };
 CheckedRecipe check_recipe(const Recipe& recipe, const Model& model);
 

@@ -85,23 +85,40 @@ HessianFactor factor_hessian(ConstMatrixView second_moment, double damping, Roun
   }
 }
 
+namespace {
+
+/// target := base + moment (H + λ)⁻¹, for some rows.
+void add_solution(ConstMatrixView base, ConstMatrixView moment, const HessianFactor& factor, MatrixView target) {
+  const int64_t n = base.cols;
+  const auto channel = [&](int64_t i) { return factor.order[static_cast<size_t>(i)]; };
+  Matrix pulled(base.rows, n), halfway(base.rows, n);
+  for (int64_t r = 0; r < base.rows; ++r)
+    for (int64_t j = 0; j < n; ++j) pulled.row(r)[j] = moment.row(r)[channel(j)];
+  multiply(default_backend(), 1, pulled.view(), factor.upper.view(), Transpose::yes, halfway.view());
+  multiply(default_backend(), 1, halfway.view(), factor.upper.view(), Transpose::no, pulled.view());
+  for (int64_t r = 0; r < base.rows; ++r)
+    for (int64_t j = 0; j < n; ++j) target.row(r)[channel(j)] = base.row(r)[channel(j)] + pulled.row(r)[j];
+}
+
+}  // namespace
+
 Matrix correct_for_drift(ConstMatrixView weights, ConstMatrixView drift_moment, const HessianFactor& factor) {
   const int64_t n = weights.cols;
   assert(drift_moment.rows == n && drift_moment.cols == n && factor.upper.rows() == n);
-  const auto channel = [&](int64_t i) { return factor.order[static_cast<size_t>(i)]; };
   Matrix corrected(weights.rows, n);
   parallel_pieces(weights.rows, 128, [&](int64_t first, int64_t last) {
-    const int64_t rows = last - first;
-    Matrix pulled(rows, n), halfway(rows, n);
-    multiply(default_backend(), 1, weights.row_range(first, rows), drift_moment, Transpose::no, halfway.view());
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t j = 0; j < n; ++j) pulled.row(r)[j] = halfway.row(r)[channel(j)];
-    multiply(default_backend(), 1, pulled.view(), factor.upper.view(), Transpose::yes, halfway.view());
-    multiply(default_backend(), 1, halfway.view(), factor.upper.view(), Transpose::no, pulled.view());
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t j = 0; j < n; ++j) corrected.row(first + r)[channel(j)] = weights.row(first + r)[channel(j)] + pulled.row(r)[j];
+    Matrix moment(last - first, n);
+    multiply(default_backend(), 1, weights.row_range(first, last - first), drift_moment, Transpose::no, moment.view());
+    add_solution(weights.row_range(first, last - first), moment.view(), factor, corrected.view().row_range(first, last - first));
   });
   return corrected;
+}
+
+Matrix add_fitted(ConstMatrixView weights, ConstMatrixView moment, const HessianFactor& factor) {
+  assert(moment.rows == weights.rows && moment.cols == weights.cols && factor.upper.rows() == weights.cols);
+  Matrix fitted(weights.rows, weights.cols);
+  parallel_pieces(weights.rows, 128, [&](int64_t first, int64_t last) { add_solution(weights.row_range(first, last - first), moment.row_range(first, last - first), factor, fitted.view().row_range(first, last - first)); });
+  return fitted;
 }
 
 double output_error(ConstMatrixView a, ConstMatrixView b, ConstMatrixView second_moment) {

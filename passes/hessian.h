@@ -34,6 +34,10 @@ HessianFactor factor_hessian(ConstMatrixView second_moment, double damping, Roun
 /// calibration). `factor` is that of H, and has λ in it.
 Matrix correct_for_drift(ConstMatrixView weights, ConstMatrixView drift_moment, const HessianFactor& factor);
 
+/// W + M (H + λ)⁻¹: the minimum over V of E‖e − (V − W) x‖² + λ ‖V − W‖², M = E[e xᵀ] [rows, in] being the moment of what is
+/// missing in the layer's output. `factor` is that of H, and has λ in it.
+Matrix add_fitted(ConstMatrixView weights, ConstMatrixView moment, const HessianFactor& factor);
+
 /// E‖(A − B) x‖² summed over rows: tr((A − B) H (A − B)ᵀ), and tr(A H Aᵀ) with an empty B.
 double output_error(ConstMatrixView a, ConstMatrixView b, ConstMatrixView second_moment);
 /// E‖(W − Ŵ)x‖² / E‖Wx‖²; 0 when the latter is.

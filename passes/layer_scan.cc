@@ -70,11 +70,8 @@ class Scanner final : public BlockVisitor {
 }  // namespace
 
 std::vector<LayerScan> scan_layers(Model& model, const PruneTargets& targets, const std::vector<PruneTarget>& list, PruneMethod method, std::span<const double> sparsities, const PassContext& context) {
-  SweepOptions options = context.sweep;  // a state of its own, none when nothing outlives the process: no block is changed
-  if (options.persistence == Persistence::scratch) options.state_directory.clear();
-  else options.state_directory += "-scan";
   Scanner scanner(targets, list, method, sparsities);
-  sweep(model, *context.calibration, options, scanner, context.run);
+  sweep(model, *context.calibration, context.scan(), scanner, context.run);
   std::vector<LayerScan> layers;
   for (const PruneTarget& target : list) layers.push_back(scanner.find(*target.placed));
   return layers;

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,6 +27,10 @@ struct PassContext {
   uint64_t seed = 0;
   const Sequences* calibration = nullptr;  ///< not nullptr for a pass that needs it
   SweepOptions sweep;                      ///< how calibration runs
+
+  /// How a sweep runs that only looks, before the one that changes weights: with a state of its own, or none when nothing
+  /// outlives the process.
+  SweepOptions scan() const;
 };
 
 class Pass {
@@ -36,6 +41,9 @@ class Pass {
   /// Checks everything that can be checked before work begins, and says what run() will do. Throws Error(usage) that
   /// lists every problem.
   virtual std::vector<Treatment> plan(const Model& model) const = 0;
+  /// The model that later passes plan on, where run() changes shapes (outline_model); nothing where shapes stay. It may borrow
+  /// from `model`.
+  virtual std::optional<Model> outline(const Model& /*model*/) const { return std::nullopt; }
   virtual bool needs_calibration() const { return false; }
   /// Changes the model. Returns what the report should say. Throws Error(bug) when it did other than planned.
   virtual nlohmann::json run(Model& model, const PassContext& context) = 0;

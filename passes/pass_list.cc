@@ -7,6 +7,7 @@
 #include "core/suggest.h"
 #include "passes/pass.h"
 #include "passes/prune.h"
+#include "passes/prune_structured.h"
 #include "passes/quantize_gptq.h"
 #include "passes/quantize_learned.h"
 #include "passes/quantize_rtn.h"
@@ -14,10 +15,23 @@
 
 namespace llmc {
 
+SweepOptions PassContext::scan() const {
+  SweepOptions options = sweep;
+  if (options.persistence == Persistence::resumable) {
+    options.state_directory += "-scan";
+    return options;
+  }
+  options.state_directory.clear();
+  std::error_code ignored;  // where nothing can be made nothing can be written either, and that is told
+  std::filesystem::create_directories(options.spill_directory, ignored);
+  return options;
+}
+
 std::span<const PassInfo> pass_list() {
   static constexpr std::array list = {
       PassInfo{"prune.magnitude", "sets the smallest weights to zero", make_prune_magnitude},
       PassInfo{"prune.sparsegpt", "sets weights to zero where the others can make up for it, and lets them; needs calibration text", make_prune_sparsegpt},
+      PassInfo{"prune.structured", "removes whole layers, heads and feed-forward channels, and lets the others make up for them; the model becomes a smaller dense one", make_prune_structured},
       PassInfo{"prune.wanda", "sets the weights to zero that are small and multiply small inputs; needs calibration text", make_prune_wanda},
       PassInfo{"quantize.awq", "rounds weights to nearest after rescaling channels by the size of their inputs; needs calibration text", make_quantize_awq},
       PassInfo{"quantize.gptq", "rounds weights to a grid, each error made up for by the weights that come later; needs calibration text", make_quantize_gptq},

@@ -41,13 +41,14 @@ DryRun plan_run(const CompressRequest& request, const RunContext& context) {
   double bits = 0;
   int64_t positions = 0;
   for (const Window& window : text.windows.list) positions += static_cast<int64_t>(window.tokens.size());
-  for (const PlacedTensor& placed : model.tensors()) {
+  const Model& left = checked.outlines.empty() ? model : checked.outlines.back();
+  for (const PlacedTensor& placed : left.tensors()) {
     PlannedTensor row = planned[placed.tensor->name];
     if (row.treatment.empty()) row.treatment = "kept", row.bits = 8.0 * static_cast<double>(get_info(placed.tensor->dtype).bytes);
     row.name = placed.tensor->name;
     row.shape = placed.tensor->shape;
     bits += row.bits * static_cast<double>(placed.tensor->count());
-    const bool multiplied = is_block_linear(placed) || &model.get(Role::output_head) == placed.tensor;
+    const bool multiplied = is_block_linear(placed) || &left.get(Role::output_head) == placed.tensor;
     if (multiplied) plan.evaluation_products += 2.0 * static_cast<double>(placed.tensor->count()) * static_cast<double>(positions);
     plan.tensors.push_back(std::move(row));
   }

@@ -48,23 +48,29 @@ GridFit measure_grid_fit(ConstMatrixView original, const QuantizedMatrix& codes)
   return fit;
 }
 
-std::vector<TensorError> measure_tensor_errors(const Model& original, const Model& compressed, const RunContext& context) {
+std::vector<TensorError> measure_tensor_errors(const Model& original, const Model& compressed, const Origin& origin, const RunContext& context) {
   std::vector<TensorError> errors(compressed.tensors().size());
   Stage stage(context, "compare weights", static_cast<int64_t>(errors.size()));
   parallel_for(static_cast<int64_t>(errors.size()), [&](int64_t i) {
     const PlacedTensor& placed = compressed.tensors()[static_cast<size_t>(i)];
-    const Matrix before = read_matrix(original.get(placed.row->role, placed.block, placed.part));
+    const Matrix before = read_matrix(original.get(placed.row->role, placed.block < 0 ? placed.block : origin.blocks[static_cast<size_t>(placed.block)], placed.part));
     TensorError& error = errors[static_cast<size_t>(i)];
     Matrix after;
     if (find_scheme(*placed.tensor)) {
       const QuantizedMatrix codes = read_codes(*placed.tensor);
-      error.grid = measure_grid_fit(before.view(), codes);
+      if (placed.tensor->rows() == before.rows() && placed.tensor->cols() == before.cols()) error.grid = measure_grid_fit(before.view(), codes);
       after = dequantize(codes);
     } else {
       after = read_matrix(*placed.tensor);
     }
     error.name = placed.tensor->name;
     error.count = placed.tensor->count();
+    if (after.rows() != before.rows() || after.cols() != before.cols()) {
+      error.zeros = std::ranges::count(after.values(), 0.0f);
+      error.sqnr_db = error.max_error = std::numeric_limits<double>::quiet_NaN();
+      stage.advance();
+      return;
+    }
     double signal = 0, noise = 0;
     for (size_t k = 0; k < before.values().size(); ++k) {
       const double x = before.values()[k], y = after.values()[k];

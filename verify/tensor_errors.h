@@ -30,7 +30,8 @@ struct TensorError {
   std::optional<GridFit> grid;  ///< of a counterpart that holds codes
 };
 
-/// Compares tensor by tensor, one in memory at a time and per thread, in the order of compressed.tensors().
-std::vector<TensorError> measure_tensor_errors(const Model& original, const Model& compressed, const RunContext& context);
+/// Compares tensor by tensor, one in memory at a time and per thread, in the order of compressed.tensors(). `origin` says which
+/// blocks are whose; of a tensor that was cut to another shape only zeros are counted, its errors are NaN.
+std::vector<TensorError> measure_tensor_errors(const Model& original, const Model& compressed, const Origin& origin, const RunContext& context);
 
 }  // namespace llmc

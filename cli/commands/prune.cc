@@ -1,9 +1,13 @@
 // llmc prune: a recipe of one prune step, from flags.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <array>
 
 #include "cli/calibration_flags.h"
 #include "cli/compress_options.h"
 #include "cli/method.h"
+#include "core/suggest.h"
 #include "core/units.h"
 
 namespace llmc {
@@ -21,9 +25,49 @@ struct PruneOptions {
   CalibrationFlags calibration;
   std::string pattern = "unstructured";
   std::vector<std::string> include, exclude;
+  std::vector<std::string> structured;
+  std::string importance;
+  std::optional<bool> compensate;
 };
 
+/// Throws Error(usage) naming the flags of the list that were given.
+void refuse_flags(const CLI::App& app, std::span<const char* const> flags, const std::string& reason) {
+  std::vector<std::string> given;
+  for (const char* flag : flags)
+    if (app.count(flag) > 0) given.emplace_back(flag);
+  if (!given.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense {}", fmt::join(given, ", "), reason));
+}
+
+/// "ffn=30%"; each kind once.
+void read_structured(const std::string& text, nlohmann::json& step) {
+  const size_t at = text.find('=');
+  const std::string kind = text.substr(0, at);
+  const std::vector<std::string> kinds = {"ffn", "heads", "layers"};
+  if (at == std::string::npos || std::ranges::find(kinds, kind) == kinds.end()) throw Error(ErrorKind::usage, fmt::format("--structured: expected KIND=AMOUNT with one of {}, such as ffn=30% or layers=2, found '{}'{}", fmt::join(kinds, ", "), text, did_you_mean(kind, kinds)));
+  if (step.contains(kind)) throw Error(ErrorKind::usage, fmt::format("--structured: {} is given twice", kind));
+  step[kind] = text.substr(at + 1);
+}
+
+Recipe make_structured_recipe(const PruneOptions& options, const CLI::App& app) {
+  if (options.structured.empty()) throw Error(ErrorKind::usage, "--method structured: say what goes by --structured, such as --structured ffn=30%");
+  if (options.method != "structured" && app.count("--method") > 0) throw Error(ErrorKind::usage, fmt::format("--method {} makes no sense with --structured; a recipe can have a step for each", options.method));
+  constexpr std::array of_weights = {"--sparsity", "--pattern", "--scope", "--reconstruct", "--allocation", "--sensitivity", "--include", "--exclude"};
+  refuse_flags(app, of_weights, "with --structured; a recipe can have a step for each");
+  nlohmann::json step = {{"pass", "prune.structured"}};
+  for (const std::string& text : options.structured) read_structured(text, step);
+  if (!options.importance.empty()) step["importance"] = options.importance;
+  if (options.compensate) step["compensate"] = *options.compensate;
+  if (options.damping) step["damping"] = *options.damping;
+  Recipe recipe{.steps = {step}};
+  take_calibration(recipe, "--structured without compensation", options.calibration, app);
+  complete_recipe(recipe, "prune");
+  return recipe;
+}
+
 Recipe make_recipe(const PruneOptions& options, const CLI::App& app) {
+  if (!options.structured.empty() || options.method == "structured") return make_structured_recipe(options, app);
+  constexpr std::array of_structures = {"--importance", "--compensate"};
+  refuse_flags(app, of_structures, "without --structured");
   nlohmann::json step = {{"pass", find_method("prune", options.method)}, {"pattern", options.pattern}, {"include", options.include}, {"exclude", options.exclude}};
   if (!options.sparsity.empty()) step["sparsity"] = parse_share(options.sparsity, "--sparsity");
   if (!options.scope.empty()) step["scope"] = options.scope;
@@ -32,7 +76,7 @@ Recipe make_recipe(const PruneOptions& options, const CLI::App& app) {
   if (options.sensitivity) step["sensitivity"] = true;
   if (options.damping) step["damping"] = *options.damping;
   Recipe recipe{.steps = {step}};
-  take_calibration(recipe, options.method, options.calibration, app);
+  take_calibration(recipe, "--method " + options.method, options.calibration, app);
   complete_recipe(recipe, "prune");
   return recipe;
 }
@@ -40,8 +84,8 @@ Recipe make_recipe(const PruneOptions& options, const CLI::App& app) {
 }  // namespace
 
 CommandFunction add_prune(CLI::App& app) {
-  app.description("Sets the weights to zero that matter least and stores only the others.");
-  app.footer("Examples:\n  llmc prune MODEL -o OUT --sparsity 0.5\n  llmc prune MODEL -o OUT --sparsity 30% --scope global --max-kl 0.05\n  llmc prune MODEL -o OUT --pattern 2:4 --format hf\n  llmc prune MODEL -o OUT --method sparsegpt --sparsity 0.5 --reconstruct --calibration text.txt");
+  app.description("Removes what matters least: single weights, which become zero and are not stored, or whole structures.");
+  app.footer("Examples:\n  llmc prune MODEL -o OUT --sparsity 0.5\n  llmc prune MODEL -o OUT --sparsity 30% --scope global --max-kl 0.05\n  llmc prune MODEL -o OUT --pattern 2:4 --format hf\n  llmc prune MODEL -o OUT --method sparsegpt --sparsity 0.5 --reconstruct --calibration text.txt\n  llmc prune MODEL -o OUT --structured ffn=30% --structured layers=2");
   auto options = std::make_shared<PruneOptions>();
   add_compress_options(app, options->common);
   app.add_option("--sparsity", options->sparsity, "Share of the weights that become zero, such as 0.5 or 50%")->group("Pruning");
@@ -50,7 +94,10 @@ CommandFunction add_prune(CLI::App& app) {
   app.add_flag("--reconstruct", options->reconstruct, "Then fit what is left of each row to the output of the layer (needs calibration)")->group("Pruning");
   app.add_option("--allocation", options->allocation, "How zeros are spread over the weights: uniform (default) or owl (less of blocks with outliers; needs calibration)")->group("Pruning");
   app.add_flag("--sensitivity", options->sensitivity, "First measure the output error of every layer at 10 to 90 % zeros (needs calibration)")->group("Pruning");
-  app.add_option("--damping", options->damping, "sparsegpt, --reconstruct: share of the mean that is added to the Hessian's diagonal (default 0.01)")->group("Pruning");
+  app.add_option("--structured", options->structured, "Remove whole structures, so that the model becomes a smaller dense one: ffn=30% or ffn=256 (feed-forward channels), heads=25% (key/value groups with their query heads), layers=2 or layers=3,5 (which); may be repeated")->allow_extra_args(false)->group("Structures");
+  app.add_option("--importance", options->importance, "By what channels and heads are ranked: loss (default: what is lost once the others made up for it), activation or magnitude; layers go by block-influence")->group("Structures");
+  app.add_option("--compensate", options->compensate, "Whether layers are fitted by least squares to make up for what goes: true (default) or false")->group("Structures");
+  app.add_option("--damping", options->damping, "sparsegpt, --reconstruct, --structured: share of the mean that is added to the Hessian's diagonal (default 0.01)")->group("Pruning");
   add_calibration_flags(app, options->calibration);
   add_calibration_run_options(app, options->common);
   app.add_option("--scope", options->scope, "What is ranked against each other: tensor, row, or global over all (magnitude only); default: tensor, for wanda row")->group("Pruning");

@@ -91,7 +91,7 @@ Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
   Recipe recipe;
   if (options.rotate != "none") recipe.steps.push_back(make_pass({{"pass", "transform.rotate"}, {"space", options.rotate}}, "--rotate")->options());
   recipe.steps.push_back(step);
-  take_calibration(recipe, options.method, options.calibration, app);
+  take_calibration(recipe, "--method " + options.method, options.calibration, app);
   complete_recipe(recipe, "quantize");
   return recipe;
 }

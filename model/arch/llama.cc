@@ -15,6 +15,7 @@ Architecture make_llama() {
       .norm = Norm::rms,
       .positions = Positions::rope,
       .feed_forward = FeedForward::gated,
+      .heads_divide_hidden = true,
       .config =
           {
               {.key = "vocab_size", .count = &ModelConfig::vocabulary},

@@ -12,11 +12,12 @@ import test_judge
 import test_output
 import test_prune
 import test_quantize
+import test_structured
 import test_transform
 from support import COVERED, EVERY
 from test_commands import long_flags
 
-FILES = (test_calibrated, test_commands, test_compress, test_fail_closed, test_grids, test_judge, test_output, test_prune, test_quantize, test_transform)
+FILES = (test_calibrated, test_commands, test_compress, test_fail_closed, test_grids, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
 
 
 class Flags(unittest.TestCase):

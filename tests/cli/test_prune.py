@@ -232,7 +232,7 @@ class Calibrated(Prune):
 
     @covers("prune", "--damping")
     def test_options_of_methods(self):
-        for flags, words in ((["--method", "obs"], ["--method 'obs' is not known", "magnitude, sparsegpt, wanda"]), (["--method", "wanda", "--damping", "0.1"], ["damping makes sense only with prune.sparsegpt or reconstruct"]), (["--method", "sparsegpt", "--damping", "2"], ["damping", "found 2"]),
+        for flags, words in ((["--method", "obs"], ["--method 'obs' is not known", "magnitude, sparsegpt, structured, wanda"]), (["--method", "wanda", "--damping", "0.1"], ["damping makes sense only with prune.sparsegpt or reconstruct"]), (["--method", "sparsegpt", "--damping", "2"], ["damping", "found 2"]),
                              (["--method", "sparsegpt", "--scope", "global"], ["scope global", "tensor or row"]), (["--reconstruct", "--scope", "global"], ["scope global"])):
             with self.subTest(flags=flags):
                 self.refused(2, words, *self.run_of("--sparsity", "0.5", *flags))

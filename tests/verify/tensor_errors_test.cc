@@ -69,7 +69,7 @@ TEST_CASE("Errors of tensors are those of their values, and grids are measured w
   const Model compressed = load_model(golden_root() / "gpt2-tied", {}, test::context());
   for (const PlacedTensor& placed : compressed.tensors())
     if (is_block_linear(placed) && placed.block > 0) placed.tensor->form = round(read_matrix(*placed.tensor), parse_scheme("W3A16-channel"), {.rule = RangeRule::percentile, .percentile = 95});
-  const auto errors = measure_tensor_errors(original, compressed, test::context());
+  const auto errors = measure_tensor_errors(original, compressed, compressed.origin(), test::context());
   REQUIRE(errors.size() == compressed.tensors().size());
   for (size_t i = 0; i < errors.size(); ++i) {
     const PlacedTensor& placed = compressed.tensors()[i];

@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Loads structurally pruned checkpoints in the stock class of Hugging Face transformers and compares the logits.
+
+    python test_structured.py --llmc BUILD/llmc --model DIR --work TMP
+
+No tensor is missing, unexpected or of another shape, and logits and perplexity are those of `llmc evaluate`.
+Exit code: 0 all agree, 1 something differs, 77 the peers are not installed.
+"""
+
+import argparse
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+import test_compressed_tensors as peers
+
+# Model (None: --model), flags, and what config.json says afterwards.
+CASES = {
+    "ffn": (None, ["--structured", "ffn=30%"], {"intermediate_size": 544}),
+    "heads": (None, ["--structured", "heads=50%"], {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}),
+    "layers": (None, ["--structured", "layers=2"], {"num_hidden_layers": 6}),
+    "all": (None, ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "layers=3,"], {"intermediate_size": 576, "num_attention_heads": 4, "num_hidden_layers": 7}),
+    "gpt2": ("gpt2-tied", ["--structured", "ffn=25%", "--structured", "layers=0,"], {"n_layer": 2}),
+    "bias": ("llama-bias", ["--structured", "ffn=25%", "--structured", "heads=50%"], {}),
+}
+
+
+def check(llmc, model, work, flags, expected):
+    ids, out = peers.token_ids(model), work / "out"
+    few = ["--nsamples", "8", "--seqlen", "128"] if (model / "tokenizer.json").exists() else ["--nsamples", "2", "--seqlen", "8", "--calibration", model / "input_ids.npy", "--eval-data", model / "input_ids.npy"]
+    llmc.run("prune", model, "-o", out, "--max-windows", "1", *few, *flags)
+    found = {key: peers.read_config(out)[key] for key in expected}
+    peers.require(found == expected, f"config.json says {found}, expected {expected}")
+    theirs = peers.load(out)
+    before, after = (sum(p.numel() for p in m.parameters()) for m in (peers.load(model), theirs))
+    peers.require(after < before, f"{after} parameters of {before}")
+    return peers.compare(llmc, out, theirs, ids, work)[1] + f", {after} of {before} parameters"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--llmc", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="quill-7m")
+    parser.add_argument("--work", type=Path, required=True, help="a folder for outputs")
+    arguments = parser.parse_args()
+    peers.transformers.utils.logging.set_verbosity_error()
+    peers.transformers.utils.logging.disable_progress_bar()
+    llmc, failures = peers.Llmc(arguments.llmc.resolve()), 0
+    for name, (tiny, flags, expected) in CASES.items():
+        work = arguments.work.resolve() / f"structured-{name}"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            print(f"ok      {name}: {check(llmc, peers.GOLDEN / 'tiny' / tiny if tiny else arguments.model.resolve(), work, flags, expected)}", flush=True)
+        except Exception:
+            failures += 1
+            print(f"FAILED  {name}:\n{traceback.format_exc()}", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
