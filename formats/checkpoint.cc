@@ -213,6 +213,11 @@ void Checkpoint::release_pages() const {
     for (const MappedFile& file : *list) file.release_pages();
 }
 
+std::optional<std::string> Checkpoint::find_file(const std::string& name) const {
+  if (const auto rewritten = rewritten_files.find(name); rewritten != rewritten_files.end()) return rewritten->second;
+  return fs::exists(directory / name) ? std::optional(read_text_file(directory / name)) : std::nullopt;
+}
+
 uint64_t Checkpoint::weight_bytes() const {
   uint64_t bytes = 0;
   for (const MappedFile& file : files) bytes += file.bytes().size();

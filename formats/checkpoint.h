@@ -2,8 +2,10 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,8 +39,11 @@ struct Checkpoint {
   std::vector<MappedFile> files;     ///< the safetensors files
   std::vector<MappedFile> scratch_files;  ///< weights that a run changed and put on disk for the time being
   std::vector<StoredTensor> tensors;  ///< by name
+  std::map<std::string, std::string> rewritten_files;  ///< small files of the directory (tokenizer.json, …) that a run changed: name and content
   std::vector<std::string> notices;  ///< what a user should know about how the directory was read
 
+  /// The content of a small file, as a run left it; nothing when there is none.
+  std::optional<std::string> find_file(const std::string& name) const;
   /// Bytes of the weight files on disk.
   uint64_t weight_bytes() const;
   /// Of all files: what was read so far need not stay in memory.

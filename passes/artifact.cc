@@ -119,7 +119,7 @@ std::vector<StoredAs> write_artifact(const fs::path& directory, Container contai
   std::vector<StoredAs> stored = write_weights(directory / "model.safetensors", container, tensors, tied_aliases(model), context);
   write_text(directory / "config.json", format_json(make_config(container, model)));
   for (const char* name : carried_files)
-    if (const fs::path source = model.checkpoint().directory / name; fs::exists(source)) write_text(directory / name, read_text_file(source));
+    if (const auto content = model.checkpoint().find_file(name)) write_text(directory / name, *content);
   if (provenance.recipe) write_text(directory / "recipe.yaml", to_yaml(*provenance.recipe));
   write_text(directory / "llmc.json", format_json(describe_provenance(provenance, container)));
   return stored;

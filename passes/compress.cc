@@ -19,6 +19,8 @@
 #include "core/process_memory.h"
 #include "core/sha256.h"
 #include "core/version.h"
+#include "calib/vocabulary_cut.h"
+#include "model/cut.h"
 #include "model/untie_head.h"
 #include "passes/artifact.h"
 #include "verify/model_cost.h"
@@ -137,18 +139,39 @@ Model load_source(const CompressRequest& request, const RunContext& context) {
   Model model = load_model(request.model, request.ignored_config_fields, context);
   if (model.checkpoint().container != Container::dense)
     throw Error(ErrorKind::input, fmt::format("{}: is already compressed ({}); expected a float checkpoint (`llmc export --dense` makes one)", model.checkpoint().directory.string(), to_string(model.checkpoint().container)));
+  if (!request.recipe.vocabulary.empty()) {
+    VocabularyCut cut = cut_vocabulary(request.model, model.checkpoint().config, model.config().vocabulary, request.recipe.vocabulary);
+    model.checkpoint().config = std::move(cut.config);
+    model.checkpoint().rewritten_files = std::move(cut.files);
+    model = cut_model(std::move(model), {.blocks = {}, .kv_groups = {}, .ffn = {}, .hidden = {}, .tokens = std::move(cut.kept)});
+  }
   return request.recipe.untie_head ? untie_head(std::move(model), request.ignored_config_fields) : std::move(model);
 }
+
+namespace {
+
+/// Token ids in files are those of the source, and dropped ones have no counterpart.
+void refuse_ids(const CompressRequest& request) {
+  std::vector<std::string> names;
+  if (request.evaluation_data) names.push_back(request.evaluation_data->string());
+  if (request.recipe.calibration) names.insert(names.end(), request.recipe.calibration->files.begin(), request.recipe.calibration->files.end());
+  for (const std::string& name : names)
+    if (holds_token_ids(name)) throw Error(ErrorKind::usage, fmt::format("{}: holds token ids of the whole vocabulary, of which some are dropped; give text", name));
+}
+
+}  // namespace
 
 RunText load_run_text(const Model& model, const CompressRequest& request) {
   const auto& file = request.evaluation_data;
   const auto& calibration = request.recipe.calibration;
   std::optional<Tokenizer> tokenizer;
   const fs::path tokenizer_path = model.checkpoint().directory / "tokenizer.json";
+  if (!model.origin().tokens.empty()) refuse_ids(request);
   const bool calibrates_on_text = calibration && (calibration->files.empty() || !std::ranges::all_of(calibration->files, [](const std::string& name) { return holds_token_ids(name); }));
   if (!file || !holds_token_ids(*file) || calibrates_on_text) {
-    if (!fs::exists(tokenizer_path)) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_path.string(), calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));
-    tokenizer = Tokenizer::parse(read_text_file(tokenizer_path), tokenizer_path.string());
+    const auto tokenizer_text = model.checkpoint().find_file("tokenizer.json");
+    if (!tokenizer_text) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_path.string(), calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));
+    tokenizer = Tokenizer::parse(*tokenizer_text, tokenizer_path.string());
   }
   const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
   const int64_t vocabulary = model.config().vocabulary, context = model.config().context;
@@ -203,6 +226,17 @@ json describe_calibration(const RunText& text, Report& report, const RunContext&
   return result;
 }
 
+/// Says which tokens went, and on what text the smaller vocabulary is judged.
+void describe_vocabulary(Report& report, const Model& original, const Model& model, const RunText& text, const RunContext& context) {
+  const int64_t before = original.config().vocabulary, after = model.config().vocabulary;
+  report.steps.front().details["removed"]["vocabulary"] = {{"before", before}, {"after", after}};
+  for (TensorReport& tensor : report.tensors)
+    for (Role role : {Role::token_embedding, Role::output_head})
+      if (tensor.role == to_string(role)) tensor.treatment = fmt::format("tokens {} → {}", before, after) + (tensor.treatment == "kept" ? "" : " + " + tensor.treatment);
+  report.notes.push_back(fmt::format("the vocabulary went from {} to {} tokens: both models are judged on {} as the smaller one cuts it ({} tokens), the divergence is over the tokens that stayed", before, after, text.data.name, text.windows.tokens));
+  context.sink.info(report.notes.back());
+}
+
 }  // namespace
 
 Report compress(const CompressRequest& request, const RunContext& context) {
@@ -243,8 +277,9 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   report.pruned = std::ranges::any_of(model.tensors(), [](const PlacedTensor& placed) { return placed.tensor->pruned; });
   const auto errors = measure(report, "compare weights", [&] { return measure_tensor_errors(original, reopened, model.origin(), context); });
   fill_tensors(report, original, model, stored, errors, texts);
+  if (!model.origin().tokens.empty()) describe_vocabulary(report, original, model, text, context);
 
-  report.quality = measure(report, "evaluate", [&] { return evaluate(reopened, &original, text.windows, text.data.name, request.forward, context); });
+  report.quality = measure(report, "evaluate", [&] { return evaluate(reopened, &original, text.windows, text.data.name, request.forward, context, model.origin().tokens); });
   report.oracle = measure(report, "oracle", [&] { return check_against_oracle(reopened, text.windows, request.forward, request.recipe.seed); });
   report.products = measure(report, "products", [&] { return measure_products(reopened, request.forward, context); });
 

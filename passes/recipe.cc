@@ -107,9 +107,10 @@ Recipe parse_recipe(std::string_view yaml, const std::string& where) {
   recipe.seed = static_cast<uint64_t>(seed);
   recipe.format = parse_format(fields.find_string("format").value_or("auto"));
   recipe.untie_head = fields.find_bool("untie_head").value_or(false);
+  recipe.vocabulary = fields.find_strings("vocabulary");
   const json* steps = fields.find("steps");
-  if (!steps || !steps->is_array() || steps->empty()) throw Error(ErrorKind::input, fmt::format("{}: steps: expected a list with at least one step", where));
-  recipe.steps.assign(steps->begin(), steps->end());
+  if (recipe.vocabulary.empty() ? !steps || !steps->is_array() || steps->empty() : steps && !steps->is_array()) throw Error(ErrorKind::input, fmt::format("{}: steps: expected a list with at least one step", where));
+  if (steps) recipe.steps.assign(steps->begin(), steps->end());
   if (const json* calibration = fields.find("calibration")) recipe.calibration = read_calibration_options(*calibration, where + ": calibration");
   fields.finish();
   complete_recipe(recipe, where);
@@ -130,6 +131,7 @@ void complete_recipe(Recipe& recipe, const std::string& where) {
 json to_json(const Recipe& recipe) {
   json result = {{"version", recipe_version}, {"seed", recipe.seed}, {"format", to_string(recipe.format)}, {"steps", recipe.steps}};
   if (recipe.untie_head) result["untie_head"] = true;
+  if (!recipe.vocabulary.empty()) result["vocabulary"] = recipe.vocabulary;
   if (recipe.calibration) result["calibration"] = to_json(*recipe.calibration);
   return result;
 }

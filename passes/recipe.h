@@ -28,10 +28,11 @@ struct Recipe {
   Format format = Format::automatic;
   bool untie_head = false;            ///< give a tied head a matrix of its own before the first step
   std::optional<CalibrationOptions> calibration;  ///< when a step needs it
+  std::vector<std::string> vocabulary;  ///< texts: before the first step, tokens that they do not use are dropped; none: all stay
   std::vector<nlohmann::json> steps;  ///< each an object with "pass" and its options
 };
 
-/// Fields: version, seed, format, calibration (only when a step needs it; defaults without), steps. Unknown fields, duplicate keys and unknown passes are errors (Error(input)).
+/// Fields: version, seed, format, calibration (only when a step needs it; defaults without), vocabulary, steps (at least one, unless there is a vocabulary). Unknown fields, duplicate keys and unknown passes are errors (Error(input)).
 Recipe parse_recipe(std::string_view yaml, const std::string& where);
 
 /// Reads the steps, fills in their defaults, and gives the recipe calibration options if a step needs them and it has none.

@@ -21,6 +21,7 @@ struct Score {
   double nll = 0;
   double reference_nll = 0;
   double kl = 0;
+  double shared = 1;  ///< probability that the reference gives to shared tokens
   bool hit = false;
   bool reference_hit = false;
   bool agrees = false;
@@ -38,13 +39,16 @@ double kl_divergence(std::span<const float> reference, double reference_norm, st
   return std::max(sum, 0.0);  // exact arithmetic gives no less
 }
 
-/// Hidden states of windows [first, last) after the last block.
-std::vector<Matrix> run_blocks(const Model& model, const Forward& forward, const Windows& windows, size_t first, size_t last, Stage& stage) {
+/// Hidden states of windows [first, last) after the last block; `ids` of the windows' tokens, empty when they are the model's.
+std::vector<Matrix> run_blocks(const Model& model, const Forward& forward, std::span<const int32_t> ids, const Windows& windows, size_t first, size_t last, Stage& stage) {
   std::vector<Matrix> hidden(last - first);
   parallel_for(static_cast<int64_t>(hidden.size()), [&](int64_t i) {
     const auto tokens = windows.list[first + static_cast<size_t>(i)].tokens;
     Matrix& states = hidden[static_cast<size_t>(i)] = Matrix(static_cast<int64_t>(tokens.size()), model.config().hidden);
-    forward.embed(tokens, states.view());
+    std::vector<int32_t> renamed;
+    for (int32_t token : tokens)
+      if (!ids.empty()) renamed.push_back(ids[static_cast<size_t>(token)]);
+    forward.embed(ids.empty() ? tokens : renamed, states.view());
   });
   for (int64_t block = 0; block < model.config().layers; ++block) {
     const auto weights = forward.load_block(block);
@@ -64,11 +68,14 @@ struct Judge {
   const Forward* reference_forward;
   const HeadWeights* reference_head;
   int64_t vocabulary;
+  int64_t reference_vocabulary;
+  std::span<const int32_t> reference_ids;  ///< of the model's tokens; empty: the same
 
   void score(std::span<const int32_t> tokens, int64_t first_scored, ConstMatrixView hidden, ConstMatrixView reference_hidden, std::span<Score> scores) const {
     constexpr int64_t rows_at_once = 32;
     Matrix logits(rows_at_once, vocabulary);
-    Matrix reference_logits(reference_forward ? rows_at_once : 0, vocabulary);
+    Matrix reference_logits(reference_forward ? rows_at_once : 0, reference_vocabulary);
+    std::vector<float> shared(reference_ids.size());
     const int64_t end = static_cast<int64_t>(tokens.size());
     for (int64_t target = first_scored; target < end; target += rows_at_once) {
       const int64_t rows = std::min(rows_at_once, end - target);
@@ -86,10 +93,18 @@ struct Judge {
         const std::span<const float> reference_row = reference_logits.view().row_span(r);
         const double reference_norm = log_sum_exp(reference_row);
         const int64_t reference_best = highest(reference_row);
-        score.reference_nll = reference_norm - reference_row[token];
-        score.reference_hit = reference_best == static_cast<int64_t>(token);
-        score.agrees = best == reference_best;
-        score.kl = kl_divergence(reference_row, reference_norm, row, norm);
+        const auto id_of = [&](size_t id) { return reference_ids.empty() ? id : static_cast<size_t>(reference_ids[id]); };
+        score.reference_nll = reference_norm - reference_row[id_of(token)];
+        score.reference_hit = reference_best == static_cast<int64_t>(id_of(token));
+        score.agrees = reference_best == static_cast<int64_t>(id_of(static_cast<size_t>(best)));
+        if (reference_ids.empty()) {
+          score.kl = kl_divergence(reference_row, reference_norm, row, norm);
+          continue;
+        }
+        for (size_t i = 0; i < shared.size(); ++i) shared[i] = reference_row[id_of(i)];
+        const double shared_norm = log_sum_exp(shared);
+        score.kl = kl_divergence(shared, shared_norm, row, norm);
+        score.shared = std::exp(shared_norm - reference_norm);
       }
     }
   }
@@ -148,15 +163,15 @@ Comparison compare(const std::vector<std::vector<Score>>& scores, double mean_nl
 
 }  // namespace
 
-Quality evaluate(const Model& model, const Model* reference, const Windows& windows, const std::string& data_name, const ForwardOptions& options, const RunContext& context) {
-  if (reference && reference->config().vocabulary != model.config().vocabulary)
+Quality evaluate(const Model& model, const Model* reference, const Windows& windows, const std::string& data_name, const ForwardOptions& options, const RunContext& context, std::span<const int32_t> reference_ids) {
+  if (reference && reference_ids.empty() && reference->config().vocabulary != model.config().vocabulary)
     throw Error(ErrorKind::input, fmt::format("{}: vocabulary of {}, but the reference {} has {}", model.checkpoint().directory.string(), model.config().vocabulary, reference->checkpoint().directory.string(), reference->config().vocabulary));
   const Forward forward(model, options);
   std::optional<Forward> reference_forward;
   if (reference) reference_forward.emplace(*reference, ForwardOptions{.precision = options.precision, .backend = options.backend, .zeros = options.zeros});
   const auto head = forward.load_head();
   const auto reference_head = reference ? reference_forward->load_head() : nullptr;
-  const Judge judge{&forward, head.get(), reference ? &*reference_forward : nullptr, reference_head.get(), model.config().vocabulary};
+  const Judge judge{&forward, head.get(), reference ? &*reference_forward : nullptr, reference_head.get(), model.config().vocabulary, reference ? reference->config().vocabulary : 0, reference_ids};
 
   constexpr int64_t most_hidden_bytes = int64_t{512} << 20;  // of hidden states held at once, per model
   const int64_t window_bytes = windows.length * model.config().hidden * static_cast<int64_t>(sizeof(float));
@@ -168,8 +183,8 @@ Quality evaluate(const Model& model, const Model* reference, const Windows& wind
     for (size_t first = 0; first < windows.list.size(); first += batch) {
       const size_t last = std::min(windows.list.size(), first + batch);
       std::vector<Matrix> reference_hidden;
-      if (reference) reference_hidden = run_blocks(*reference, *reference_forward, windows, first, last, stage);
-      const std::vector<Matrix> hidden = run_blocks(model, forward, windows, first, last, stage);
+      if (reference) reference_hidden = run_blocks(*reference, *reference_forward, reference_ids, windows, first, last, stage);
+      const std::vector<Matrix> hidden = run_blocks(model, forward, {}, windows, first, last, stage);
       parallel_for(static_cast<int64_t>(last - first), [&](int64_t i) {
         context.check_stop();
         const auto at = static_cast<size_t>(i);
@@ -198,6 +213,7 @@ Quality evaluate(const Model& model, const Model* reference, const Windows& wind
   quality.kv_cache_bits = options.kv_cache_bits;
   quality.top1_accuracy = std::isnan(quality.mean_nll) ? NAN : mean_of(scores, [](const Score& s) { return s.hit; });
   if (reference) quality.comparison = compare(scores, quality.mean_nll);
+  if (reference && !reference_ids.empty()) quality.comparison->shared_probability = mean_of(scores, [](const Score& s) { return s.shared; });
   return quality;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ struct Comparison {
   double kl_median = 0;
   double kl_p99 = 0;
   double kl_max = 0;
+  std::optional<double> shared_probability;        ///< mean of what the reference gives to the model's tokens, where it has others too
   double top1_agreement = 0;                       ///< share of positions where both rank the same token first
   double perplexity_increase = 0;                  ///< perplexity / reference − 1
   double perplexity_delta = 0;                     ///< perplexity − reference
@@ -46,8 +48,11 @@ struct Quality {
 
 /// Runs the model, and the reference beside it unless nullptr, over the windows. Both in the same precision. Logits are
 /// held for a few positions at a time, weights for one block. The reference keeps its cache in floats. The figures are the same for any number of threads.
-/// Throws Error(input) when the vocabularies differ.
-Quality evaluate(const Model& model, const Model* reference, const Windows& windows, const std::string& data_name, const ForwardOptions& options, const RunContext& context);
+/// `reference_ids` are the ids that the model's tokens have in the reference's vocabulary, empty when they are the same. Tokens
+/// that only the reference has: it is given the model's tokens, its perplexity is over all it has, its first choice may be one of
+/// them, and KL divergence is over the shared ones (its probabilities scaled to sum to 1 there).
+/// Throws Error(input) when the vocabularies differ in size and no ids are given.
+Quality evaluate(const Model& model, const Model* reference, const Windows& windows, const std::string& data_name, const ForwardOptions& options, const RunContext& context, std::span<const int32_t> reference_ids = {});
 
 /// How closely the fast pass and the oracle agree on the same tokens.
 struct OracleAgreement {

@@ -142,6 +142,7 @@ json to_json(const Quality& quality) {
                    {"kl_median", number(c.kl_median)},
                    {"kl_p99", number(c.kl_p99)},
                    {"kl_max", number(c.kl_max)},
+                   {"shared_probability", optional_number(c.shared_probability)},
                    {"top1_agreement", number(c.top1_agreement)}});
   }
   return result;

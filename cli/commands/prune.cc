@@ -39,11 +39,15 @@ void refuse_flags(const CLI::App& app, std::span<const char* const> flags, const
 }
 
 /// "ffn=30%"; each kind once.
-void read_structured(const std::string& text, nlohmann::json& step) {
+void read_structured(const std::string& text, nlohmann::json& step, std::vector<std::string>& vocabulary) {
   const size_t at = text.find('=');
   const std::string kind = text.substr(0, at);
-  const std::vector<std::string> kinds = {"ffn", "heads", "layers"};
+  const std::vector<std::string> kinds = {"ffn", "heads", "layers", "vocab"};
   if (at == std::string::npos || std::ranges::find(kinds, kind) == kinds.end()) throw Error(ErrorKind::usage, fmt::format("--structured: expected KIND=AMOUNT with one of {}, such as ffn=30% or layers=2, found '{}'{}", fmt::join(kinds, ", "), text, did_you_mean(kind, kinds)));
+  if (kind == "vocab") {
+    if (at + 1 == text.size()) throw Error(ErrorKind::usage, "--structured vocab: expected a file of text, such as vocab=texts.txt");
+    return vocabulary.push_back(text.substr(at + 1));
+  }
   if (step.contains(kind)) throw Error(ErrorKind::usage, fmt::format("--structured: {} is given twice", kind));
   step[kind] = text.substr(at + 1);
 }
@@ -54,11 +58,18 @@ Recipe make_structured_recipe(const PruneOptions& options, const CLI::App& app) 
   constexpr std::array of_weights = {"--sparsity", "--pattern", "--scope", "--reconstruct", "--allocation", "--sensitivity", "--include", "--exclude"};
   refuse_flags(app, of_weights, "with --structured; a recipe can have a step for each");
   nlohmann::json step = {{"pass", "prune.structured"}};
-  for (const std::string& text : options.structured) read_structured(text, step);
+  Recipe recipe;
+  for (const std::string& text : options.structured) read_structured(text, step, recipe.vocabulary);
+  if (step.size() == 1) {  // the vocabulary alone
+    constexpr std::array of_steps = {"--importance", "--compensate", "--damping"};
+    refuse_flags(app, of_steps, "with vocab alone");
+    if (const auto given = given_calibration_flags(app); !given.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with vocab alone, which needs no calibration", fmt::join(given, ", ")));
+    return recipe;
+  }
   if (!options.importance.empty()) step["importance"] = options.importance;
   if (options.compensate) step["compensate"] = *options.compensate;
   if (options.damping) step["damping"] = *options.damping;
-  Recipe recipe{.steps = {step}};
+  recipe.steps = {step};
   take_calibration(recipe, "--structured without compensation", options.calibration, app);
   complete_recipe(recipe, "prune");
   return recipe;
@@ -94,7 +105,7 @@ CommandFunction add_prune(CLI::App& app) {
   app.add_flag("--reconstruct", options->reconstruct, "Then fit what is left of each row to the output of the layer (needs calibration)")->group("Pruning");
   app.add_option("--allocation", options->allocation, "How zeros are spread over the weights: uniform (default) or owl (less of blocks with outliers; needs calibration)")->group("Pruning");
   app.add_flag("--sensitivity", options->sensitivity, "First measure the output error of every layer at 10 to 90 % zeros (needs calibration)")->group("Pruning");
-  app.add_option("--structured", options->structured, "Remove whole structures, so that the model becomes a smaller dense one: ffn=30% or ffn=256 (feed-forward channels), heads=25% (key/value groups with their query heads), layers=2 or layers=3,5 (which); may be repeated")->allow_extra_args(false)->group("Structures");
+  app.add_option("--structured", options->structured, "Remove whole structures, so that the model becomes a smaller dense one: ffn=30% or ffn=256 (feed-forward channels), heads=25% (key/value groups with their query heads), layers=2 or layers=3,5 (which), vocab=FILE (tokens that these texts do not use); may be repeated")->allow_extra_args(false)->group("Structures");
   app.add_option("--importance", options->importance, "By what channels and heads are ranked: loss (default: what is lost once the others made up for it), activation or magnitude; layers go by block-influence")->group("Structures");
   app.add_option("--compensate", options->compensate, "Whether layers are fitted by least squares to make up for what goes: true (default) or false")->group("Structures");
   app.add_option("--damping", options->damping, "sparsegpt, --reconstruct, --structured: share of the mean that is added to the Hessian's diagonal (default 0.01)")->group("Pruning");

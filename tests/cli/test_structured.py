@@ -193,6 +193,63 @@ class Recipes(Structured):
                 self.assertFalse((self.dir / "no").exists())
 
 
+class Vocabulary(Structured):
+    TEXT = "The little dog ran to the red house. It was a very happy dog, and the house was warm.\n"
+
+    def setUp(self):
+        super().setUp()
+        self.text = self.dir / "texts.txt"
+        self.text.write_text(self.TEXT)
+
+    def tokens(self, folder):
+        """Token → id of a tokenizer.json."""
+        return json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+
+    def test_tokens_that_texts_do_not_use_go(self):
+        report = self.json("prune", support.quill(), "-o", self.dir / "out", "--structured", f"vocab={self.text}", "--max-windows", 2)
+        before, after = self.tokens(support.quill()), self.tokens(self.dir / "out")
+        size = self.config()["vocab_size"]
+        self.assertEqual(sorted(after.values()), list(range(size)))
+        self.assertTrue(256 < size < 600)
+        self.assertEqual(sorted(after, key=after.get), sorted(after, key=before.get))  # the order of the ids stays
+        kept = sorted(before[token] for token in after)
+        old, new = (read_safetensors(folder)[0]["model.embed_tokens.weight"].rows() for folder in (support.quill(), self.dir / "out"))
+        self.assertEqual(new, [old[i] for i in kept])
+        self.assertEqual([self.config()[key] for key in ("bos_token_id", "eos_token_id")], [after["<|endoftext|>"]] * 2)
+        self.assertEqual(json.loads((self.dir / "out" / "generation_config.json").read_text())["eos_token_id"], after["<|endoftext|>"])
+        self.assertEqual(report["steps"][0]["details"]["removed"], {"vocabulary": {"before": 4096, "after": size}})
+        self.assertEqual(treatments(report)["model.embed_tokens.weight"], f"tokens 4096 → {size}")
+        self.assertTrue(any(f"from 4096 to {size} tokens" in note and "over the tokens that stayed" in note for note in report["notes"]))
+        self.assertTrue(0 < report["quality"]["shared_probability"] < 1)
+        self.assertGreater(report["quality"]["kl_mean"], -1e-9)
+        self.assertLess(report["quality"]["kl_mean"], 1e-6)  # the logits that are left are the same
+        again = self.json("compress", support.quill(), "-o", self.dir / "again", "--recipe", self.dir / "out" / "recipe.yaml", "--max-windows", 2)
+        self.assertEqual(again["quality"], report["quality"])
+        self.ok("evaluate", self.dir / "out", "--max-windows", 1)
+        self.refused(3, ["vocabulary of"], "evaluate", self.dir / "out", "--reference", support.quill(), "--max-windows", 1)
+
+    def test_with_other_steps(self):
+        """Calibration and judging go by the smaller tokenizer."""
+        report = self.json("prune", support.quill(), "-o", self.dir / "out", "--untie", "--structured", f"vocab={self.text}", "--structured", "layers=3,", "--structured", "ffn=25%", "--nsamples", 4, "--seqlen", 64, "--max-windows", 2)
+        size = self.config()["vocab_size"]
+        self.assertEqual({t["name"]: t["shape"] for t in report["tensors"]}["lm_head.weight"], [size, 256])
+        self.assertEqual(report["steps"][1]["details"]["removed"]["layers"]["kept"], [0, 1, 2, 4, 5, 6, 7])
+        plan = self.json("prune", support.quill(), "-o", self.dir / "plan", "--structured", f"vocab={self.text}", "--dry-run")
+        self.assertEqual(plan["tensors"][0]["shape"], [size, 256])
+
+    def test_refusals(self):
+        run = lambda *flags: ["prune", support.quill(), "-o", self.dir / "no", *flags]
+        vocab = ["--structured", f"vocab={self.text}"]
+        self.refused(2, ["--nsamples", "vocab alone"], *run(*vocab, "--nsamples", 2))
+        self.refused(2, ["--compensate", "vocab alone"], *run(*vocab, "--compensate", "true"))
+        self.refused(2, ["expected a file of text"], *run("--structured", "vocab="))
+        self.refused(3, ["absent.txt"], *run("--structured", f"vocab={self.dir / 'absent.txt'}"))
+        self.refused(2, ["holds token ids of the whole vocabulary", "give text"], *run(*vocab, "--eval-data", ids()))
+        self.refused(3, ["tokenizer.json", "dropping tokens needs it"], "prune", llama(), "-o", self.dir / "no", *vocab, "--eval-data", ids())
+        everything = support.write_ids(self.dir / "all.u16", range(4096))
+        self.refused(2, ["use all 4096 tokens"], *run("--structured", f"vocab={everything}"))
+
+
 class Refusals(Structured):
     def test_what_cannot_be_done(self):
         gpt2 = tiny("gpt2-tied")

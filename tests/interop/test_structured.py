@@ -8,6 +8,7 @@ Exit code: 0 all agree, 1 something differs, 77 the peers are not installed.
 """
 
 import argparse
+import json
 import shutil
 import sys
 import traceback
@@ -38,6 +39,25 @@ def check(llmc, model, work, flags, expected):
     return peers.compare(llmc, out, theirs, ids, work)[1] + f", {after} of {before} parameters"
 
 
+def check_vocabulary(llmc, model, work):
+    """The smaller tokenizer cuts the texts that it was made for into the same tokens, here and in Hugging Face tokenizers."""
+    texts, out = work / "texts.txt", work / "out"
+    paragraphs = [json.loads(line)["text"] for line in (peers.GOLDEN / "tokenizer/quill_cases.jsonl").read_text().splitlines()]
+    texts.write_text("\n".join(text for text in paragraphs if len(text) > 150), encoding="utf-8")
+    llmc.run("prune", model, "-o", out, "--structured", f"vocab={texts}", "--max-windows", "1")
+    before, after = (peers.Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in (model, out))
+    cut, expected = after.encode(texts.read_text(encoding="utf-8")), before.encode(texts.read_text(encoding="utf-8"))
+    peers.require(cut.tokens == expected.tokens, "the texts are cut into other tokens")
+    peers.require(after.decode(cut.ids) == before.decode(expected.ids), "the tokens mean another text")
+    peers.require(before.encode("<|endoftext|>").tokens == after.encode("<|endoftext|>").tokens, "special tokens went")
+    small, whole = peers.load(out), peers.load(model)
+    window = slice(0, peers.WINDOW)
+    rows = [before.token_to_id(after.id_to_token(i)) for i in range(after.get_vocab_size())]
+    difference = float(abs(peers.logits_of(small, peers.np.asarray(cut.ids[window])) - peers.logits_of(whole, peers.np.asarray(expected.ids[window]))[:, rows]).max())
+    peers.require(difference <= peers.LARGEST_LOGIT_ERROR, f"logits of the tokens that stayed differ by {difference:.1e}")
+    return peers.compare(llmc, out, small, peers.np.asarray(cut.ids[window]), work)[1] + f", {len(rows)} of {before.get_vocab_size()} tokens"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llmc", type=Path, required=True)
@@ -47,12 +67,14 @@ def main():
     peers.transformers.utils.logging.set_verbosity_error()
     peers.transformers.utils.logging.disable_progress_bar()
     llmc, failures = peers.Llmc(arguments.llmc.resolve()), 0
-    for name, (tiny, flags, expected) in CASES.items():
+    cases = {name: lambda work, case=case: check(llmc, peers.GOLDEN / "tiny" / case[0] if case[0] else arguments.model.resolve(), work, *case[1:]) for name, case in CASES.items()}
+    cases["vocabulary"] = lambda work: check_vocabulary(llmc, arguments.model.resolve(), work)
+    for name, run in cases.items():
         work = arguments.work.resolve() / f"structured-{name}"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         try:
-            print(f"ok      {name}: {check(llmc, peers.GOLDEN / 'tiny' / tiny if tiny else arguments.model.resolve(), work, flags, expected)}", flush=True)
+            print(f"ok      {name}: {run(work)}", flush=True)
         except Exception:
             failures += 1
             print(f"FAILED  {name}:\n{traceback.format_exc()}", flush=True)

@@ -7,6 +7,7 @@
 #include "core/parallel.h"
 #include "formats/scheme.h"
 #include "passes/rounding.h"
+#include "model/cut.h"
 #include "tests/catch.h"
 #include "tests/golden.h"
 #include "tests/support.h"
@@ -105,6 +106,26 @@ TEST_CASE("a model beside itself differs in nothing", "[quality]") {
   CHECK(quality.comparison->top1_agreement == 1);
   CHECK(quality.comparison->perplexity_increase == 0);
   CHECK(quality.comparison->perplexity_delta_error == 0.0);
+}
+
+TEST_CASE("a model of fewer tokens is compared over those that it shares", "[quality]") {
+  const Model reference = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  Kept kept;
+  for (int64_t token = 0; token < reference.config().vocabulary; token += 2) kept.tokens.push_back(token);
+  const Model model = cut_model(load_model(golden_root() / "llama-gqa-tied", {}, test::context()), kept);
+  const std::vector<int32_t>& ids = model.origin().tokens;
+  TokenData data = random_tokens(model.config().vocabulary), same = data;
+  for (auto& sequence : same.sequences)
+    for (int32_t& token : sequence) token = ids.at(static_cast<size_t>(token));
+  const Windows windows = cut_windows(data, {}, model.config().context), of_reference = cut_windows(same, {}, model.config().context);
+  const Quality quality = evaluate(model, &reference, windows, "d", {}, test::context(), ids);
+  CHECK(quality.comparison->kl_max < 1e-6);  // the logits of shared tokens are the same but for the order of f32 sums
+  CHECK(quality.comparison->reference_perplexity == Approx(evaluate(reference, nullptr, of_reference, "d", {}, test::context()).perplexity));
+  CHECK(quality.comparison->reference_perplexity > quality.perplexity);  // the reference gives some probability to tokens that went
+
+  CHECK(*quality.comparison->shared_probability > 0.2);  // half of the tokens of a random model
+  CHECK(*quality.comparison->shared_probability < 0.8);
+  CHECK_THROWS_WITH(evaluate(model, &reference, windows, "d", {}, test::context()), Catch::Matchers::Contains("vocabulary of"));
 }
 
 TEST_CASE("figures are the same bits for any number of threads", "[quality]") {
