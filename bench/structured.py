@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SETTINGS = {"ffn 10 %": ["ffn=10%"], "ffn 20 %": ["ffn=20%"], "ffn 30 %": ["ffn=30%"], "heads 50 %": ["heads=50%"], "1 layer": ["layers=1"], "2 layers": ["layers=2"], "ffn 20 %, heads 50 %, 1 layer": ["ffn=20%", "heads=50%", "layers=1"]}
+SETTINGS = {"ffn 10 %": ["ffn=10%"], "ffn 20 %": ["ffn=20%"], "ffn 30 %": ["ffn=30%"], "heads 50 %": ["heads=50%"], "hidden 12.5 %": ["hidden=12.5%"], "1 layer": ["layers=1"], "2 layers": ["layers=2"], "ffn 20 %, heads 50 %, 1 layer": ["ffn=20%", "heads=50%", "layers=1"]}
 METHODS = {"magnitude": ("magnitude", False), "activation": ("activation", False), "activation, compensated": ("activation", True), "loss": ("loss", False), "loss, compensated": ("loss", True)}
 COLUMNS = ["model", "setting", "method", "parameters", "bytes", "perplexity", "reference_perplexity", "kl_mean", "top1_agreement"]
 

@@ -31,6 +31,12 @@ class Sweep {
     if (!options_.state_directory.empty()) state.emplace(options_.state_directory, options_.persistence, options_.signature);
     const bool learns_from_floats = visitor_.needs_drift_moment() || visitor_.needs_block_outputs();
     Chain changed = embed(count()), plain = embed(learns_from_floats ? count() : std::min(count(), compared_sequences));
+    if (visitor_.changes_embedding())
+      parallel_for(count(), [&](int64_t i) {
+        Matrix hidden = changed.hidden.read(i);
+        visitor_.change_embedding(hidden.view());
+        changed.hidden.write(i, hidden.view());
+      });
     std::vector<BlockError> errors;
     Stage stage(context_, "calibrate", layers * static_cast<int64_t>(all_taps.size()));
     if (state && state->finished() > 0) {

@@ -36,6 +36,9 @@ class BlockVisitor {
  public:
   virtual ~BlockVisitor() = default;
 
+  /// Whether change_embedding() is to change the hidden states [T, hidden] that the changed model starts from.
+  virtual bool changes_embedding() const { return false; }
+  virtual void change_embedding(MatrixView /*hidden*/) const {}
   /// Whether the statistics of every tap are wanted before any weight of a block is changed.
   virtual bool needs_preparation() const { return false; }
   /// May rescale the block's float weights so that its function stays the same.

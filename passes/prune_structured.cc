@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "passes/block_influence.h"
+#include "passes/hidden_choice.h"
 #include "passes/structure_pruner.h"
 #include "passes/structure_targets.h"
 #include "passes/structures.h"
@@ -38,8 +39,11 @@ class PruneStructured final : public Pass {
     std::vector<double> influences;
     if (scans()) influences = measure_block_influence(model, context);
     const std::vector<int64_t> blocks = keep_blocks(model.config().layers, influences);
-    StructureChoice choice = sweeps() ? choose_in_sweep(model, targets_, sizes, blocks, context) : choose_by_magnitude(model, sizes, blocks);
+    HiddenChoice hidden;
+    if (targets_.hidden()) hidden = targets_.importance() == Importance::magnitude ? choose_hidden_by_magnitude(model, sizes.hidden) : choose_hidden_by_activation(model, sizes.hidden, context);
+    StructureChoice choice = sweeps() ? choose_in_sweep(model, targets_, sizes, blocks, hidden, context) : choose_by_magnitude(model, sizes, blocks, hidden);
     model = cut_model(std::move(model), choice.kept);
+    if (targets_.hidden()) rescale_norms(model, hidden, before.hidden);
     if (sizes_of(model.config()) != sizes) throw Error(ErrorKind::bug, "prune.structured: the model has other sizes than planned");
 
     details = std::move(choice.details);
@@ -50,6 +54,7 @@ class PruneStructured final : public Pass {
     const int64_t shared = model.config().heads / model.config().kv_heads;
     tell("ffn", before.ffn, sizes.ffn);
     tell("heads", before.kv_groups * shared, sizes.kv_groups * shared);
+    tell("hidden", before.hidden, sizes.hidden);
     tell("layers", before.blocks, sizes.blocks);
     if (sizes.blocks != before.blocks) details["removed"]["layers"]["kept"] = model.origin().blocks;
     if (!influences.empty()) details["block_influence"] = influences;
@@ -59,7 +64,7 @@ class PruneStructured final : public Pass {
  private:
   /// Whether layers are ranked by what they do to calibration text.
   bool scans() const { return targets_.layers() && targets_.layers()->list.empty(); }
-  bool sweeps() const { return targets_.compensates() || ((targets_.ffn() || targets_.heads()) && targets_.importance() != Importance::magnitude); }
+  bool sweeps() const { return targets_.compensates() || (targets_.ranks_channels() && targets_.importance() != Importance::magnitude); }
 
   std::vector<int64_t> keep_blocks(int64_t layers, const std::vector<double>& influences) const {
     if (!influences.empty()) return keep_highest(influences, layers - targets_.layers()->of(layers));

@@ -61,20 +61,26 @@ bool adds_to_residual(Tap tap) { return tap == Tap::attention_context || tap == 
 
 class StructurePruner final : public BlockVisitor {
  public:
-  StructurePruner(Model& model, const StructureTargets& targets, const Sizes& sizes, const std::vector<int64_t>& kept_blocks) : model_(model), targets_(targets), sizes_(sizes) { choice_.kept.blocks = kept_blocks; }
+  StructurePruner(Model& model, const StructureTargets& targets, const Sizes& sizes, const std::vector<int64_t>& kept_blocks, const std::vector<int64_t>& kept_hidden) : model_(model), targets_(targets), sizes_(sizes), has_changed_(!kept_hidden.empty()) { choice_.kept.blocks = kept_blocks, choice_.kept.hidden = kept_hidden; }
 
-  bool needs_statistics(int64_t block, Tap tap) const override { return stays(block) && (find_cut(model_.config(), sizes_, tap) || refits()); }
+  bool needs_statistics(int64_t block, Tap tap) const override { return stays(block) && (find_cut(model_.config(), sizes_, tap) || cuts_hidden() || refits()); }
+  bool changes_embedding() const override { return cuts_hidden(); }
+  void change_embedding(MatrixView hidden) const override {
+    for (int64_t r = 0; r < hidden.rows; ++r)
+      for (int64_t c = 0; c < hidden.cols; ++c)
+        if (!keeps_hidden(c)) hidden.row(r)[c] = 0;
+  }
   bool needs_drift_moment() const override { return targets_.compensates(); }
   bool needs_residual_moment() const override { return targets_.compensates(); }
 
   void finish(int64_t block, Tap tap, const InputStatistics& statistics) override {
     if (!stays(block)) return silence(block, tap);
     const auto cut = find_cut(model_.config(), sizes_, tap);
-    if (!cut && !refits()) return;
+    if (!cut && !cuts_hidden() && !refits()) return;
     std::optional<std::vector<int64_t>> kept;
     if (cut) kept = choose(block, tap, *cut, statistics);
     for (const PlacedTensor& placed : model_.tensors())
-      if (placed.block == block && placed.part == Part::weight && find_tap(placed.row->role) == tap) change(placed, tap, kept ? columns_of(*kept, cut->width) : columns_of_all(statistics.in()), statistics);
+      if (placed.block == block && placed.part == Part::weight && find_tap(placed.row->role) == tap) change(placed, tap, kept ? columns_of(*kept, cut->width) : cuts_hidden() && !adds_to_residual(tap) ? choice_.kept.hidden : columns_of_all(statistics.in()), statistics);
     if (cut) keep(choice_.kept, tap, std::move(*kept));
     has_changed_ = has_changed_ || cut.has_value();
   }
@@ -91,6 +97,8 @@ class StructurePruner final : public BlockVisitor {
 
  private:
   bool stays(int64_t block) const { return std::ranges::binary_search(choice_.kept.blocks, block); }
+  bool cuts_hidden() const { return !choice_.kept.hidden.empty(); }
+  bool keeps_hidden(int64_t dimension) const { return !cuts_hidden() || std::ranges::binary_search(choice_.kept.hidden, dimension); }
   /// Whether inputs may differ from the float model's by now.
   bool refits() const { return targets_.compensates() && has_changed_; }
 
@@ -133,6 +141,8 @@ class StructurePruner final : public BlockVisitor {
       masked = std::move(fitted.weights);
       if (bias) add_to_bias(placed, fitted.bias_change);
     }
+    for (int64_t r = 0; r < masked.rows() && adds_to_residual(tap); ++r)
+      if (!keeps_hidden(r)) std::ranges::fill(masked.view().row_span(r), 0.0f);
     tensor.form = FloatData(std::move(masked));
     tensor.moved = true;
     layers_.push_back(std::move(row));
@@ -153,22 +163,22 @@ class StructurePruner final : public BlockVisitor {
   Sizes sizes_;
   StructureChoice choice_;
   json layers_ = json::array();
-  bool has_changed_ = false;
+  bool has_changed_;
 };
 
 }  // namespace
 
-StructureChoice choose_by_magnitude(const Model& model, const Sizes& sizes, const std::vector<int64_t>& kept_blocks) {
+StructureChoice choose_by_magnitude(const Model& model, const Sizes& sizes, const std::vector<int64_t>& kept_blocks, const HiddenChoice& hidden) {
   StructureChoice choice;
-  choice.kept.blocks = kept_blocks;
+  choice.kept.blocks = kept_blocks, choice.kept.hidden = hidden.kept;
   for (int64_t block : kept_blocks)
     for (Tap tap : all_taps)
       if (const auto cut = find_cut(model.config(), sizes, tap)) keep(choice.kept, tap, keep_highest(score_by_magnitude(model, block, tap, *cut), cut->kept));
   return choice;
 }
 
-StructureChoice choose_in_sweep(Model& model, const StructureTargets& targets, const Sizes& sizes, const std::vector<int64_t>& kept_blocks, const PassContext& context) {
-  StructurePruner pruner(model, targets, sizes, kept_blocks);
+StructureChoice choose_in_sweep(Model& model, const StructureTargets& targets, const Sizes& sizes, const std::vector<int64_t>& kept_blocks, const HiddenChoice& hidden, const PassContext& context) {
+  StructurePruner pruner(model, targets, sizes, kept_blocks, hidden.kept);
   const auto errors = sweep(model, *context.calibration, context.sweep, pruner, context.run);
   StructureChoice choice = pruner.take_choice();
   for (const BlockError& error : errors) choice.details["blocks"].push_back({{"hidden_error", error.relative_error}});

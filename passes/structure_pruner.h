@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/cut.h"
+#include "passes/hidden_choice.h"
 #include "passes/pass.h"
 #include "passes/structure_targets.h"
 
@@ -18,11 +19,11 @@ struct StructureChoice {
 };
 
 /// Chooses by weights alone; the model stays as it is.
-StructureChoice choose_by_magnitude(const Model& model, const Sizes& sizes, const std::vector<int64_t>& kept_blocks);
+StructureChoice choose_by_magnitude(const Model& model, const Sizes& sizes, const std::vector<int64_t>& kept_blocks, const HiddenChoice& hidden);
 
 /// Runs the sweep: what is to go is first set to zero, so that shapes stay what they are. Blocks that go add nothing to the
 /// residual stream. Layers read their inputs in the model cut so far; with compensation each is fitted to what the float model
 /// computes there, and those that add to the residual stream also to what it lacks by then (fit_kept).
-StructureChoice choose_in_sweep(Model& model, const StructureTargets& targets, const Sizes& sizes, const std::vector<int64_t>& kept_blocks, const PassContext& context);
+StructureChoice choose_in_sweep(Model& model, const StructureTargets& targets, const Sizes& sizes, const std::vector<int64_t>& kept_blocks, const HiddenChoice& hidden, const PassContext& context);
 
 }  // namespace llmc

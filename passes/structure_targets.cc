@@ -18,12 +18,12 @@ namespace {
 constexpr std::array importance_names = {"magnitude", "activation", "loss"};
 constexpr const char* block_influence = "block-influence";  // how layers are ranked, and nothing else
 
-/// A share of channels leaves a multiple of this where there was one, so that groups of a quantizer and tiles of a product fit.
-constexpr int64_t granule = 32;
+/// A share of many channels leaves a multiple of this where there was one, so that groups of a quantizer and tiles of a product fit.
+constexpr int64_t granule = 32, many = 256;
 
 /// Channels that stay: exactly as many as a count says, by a share to the nearest granule.
 int64_t keep_channels(const Amount& amount, int64_t total) {
-  if (amount.share == 0 || total % granule != 0) return total - amount.of(total);
+  if (amount.share == 0 || total < many || total % granule != 0) return total - amount.of(total);
   return std::clamp<int64_t>(std::llround((1 - amount.share) * static_cast<double>(total) / granule) * granule, granule, total);
 }
 
@@ -53,18 +53,18 @@ std::optional<Amount> find_amount(FieldReader& fields, const std::string& key, c
 
 std::string_view to_string(Importance importance) { return importance_names[static_cast<size_t>(importance)]; }
 
-StructureTargets::StructureTargets(FieldReader& fields, const std::string& where) : ffn_(find_amount(fields, "ffn", where)), heads_(find_amount(fields, "heads", where)), layers_(find_amount(fields, "layers", where)) {
+StructureTargets::StructureTargets(FieldReader& fields, const std::string& where) : ffn_(find_amount(fields, "ffn", where)), heads_(find_amount(fields, "heads", where)), hidden_(find_amount(fields, "hidden", where)), layers_(find_amount(fields, "layers", where)) {
   const auto fail = [&](const std::string& text) { throw Error(ErrorKind::usage, where + ": " + text); };
-  if (!ffn_ && !heads_ && !layers_) fail("nothing to remove: expected at least one of ffn, heads, layers");
-  for (const auto* amount : {&ffn_, &heads_})
-    if (*amount && !(*amount)->list.empty()) fail(fmt::format("{}: which ones are named only for layers; expected a share or a count", amount == &ffn_ ? "ffn" : "heads"));
+  if (!ranks_channels() && !layers_) fail("nothing to remove: expected at least one of ffn, heads, hidden, layers");
+  for (const auto& [name, amount] : {std::pair("ffn", &ffn_), {"heads", &heads_}, {"hidden", &hidden_}})
+    if (*amount && !(*amount)->list.empty()) fail(fmt::format("{}: which ones are named only for layers; expected a share or a count", name));
   const auto importance = fields.find_string("importance");
   if (importance == block_influence) {
-    if (ffn_ || heads_) fail("importance block-influence ranks layers only; expected magnitude, activation or loss");
+    if (ranks_channels()) fail("importance block-influence ranks layers only; expected magnitude, activation or loss");
   } else if (importance) {
     const auto found = std::ranges::find(importance_names, *importance);
     if (found == importance_names.end()) fail(fmt::format("importance '{}' is not known; expected magnitude, activation, loss or block-influence", *importance));
-    if (!ffn_ && !heads_) fail(fmt::format("importance {} ranks channels and heads; layers go by block-influence", *importance));
+    if (!ranks_channels()) fail(fmt::format("importance {} ranks channels and heads; layers go by block-influence", *importance));
     importance_ = static_cast<Importance>(found - importance_names.begin());
   }
   compensates_ = fields.find_bool("compensate").value_or(true);
@@ -75,10 +75,11 @@ StructureTargets::StructureTargets(FieldReader& fields, const std::string& where
 }
 
 json StructureTargets::options() const {
-  json result = {{"importance", ffn_ || heads_ ? json(to_string(importance_)) : json(block_influence)}, {"compensate", compensates_}, {"damping", damping_}};
+  json result = {{"importance", ranks_channels() ? json(to_string(importance_)) : json(block_influence)}, {"compensate", compensates_}, {"damping", damping_}};
   if (!compensates_ && importance_ != Importance::loss) result.erase("damping");
   if (ffn_) result["ffn"] = to_json(*ffn_);
   if (heads_) result["heads"] = to_json(*heads_);
+  if (hidden_) result["hidden"] = to_json(*hidden_);
   if (layers_) result["layers"] = to_json(*layers_);
   return result;
 }
@@ -95,9 +96,10 @@ Sizes StructureTargets::resolve(const Model& model) const {
   Sizes sizes = before;
   if (ffn_) sizes.ffn = keep_channels(*ffn_, config.ffn);
   if (heads_) sizes.kv_groups = keep_groups(*heads_, config, problems);
+  if (hidden_) sizes.hidden = keep_channels(*hidden_, config.hidden);
   if (layers_) sizes.blocks = config.layers - layers_->of(config.layers);
   if (layers_ && !layers_->list.empty() && layers_->list.back() >= config.layers) problems.add(fmt::format("layers: there is no layer {}; expected 0 to {}", layers_->list.back(), config.layers - 1));
-  for (const auto& [name, amount, same] : {std::tuple("ffn", &ffn_, sizes.ffn == before.ffn), {"heads", &heads_, sizes.kv_groups == before.kv_groups}, {"layers", &layers_, sizes.blocks == before.blocks}})
+  for (const auto& [name, amount, same] : {std::tuple("ffn", &ffn_, sizes.ffn == before.ffn), {"heads", &heads_, sizes.kv_groups == before.kv_groups}, {"hidden", &hidden_, sizes.hidden == before.hidden}, {"layers", &layers_, sizes.blocks == before.blocks}})
     if (*amount && same && problems.empty()) problems.add(fmt::format("{}: {} removes nothing of this model", name, to_json(**amount).dump()));
   if (problems.empty()) check_sizes(model, sizes, problems);
   problems.throw_if_any(ErrorKind::usage, "prune.structured");
@@ -110,11 +112,12 @@ std::vector<Treatment> StructureTargets::plan(const Model& model) const {
   const int64_t shared = config.heads / config.kv_heads;
   std::vector<Treatment> treatments;
   for (const PlacedTensor& placed : model.tensors()) {
-    if (placed.block < 0) continue;
-    const auto touches = [&](auto... dimensions) { return ((placed.row->out == dimensions || (placed.part == Part::weight && placed.row->in == dimensions)) || ...); };
+    const bool is_matrix = placed.part == Part::weight && placed.row->kind != TensorKind::norm;
+    const auto touches = [&](auto... dimensions) { return ((placed.row->out == dimensions || (is_matrix && placed.row->in == dimensions)) || ...); };
     std::string description;
     if (ffn_ && touches(Dimension::ffn)) description = fmt::format("channels {} → {}", config.ffn, sizes.ffn);
     if (heads_ && touches(Dimension::query_width, Dimension::kv_width, Dimension::query_key_value_width)) description = fmt::format("heads {} → {}", config.heads, sizes.kv_groups * shared);
+    if (hidden_ && touches(Dimension::hidden)) description += fmt::format("{}hidden {} → {}", description.empty() ? "" : ", ", config.hidden, sizes.hidden);
     if (compensates_ && is_block_linear(placed)) description += description.empty() ? "refitted" : ", refitted";
     if (!description.empty()) treatments.push_back({&placed, description, 8.0 * static_cast<double>(get_info(placed.tensor->dtype).bytes)});
   }

@@ -14,7 +14,7 @@
 
 namespace llmc {
 
-/// By what feed-forward channels and heads are ranked. Layers are ranked by block influence.
+/// By what feed-forward channels, heads and hidden dimensions are ranked. Layers are ranked by block influence.
 enum class Importance {
   magnitude,   ///< the sum of their squared weights
   activation,  ///< what the layer that reads them loses: Σ ‖W_j‖² E[x_j²]
@@ -22,7 +22,7 @@ enum class Importance {
 };
 std::string_view to_string(Importance importance);
 
-/// Options: ffn, heads, layers (amounts, docs/recipes.md), importance, compensate, damping.
+/// Options: ffn, heads, hidden, layers (amounts, docs/recipes.md), importance, compensate, damping.
 class StructureTargets {
  public:
   /// Reads its options from a step; the caller calls finish().
@@ -32,7 +32,10 @@ class StructureTargets {
   nlohmann::json options() const;
   const std::optional<Amount>& ffn() const { return ffn_; }
   const std::optional<Amount>& heads() const { return heads_; }
+  const std::optional<Amount>& hidden() const { return hidden_; }
   const std::optional<Amount>& layers() const { return layers_; }
+  /// Whether anything but layers goes.
+  bool ranks_channels() const { return ffn_ || heads_ || hidden_; }
   Importance importance() const { return importance_; }
   bool compensates() const { return compensates_; }
   double damping() const { return damping_; }
@@ -42,7 +45,7 @@ class StructureTargets {
   std::vector<Treatment> plan(const Model& model) const;
 
  private:
-  std::optional<Amount> ffn_, heads_, layers_;
+  std::optional<Amount> ffn_, heads_, hidden_, layers_;
   Importance importance_ = Importance::loss;
   bool compensates_ = true;
   double damping_ = 0.01;

@@ -42,7 +42,7 @@ void refuse_flags(const CLI::App& app, std::span<const char* const> flags, const
 void read_structured(const std::string& text, nlohmann::json& step, std::vector<std::string>& vocabulary) {
   const size_t at = text.find('=');
   const std::string kind = text.substr(0, at);
-  const std::vector<std::string> kinds = {"ffn", "heads", "layers", "vocab"};
+  const std::vector<std::string> kinds = {"ffn", "heads", "hidden", "layers", "vocab"};
   if (at == std::string::npos || std::ranges::find(kinds, kind) == kinds.end()) throw Error(ErrorKind::usage, fmt::format("--structured: expected KIND=AMOUNT with one of {}, such as ffn=30% or layers=2, found '{}'{}", fmt::join(kinds, ", "), text, did_you_mean(kind, kinds)));
   if (kind == "vocab") {
     if (at + 1 == text.size()) throw Error(ErrorKind::usage, "--structured vocab: expected a file of text, such as vocab=texts.txt");
@@ -105,7 +105,7 @@ CommandFunction add_prune(CLI::App& app) {
   app.add_flag("--reconstruct", options->reconstruct, "Then fit what is left of each row to the output of the layer (needs calibration)")->group("Pruning");
   app.add_option("--allocation", options->allocation, "How zeros are spread over the weights: uniform (default) or owl (less of blocks with outliers; needs calibration)")->group("Pruning");
   app.add_flag("--sensitivity", options->sensitivity, "First measure the output error of every layer at 10 to 90 % zeros (needs calibration)")->group("Pruning");
-  app.add_option("--structured", options->structured, "Remove whole structures, so that the model becomes a smaller dense one: ffn=30% or ffn=256 (feed-forward channels), heads=25% (key/value groups with their query heads), layers=2 or layers=3,5 (which), vocab=FILE (tokens that these texts do not use); may be repeated")->allow_extra_args(false)->group("Structures");
+  app.add_option("--structured", options->structured, "Remove whole structures, so that the model becomes a smaller dense one: ffn=30% or ffn=256 (feed-forward channels), heads=25% (key/value groups with their query heads), hidden=12.5% (dimensions of the residual stream), layers=2 or layers=3,5 (which), vocab=FILE (tokens that these texts do not use); may be repeated")->allow_extra_args(false)->group("Structures");
   app.add_option("--importance", options->importance, "By what channels and heads are ranked: loss (default: what is lost once the others made up for it), activation or magnitude; layers go by block-influence")->group("Structures");
   app.add_option("--compensate", options->compensate, "Whether layers are fitted by least squares to make up for what goes: true (default) or false")->group("Structures");
   app.add_option("--damping", options->damping, "sparsegpt, --reconstruct, --structured: share of the mean that is added to the Hessian's diagonal (default 0.01)")->group("Pruning");

@@ -98,6 +98,33 @@ class WhatGoes(Structured):
                     for part, rows in (("q_proj", q[16 * g:16 * g + 16]), ("k_proj", k[8 * g:8 * g + 8]), ("v_proj", v[8 * g:8 * g + 8]), ("o_proj", [row[16 * g:16 * g + 16] for row in o])):
                         self.assertEqual(after[f"model.layers.{block}.self_attn.{part}.weight"].rows(), rows, part)
 
+    def test_hidden_dimensions(self):
+        """All of the residual stream together; norms of fewer dimensions are stretched to give what they gave before."""
+        before, _ = read_safetensors(llama())
+        report = self.cut(llama(), "hidden=25%", flags=["--importance", "magnitude", "--compensate", "false"])
+        after = self.weights()
+        self.assertEqual([self.config()[key] for key in ("hidden_size", "head_dim", "num_attention_heads")], [24, 8, 4])
+        readers, writers = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "embed_tokens"), ("o_proj", "down_proj")
+        scores = [0.0] * 32
+        for name, tensor in before.items():
+            for r, row in enumerate(tensor.rows()):
+                for c, x in enumerate(row):
+                    if name.split(".")[-2] in readers:
+                        scores[c] += x * x
+                    if name.split(".")[-2] in writers:
+                        scores[r] += x * x
+        kept = highest(scores, 24)
+        for name, tensor in before.items():
+            part = name.split(".")[-2]
+            if part in readers:
+                self.assertEqual([list(row) for row in after[name].rows()], [[row[c] for c in kept] for row in tensor.rows()], name)
+            elif part in writers:
+                self.assertEqual(after[name].rows(), [tensor.rows()[r] for r in kept], name)
+            else:
+                for x, y in zip((tensor.values()[c] for c in kept), after[name].values()):
+                    self.assertAlmostEqual(y, x * (32 / 24) ** 0.5, places=6)
+        self.assertEqual(treatments(report)["model.embed_tokens.weight"], "hidden 32 → 24")
+
     def test_layers_are_named_or_those_of_least_influence(self):
         before, _ = read_safetensors(llama(num_hidden_layers=3))
         for kind, kept in (("layers=1,", [0, 2]), ("layers=0,2", [1])):
@@ -137,7 +164,7 @@ class WhatGoes(Structured):
 
 class Compensation(Structured):
     def test_fitting_lowers_the_divergence(self):
-        for kinds in (["ffn=30%"], ["heads=50%"], ["layers=1"], ["ffn=20%", "layers=4,"]):
+        for kinds in (["ffn=30%"], ["heads=50%"], ["hidden=12.5%"], ["layers=1"], ["ffn=20%", "layers=4,"]):
             with self.subTest(kinds):
                 kl = {}
                 for compensate in ("true", "false"):
@@ -155,7 +182,7 @@ class Compensation(Structured):
         self.assertEqual(sorted(kl), kl)
 
     def test_same_bytes_for_any_number_of_threads_and_after_a_stop(self):
-        kinds, weights = ["ffn=20%", "heads=50%", "layers=1"], lambda name: (self.dir / name / "model.safetensors").read_bytes()
+        kinds, weights = ["ffn=20%", "heads=50%", "hidden=12.5%", "layers=1"], lambda name: (self.dir / name / "model.safetensors").read_bytes()
         first = self.cut(support.quill(), *kinds, name="first", flags=["--threads", 1, "--resume", self.dir / "state"])
         again = self.cut(support.quill(), *kinds, name="again", flags=["--resume", self.dir / "state"])  # every block comes from the state
         self.cut(support.quill(), *kinds, name="spilled", flags=["--max-memory", "1MB"])
@@ -255,7 +282,7 @@ class Refusals(Structured):
         gpt2 = tiny("gpt2-tied")
         for model, kind, words in ((llama(), "ffn", ["KIND=AMOUNT", "found 'ffn'"]), (llama(), "fnn=2", ["KIND=AMOUNT", 'did you mean "ffn"']), (llama(), "ffn=x", ["ffn", "expected a share", "found 'x'"]), (llama(), "ffn=0", ["expected a share"]),
                                    (llama(), "ffn=48", ["0 of 48 feed-forward channels would stay; expected 1 to 48"]), (llama(), "ffn=0.1%", ["ffn: 0.001 removes nothing"]), (llama(), "ffn=1,2", ["named only for layers"]),
-                                   (llama(), "heads=30%", ["30 % of 2 key/value groups is 0.6", "such as 50%"]), (llama(), "heads=1", ["multiple of 2, found 1"]), (llama(), "heads=4", ["0 of 2 key/value groups"]),
+                                   (llama(), "heads=30%", ["30 % of 2 key/value groups is 0.6", "such as 50%"]), (llama(), "hidden=1", ["hidden_size 31 would be no multiple of num_attention_heads 4"]), (gpt2, "hidden=25%", ["n_embd / n_head"]), (llama(), "heads=1", ["multiple of 2, found 1"]), (llama(), "heads=4", ["0 of 2 key/value groups"]),
                                    (support.quill(), "heads=25%", ["hidden_size 256 would be no multiple of num_attention_heads 6", "LlamaForCausalLM"]),
                                    (gpt2, "heads=50%", ["gpt2 has no field for the size of a head, which is n_embd / n_head"]),
                                    (llama(), "layers=0,1", ["0 of 2 blocks would stay"]), (llama(), "layers=5,", ["no layer 5; expected 0 to 1"]), (llama(), "layers=1,1", ["names one twice"])):

@@ -21,9 +21,10 @@ CASES = {
     "ffn": (None, ["--structured", "ffn=30%"], {"intermediate_size": 544}),
     "heads": (None, ["--structured", "heads=50%"], {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}),
     "layers": (None, ["--structured", "layers=2"], {"num_hidden_layers": 6}),
-    "all": (None, ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "layers=3,"], {"intermediate_size": 576, "num_attention_heads": 4, "num_hidden_layers": 7}),
+    "hidden": (None, ["--structured", "hidden=12.5%"], {"hidden_size": 224, "head_dim": 32}),
+    "all": (None, ["--structured", "hidden=25%", "--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "layers=3,"], {"hidden_size": 192, "intermediate_size": 576, "num_attention_heads": 4, "num_hidden_layers": 7}),
     "gpt2": ("gpt2-tied", ["--structured", "ffn=25%", "--structured", "layers=0,"], {"n_layer": 2}),
-    "bias": ("llama-bias", ["--structured", "ffn=25%", "--structured", "heads=50%"], {}),
+    "bias": ("llama-bias", ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "hidden=25%"], {}),
 }
 
 
