@@ -84,7 +84,7 @@ json to_json(const CalibrationData& data) {
   json sources = json::array();
   for (const CalibrationSource& source : data.sources)
     sources.push_back({{"name", source.name}, {"sha256", source.sha256}, {"documents", source.documents}, {"empty_documents", source.empty_documents}, {"tokens", source.tokens}, {"held_out_tokens", source.held_out_tokens}});
-  return {{"sources", sources}, {"samples", data.samples.size()}, {"requested_samples", data.requested_samples}, {"seqlen", data.seqlen}, {"packing", to_string(data.packing)}, {"tokens", data.tokens()}, {"seed", data.seed}};
+  return {{"sources", sources}, {"samples", data.samples.size()}, {"requested_samples", data.requested_samples}, {"generated_samples", data.generated_samples}, {"seqlen", data.seqlen}, {"packing", to_string(data.packing)}, {"tokens", data.tokens()}, {"seed", data.seed}};
 }
 
 SplitData hold_out_end(TokenData data) {
@@ -118,7 +118,7 @@ SplitData hold_out_end(TokenData data) {
 }
 
 CalibrationData draw_samples(std::span<const TokenData> sources, const CalibrationOptions& options, int64_t seqlen, uint64_t seed) {
-  CalibrationData data{.samples = {}, .seqlen = seqlen, .requested_samples = options.samples, .packing = options.packing, .seed = seed, .sources = {}, .warnings = {}};
+  CalibrationData data{.samples = {}, .seqlen = seqlen, .requested_samples = options.samples, .generated_samples = 0, .packing = options.packing, .seed = seed, .sources = {}, .warnings = {}};
   for (const TokenData& source : sources)
     data.sources.push_back({.name = source.name, .sha256 = source.sha256, .documents = std::ssize(source.sequences), .empty_documents = std::ranges::count_if(source.sequences, [](const auto& sequence) { return sequence.empty(); }), .tokens = count_tokens(source.sequences)});
   Random random(seed, "calibration samples");

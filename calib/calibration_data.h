@@ -26,6 +26,7 @@ struct CalibrationData {
   std::vector<std::vector<int32_t>> samples;  ///< in the order of the files; each of at most `seqlen` tokens, packed ones of exactly that
   int64_t seqlen = 0;
   int64_t requested_samples = 0;
+  int64_t generated_samples = 0;              ///< of `samples`, the last: add_generated_samples
   Packing packing = Packing::packed;
   uint64_t seed = 0;
   std::vector<CalibrationSource> sources;

@@ -31,18 +31,20 @@ CalibrationOptions read_calibration_options(const json& object, const std::strin
   options.files = fields.find_strings("files");
   options.field = fields.find_string("field").value_or(options.field);
   options.samples = fields.find_int("nsamples").value_or(options.samples);
+  options.generated = fields.find_int("generated").value_or(options.generated);
   options.seqlen = fields.find_int("seqlen").value_or(options.seqlen);
   if (const auto packing = fields.find_string("packing")) options.packing = parse_packing(*packing);
   if (const auto precision = fields.find_string("precision")) options.precision = parse_precision(*precision, where + ": precision");
   if (const auto activations = fields.find_string("activations")) options.activations = parse_activations(*activations, where + ": activations");
   fields.finish();
   if (options.samples < 1) throw Error(ErrorKind::input, fmt::format("{}: nsamples: expected at least 1, found {}", where, options.samples));
+  if (options.generated < 0) throw Error(ErrorKind::input, fmt::format("{}: generated: expected a number from 0, found {}", where, options.generated));
   if (options.seqlen < 0) throw Error(ErrorKind::input, fmt::format("{}: seqlen: expected a number from 0, found {}", where, options.seqlen));
   return options;
 }
 
 json to_json(const CalibrationOptions& options) {
-  return {{"files", options.files}, {"field", options.field}, {"nsamples", options.samples}, {"seqlen", options.seqlen}, {"packing", to_string(options.packing)}, {"precision", to_string(options.precision)}, {"activations", options.activations == DType::f32 ? "f32" : "bf16"}};
+  return {{"files", options.files}, {"field", options.field}, {"nsamples", options.samples}, {"generated", options.generated}, {"seqlen", options.seqlen}, {"packing", to_string(options.packing)}, {"precision", to_string(options.precision)}, {"activations", options.activations == DType::f32 ? "f32" : "bf16"}};
 }
 
 int64_t sample_length(const CalibrationOptions& options, int64_t context) {

@@ -28,12 +28,13 @@ struct CalibrationOptions {
   std::string field = "text";      ///< of a JSONL line, that holds its text
   int64_t samples = 128;           ///< as GPTQ (Frantar 2022), AWQ (Lin 2023) and auto-round draw
   int64_t seqlen = 0;              ///< tokens in a sample; 0: 512, or the model's context if that is less
+  int64_t generated = 0;           ///< samples more, that the model itself writes
   Packing packing = Packing::packed;
   Precision precision = Precision::bf16;  ///< of the matrix products that calibration makes
   DType activations = DType::f32;        ///< f32 or bf16: how activations are kept between layers
 };
 
-/// The recipe's object "calibration": files, field, nsamples, seqlen, packing, precision and activations, each of which may be missing. Throws
+/// The recipe's object "calibration": files, field, nsamples, generated, seqlen, packing, precision and activations, each of which may be missing. Throws
 /// Error(input) for unknown fields and impossible values.
 CalibrationOptions read_calibration_options(const nlohmann::json& object, const std::string& where);
 nlohmann::json to_json(const CalibrationOptions& options);

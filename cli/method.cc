@@ -26,7 +26,7 @@ std::string find_method(const std::string& command, const std::string& method) {
 void take_calibration(Recipe& recipe, const std::string& what, const CalibrationFlags& flags, const CLI::App& app) {
   bool needs_calibration = false;
   try {
-    needs_calibration = make_pass(recipe.steps.back(), what)->needs_calibration();
+    for (const nlohmann::json& step : recipe.steps) needs_calibration |= make_pass(step, what)->needs_calibration();
   } catch (const Error& problem) {  // a mistake on the command line, not in a file
     throw Error(ErrorKind::usage, problem.what());
   }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/parallel.h"
+#include "model/backward_kernels.h"
 #include "model/kernels.h"
 #include "model/matmul.h"
 
@@ -47,6 +48,37 @@ void RotaryTable::rotate_by(MatrixView rows, Matrix Chunk::* sines) const {
 
 void RotaryTable::rotate(MatrixView rows) const { rotate_by(rows, &Chunk::sines); }
 void RotaryTable::rotate_back(MatrixView rows) const { rotate_by(rows, &Chunk::negative_sines); }
+
+void RotaryTable::rotate_row(std::span<float> row, int64_t position) const {
+  const Chunk& chunk = get_chunk(position / chunk_positions);
+  rotate_heads(row, chunk.cosines.view().row_span(position % chunk_positions), chunk.sines.view().row_span(position % chunk_positions));
+}
+
+KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity)
+    : config_(config), sequences_(sequences), keys_(sequences * config.kv_width(), capacity), values_(sequences * capacity, config.kv_width()) {}
+
+void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
+  assert(length_ < keys_.cols() && q.rows == sequences_ && k.rows == sequences_ && v.rows == sequences_ && out.rows == sequences_);
+  const int64_t width = config_.head_dim, group = config_.heads / config_.kv_heads;
+  const auto seen = static_cast<size_t>(length_ + 1);
+  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
+  parallel_for(sequences_, [&](int64_t s) {
+    const MatrixView keys_of = keys(s), values_of = values(s);
+    for (int64_t i = 0; i < config_.kv_width(); ++i) keys_of.row(i)[length_] = k.row(s)[i];
+    std::ranges::copy(v.row_span(s), values_of.row(length_));
+    for (int64_t head = 0; head < config_.heads; ++head) {
+      const int64_t from = head / group * width;
+      const std::span<float> scores = thread_scratch<float, 2>(seen);
+      std::ranges::fill(scores, 0.0f);
+      for (int64_t i = 0; i < width; ++i) add_scaled(scores, scale * q.row(s)[head * width + i], keys_of.row_span(from + i).first(seen));
+      softmax(scores);
+      const std::span<float> result = out.row_span(s).subspan(static_cast<size_t>(head * width), static_cast<size_t>(width));
+      std::ranges::fill(result, 0.0f);
+      for (size_t t = 0; t < seen; ++t) add_scaled(result, scores[t], values_of.column_range(from, width).row_span(static_cast<int64_t>(t)));
+    }
+  });
+  ++length_;
+}
 
 void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
   constexpr int64_t tile = attention_tile;

@@ -20,6 +20,8 @@ class RotaryTable {
 
   /// Rotates every head of every row in place; row r is at position r.
   void rotate(MatrixView rows) const;
+  /// Rotates every head of one row, which is at that position, in place: the same bits as rotate.
+  void rotate_row(std::span<float> row, int64_t position) const;
   /// Undoes rotate, which is also its gradient: rotations are orthogonal.
   void rotate_back(MatrixView rows) const;
 
@@ -47,6 +49,28 @@ inline constexpr int64_t attention_tile = 64;
 /// attention_tile and the rows from `length` on are zero: so the products have the same shapes for any length, and what
 /// a query finds depends, bit for bit, on nothing after it.
 void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out);
+
+/// Keys and values of sequences that grow together, one position at a time, in one decoder block.
+class KeyValueCache {
+ public:
+  /// Room for `capacity` positions of each sequence. Memory: 2 · sequences · kv_width · capacity floats.
+  KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity);
+
+  int64_t length() const { return length_; }
+  /// Adds the next position of every sequence, k and v [sequences, kv_width], and attends to it and all before it: q and out
+  /// [sequences, query_width]. The capacity must not be used up.
+  void attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out);
+
+ private:
+  MatrixView keys(int64_t sequence) { return keys_.view().row_range(sequence * config_.kv_width(), config_.kv_width()); }
+  MatrixView values(int64_t sequence) { return values_.view().row_range(sequence * values_.rows() / sequences_, values_.rows() / sequences_); }
+
+  ModelConfig config_;
+  int64_t sequences_;
+  Matrix keys_;    ///< of each sequence [kv_width, capacity]
+  Matrix values_;  ///< of each sequence [capacity, kv_width]
+  int64_t length_ = 0;
+};
 
 /// Views of queries, keys and values [rows, …] as `attend` takes them, or of their gradients.
 template <typename View>

@@ -129,18 +129,23 @@ Forward::Forward(const Model& model, const ForwardOptions& options) : state_(std
 Forward::~Forward() = default;
 
 void Forward::embed(std::span<const int32_t> tokens, MatrixView hidden) const {
+  const auto count = static_cast<int64_t>(tokens.size());
+  assert(hidden.rows == count);
+  if (const Matrix& positions = state_->positions; !positions.empty() && count > positions.rows())
+    throw Error(ErrorKind::input, fmt::format("a sequence of {} tokens is longer than the model's {} positions", count, positions.rows()));
+  for (int64_t r = 0; r < count; ++r) embed_next(tokens.subspan(static_cast<size_t>(r), 1), r, hidden.row_range(r, 1));
+}
+
+void Forward::embed_next(std::span<const int32_t> tokens, int64_t position, MatrixView hidden) const {
   const Matrix& table = state_->tokens;
   const Matrix& positions = state_->positions;
-  const auto count = static_cast<int64_t>(tokens.size());
-  assert(hidden.rows == count && hidden.cols == table.cols());
-  if (!positions.empty() && count > positions.rows())
-    throw Error(ErrorKind::input, fmt::format("a sequence of {} tokens is longer than the model's {} positions", count, positions.rows()));
-  for (int64_t r = 0; r < count; ++r) {
-    const int32_t token = tokens[static_cast<size_t>(r)];
-    if (token < 0 || token >= table.rows())
-      throw Error(ErrorKind::input, fmt::format("token id {} at position {} is outside the vocabulary of {}", token, r, table.rows()));
-    std::copy_n(table.row(token), table.cols(), hidden.row(r));
-    if (!positions.empty()) add_to(hidden.row_span(r), positions.view().row_span(r));
+  assert(hidden.cols == table.cols());
+  if (!positions.empty() && position >= positions.rows()) throw Error(ErrorKind::input, fmt::format("a sequence is longer than the model's {} positions", positions.rows()));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= table.rows()) throw Error(ErrorKind::input, fmt::format("token id {} at position {} is outside the vocabulary of {}", tokens[i], position, table.rows()));
+    const std::span<float> row = hidden.row_span(static_cast<int64_t>(i));
+    std::ranges::copy(table.view().row_span(tokens[i]), row.begin());
+    if (!positions.empty()) add_to(row, positions.view().row_span(position));
   }
 }
 
@@ -184,6 +189,25 @@ void run_attention(const ModelConfig& config, const ForwardOptions& options, con
   const Scratch padded(rows, query_width);
   attend(config, options.backend, length, q, k, v, padded.view());
   for_each_row(length, [&](int64_t r) { std::ranges::copy(padded.view().row_span(r), context.row(r)); });
+}
+
+/// context [sequences, query_width] of one more position of each.
+void run_attention_next(const ModelConfig& config, const StageWeights& stage, const RotaryTable* rotary, ConstMatrixView normed, KeyValueCache& cache, MatrixView context) {
+  const int64_t query_width = config.query_width(), kv_width = config.kv_width();
+  const Scratch projected(normed.rows, query_width + 2 * kv_width);
+  const MatrixView q = projected.view().column_range(0, query_width), k = projected.view().column_range(query_width, kv_width), v = projected.view().column_range(query_width + kv_width, kv_width);
+  if (const Linear* fused = stage.find(Role::query_key_value)) {
+    fused->apply(normed, projected.view());
+  } else {
+    stage.get(Role::query).apply(normed, q);
+    stage.get(Role::key).apply(normed, k);
+    stage.get(Role::value).apply(normed, v);
+  }
+  for (int64_t r = 0; rotary && r < normed.rows; ++r) {
+    rotary->rotate_row(q.row_span(r), cache.length());
+    rotary->rotate_row(k.row_span(r), cache.length());
+  }
+  cache.attend_next(q, k, v, context);
 }
 
 /// activation [T, ffn] of the normalized hidden states [T, hidden].
@@ -238,6 +262,16 @@ void Forward::run_block(const BlockWeights& block, MatrixView hidden) const {
     run_stage(block.stages[i], input.view(), hidden, next.view());
     input = std::move(next);
   }
+}
+
+void Forward::run_block_next(const BlockWeights& block, MatrixView hidden, KeyValueCache& cache) const {
+  const ModelConfig& config = state_->model.config();
+  const Scratch input(hidden.rows, hidden.cols), context(hidden.rows, config.query_width()), normed(hidden.rows, hidden.cols), activation(hidden.rows, config.ffn);
+  enter_block(block.entry, hidden, input.view());
+  run_attention_next(config, block.stages[0], state_->rotary ? &*state_->rotary : nullptr, input.view(), cache, context.view());
+  run_stage(block.stages[1], context.view(), hidden, normed.view());
+  run_stage(block.stages[2], normed.view(), hidden, activation.view());
+  run_stage(block.stages[3], activation.view(), hidden, {});
 }
 
 void Forward::run_head(const HeadWeights& head, ConstMatrixView hidden, MatrixView logits) const {

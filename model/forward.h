@@ -14,6 +14,8 @@
 
 namespace llmc {
 
+class KeyValueCache;
+
 struct ForwardOptions {
   Precision precision = Precision::f32;
   MatmulBackend backend = default_backend();
@@ -46,6 +48,13 @@ class Forward {
   std::shared_ptr<const BlockWeights> load_block(int64_t block) const;
   /// One causal decoder block over one sequence, in place: hidden [T, hidden].
   void run_block(const BlockWeights& block, MatrixView hidden) const;
+
+  // One more position of several sequences at once, for generation. Differs from the above in the last bits.
+  /// hidden [sequences, hidden] of one token each, all at `position`. Throws Error(input) as embed does.
+  void embed_next(std::span<const int32_t> tokens, int64_t position, MatrixView hidden) const;
+  /// One decoder block over that position, in place; `cache` is the block's own, and grows. Keys and values are not rounded,
+  /// whatever kv_cache_bits says.
+  void run_block_next(const BlockWeights& block, MatrixView hidden, KeyValueCache& cache) const;
 
   // The same block tap by tap, for calibration: enter, then the stage of each tap in order. `hidden` [T, hidden] is changed
   // by the stages of attention_context and ffn_activation, which add to it.

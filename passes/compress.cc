@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "calib/bundled_text.h"
+#include "calib/generated_samples.h"
 #include "calib/token_overlap.h"
 #include "calib/tokenizer.h"
 #include "core/error.h"
@@ -73,7 +74,7 @@ void fill_tensors(Report& report, const Model& original, const Model& compressed
                               .multiply_adds = count_multiply_adds(compressed, placed),
                               .error = errors[i],
                               .moved = placed.tensor->moved});
-    if (text == texts.end()) continue;
+    if (text == texts.end() || !is_block_linear(placed)) continue;  // what is trained only has no share in the zeros
     treated += errors[i].count;
     zeros += errors[i].zeros;
   }
@@ -105,7 +106,7 @@ void run_passes(const CompressRequest& request, CheckedRecipe& checked, Model& m
       std::string& description = texts[text_key(model, *treatment.target)];
       description += (description.empty() ? "" : " + ") + treatment.description;
     }
-    PassContext pass_context{.run = context, .seed = request.recipe.seed};
+    PassContext pass_context{.run = context, .seed = request.recipe.seed, .calibration = nullptr, .sweep = {}, .load_original = [&] { return load_model(request.model, request.ignored_config_fields, context); }};
     if (pass.needs_calibration()) {
       pass_context.calibration = &text.calibration->samples;
       pass_context.sweep = make_sweep_options(request, i, *text.calibration, work, source_hashes);
@@ -199,6 +200,7 @@ CheckedRecipe check_recipe(const Recipe& recipe, const Model& model) {
   std::set<const PlacedTensor*> quantized;
   for (size_t i = 0; i < checked.passes.size(); ++i) {
     const std::string name = recipe.steps[i].at("pass").get<std::string>();
+    if (name == "heal" && i == 0) problems.add("heal is the first step; expected it after the steps whose damage it heals");
     for (const Treatment& treatment : checked.treatments[i]) {
       if (name.starts_with("quantize.")) quantized.insert(treatment.target);
       else if (name.starts_with("prune.") && quantized.contains(treatment.target)) problems.add(fmt::format("tensor {}: is already quantized when {} comes to it; prune before quantizing", treatment.target->tensor->name, name));
@@ -245,7 +247,9 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   StagedDirectory staged(request.output, request.overwrite);  // fails before the work if it cannot be written
 
   Model model = measure(report, "load", [&] { return load_source(request, context); });
-  const RunText text = load_run_text(model, request);
+  RunText text = load_run_text(model, request);
+  if (text.calibration && request.recipe.calibration->generated > 0)
+    measure(report, "generate calibration samples", [&] { return add_generated_samples(*text.calibration, model, *request.recipe.calibration, request.recipe.seed, context), true; });
   if (text.calibration) report.calibration = describe_calibration(text, report, context);
   CheckedRecipe checked = check_recipe(request.recipe, model);
 

@@ -31,6 +31,18 @@ void decode_span(const float* position, size_t count, const CodeRange& codes, fl
   transform(position, count, out, [&](V at) { return hn::Mul(unit_at(at, codes), s); });
 }
 
+/// Σ gradient · ŵ / s over a span.
+float pull_of_span(const float* gradient, const float* weights, size_t count, const CodeRange& codes, const float* position) {
+  const D d;
+  V toward = hn::Zero(d);
+  for (size_t i = 0; i < count; i += hn::Lanes(d)) {
+    const auto mask = hn::FirstN(d, count - i);
+    const V g = hn::IfThenZeroElse(hn::Eq(hn::MaskedLoad(mask, d, weights + i), hn::Zero(d)), hn::MaskedLoad(mask, d, gradient + i));
+    toward = hn::MulAdd(g, unit_at(hn::MaskedLoad(mask, d, position + i), codes), toward);
+  }
+  return hn::GetLane(hn::SumOfLanes(d, toward));
+}
+
 /// One step of Adam on the positions of a span; a weight of 0 stays where it is. Answers Σ gradient · ŵ / s, as the codes were before.
 float step_span(const float* gradient, const float* weights, size_t count, const CodeRange& codes, const AdamStep& step, float* position, float* mean, float* square) {
   const D d;
@@ -65,6 +77,7 @@ namespace llmc {
 namespace {
 
 HWY_EXPORT(decode_span);
+HWY_EXPORT(pull_of_span);
 HWY_EXPORT(step_span);
 
 constexpr float margin = 0.25f;  ///< how far inside the cell of its code a weight starts, in codes
@@ -88,8 +101,6 @@ LearnedGrid::LearnedGrid(ConstMatrixView weights, QuantizedMatrix start)
     : weights_(weights),
       start_(std::move(start)),
       position_(weights.rows, weights.cols),
-      rounding_mean_(weights.rows, weights.cols),
-      rounding_square_(weights.rows, weights.cols),
       scale_change_(start_.scales.size()),
       scale_mean_(start_.scales.size()),
       scale_square_(start_.scales.size()) {
@@ -121,7 +132,8 @@ void LearnedGrid::write_values(Matrix& values) const {
 
 void LearnedGrid::update(const Matrix& gradient, const LearningRates& rates) {
   ++steps_;
-  const AdamStep step{.rate = rates.rounding, .momentum = rates.momentum, .memory = rates.memory, .unbias_mean = 1 / (1 - std::pow(rates.momentum, static_cast<float>(steps_))), .unbias_square = 1 / (1 - std::pow(rates.memory, static_cast<float>(steps_)))};
+  const AdamStep step(rates.rounding, rates.decay, steps_), scale_step(rates.scale, rates.decay, steps_);
+  if (rates.rounding > 0 && rounding_mean_.empty()) rounding_mean_ = rounding_square_ = Matrix(start_.rows, start_.cols);
   const int64_t span = start_.span();
   const int64_t rows_per_scale = start_.scheme.granularity == Granularity::tensor ? start_.rows : 1;
   parallel_pieces(start_.scale_rows(), 16, [&](int64_t first, int64_t last) {
@@ -133,14 +145,10 @@ void LearnedGrid::update(const Matrix& gradient, const LearningRates& rates) {
         const CodeRange codes = codes_of(grid);
         float toward = 0;
         for (int64_t r = scale_row * rows_per_scale; r < (scale_row + 1) * rows_per_scale; ++r)
-          toward += HWY_DYNAMIC_DISPATCH(step_span)(gradient.row(r) + begin, weights_.row(r) + begin, static_cast<size_t>(span), codes, step, position_.row(r) + begin, rounding_mean_.row(r) + begin, rounding_square_.row(r) + begin);
+          toward += rates.rounding > 0 ? HWY_DYNAMIC_DISPATCH(step_span)(gradient.row(r) + begin, weights_.row(r) + begin, static_cast<size_t>(span), codes, step, position_.row(r) + begin, rounding_mean_.row(r) + begin, rounding_square_.row(r) + begin)
+                                       : HWY_DYNAMIC_DISPATCH(pull_of_span)(gradient.row(r) + begin, weights_.row(r) + begin, static_cast<size_t>(span), codes, position_.row(r) + begin);
         if (scale_change_.empty()) continue;
-        float& mean = scale_mean_[at];
-        float& square = scale_square_[at];
-        mean = step.momentum * mean + (1 - step.momentum) * toward;
-        square = step.memory * square + (1 - step.memory) * toward * toward;
-        const float direction = mean * step.unbias_mean / (std::sqrt(square * step.unbias_square) + AdamStep::floor);
-        scale_change_[at] = std::clamp(scale_change_[at] - rates.scale * direction, -0.5f, 1.0f);
+        scale_change_[at] = std::clamp(scale_change_[at] - scale_step.move(toward, scale_mean_[at], scale_square_[at]), -0.5f, 1.0f);
       }
   });
 }

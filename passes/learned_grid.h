@@ -6,27 +6,16 @@
 
 #include "core/tensor.h"
 #include "formats/quantized_matrix.h"
+#include "passes/adam.h"
 #include "passes/grid.h"
 
 namespace llmc {
 
-/// Sizes of one step of Adam (Kingma 2015).
+/// Sizes of one step.
 struct LearningRates {
-  float rounding = 0;      ///< of an offset, in codes
-  float scale = 0;         ///< of a scale, as a share of where it started
-  float momentum = 0.9f;   ///< β₁
-  float memory = 0.95f;    ///< β₂: shorter than usual, as there are some hundred steps only
-};
-
-/// What the elements of one step share.
-struct AdamStep {
-  static constexpr float floor = 1e-20f;  ///< a gradient of 0 moves nothing
-
-  float rate = 0;
-  float momentum = 0;
-  float memory = 0;
-  float unbias_mean = 1;    ///< 1 / (1 − β₁ⁿ)
-  float unbias_square = 1;  ///< 1 / (1 − β₂ⁿ)
+  float rounding = 0;  ///< of an offset, in codes; 0: the codes stay as they are
+  float scale = 0;     ///< of a scale, as a share of where it started
+  AdamDecay decay;
 };
 
 /// The codes of a span, without the zero point, and what they mean before the scale.
@@ -62,7 +51,7 @@ class LearnedGrid {
   ConstMatrixView weights_;
   QuantizedMatrix start_;
   Matrix position_;                     ///< w / s₀ + v, in codes without the zero point, no further than half a code off the grid
-  Matrix rounding_mean_, rounding_square_;
+  Matrix rounding_mean_, rounding_square_;  ///< empty until codes are learned
   std::vector<float> scale_change_;     ///< s / s₀ − 1; empty for a codebook
   std::vector<float> scale_mean_, scale_square_;
   int64_t steps_ = 0;

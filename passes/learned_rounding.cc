@@ -5,34 +5,14 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
-#include <numeric>
 
 #include "core/error.h"
 #include "core/parallel.h"
-#include "core/random.h"
 #include "passes/learned_grid.h"
+#include "passes/shuffle.h"
 
 namespace llmc {
 namespace {
-
-/// Sequences in random order, every one once before any comes again.
-class Shuffle {
- public:
-  Shuffle(size_t count, uint64_t seed, const std::string& name) : random_(seed, "learned rounding " + name), order_(count), next_(count) { std::iota(order_.begin(), order_.end(), size_t{0}); }
-
-  size_t next() {
-    if (next_ == order_.size()) {
-      for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random_.below(i)]);
-      next_ = 0;
-    }
-    return order_[next_++];
-  }
-
- private:
-  Random random_;
-  std::vector<size_t> order_;
-  size_t next_;
-};
 
 /// A batch in memory, with the block's output for it.
 struct Batch {
@@ -114,7 +94,7 @@ LearnedRounding learn_rounding(const ModelConfig& config, const BlockTensors& va
   set_values();
   LearnedRounding result{.weights = std::move(start), .error_before = measure(block, samples, config.hidden, tape)};
   check_finite(result.error_before, name);
-  Shuffle shuffle(samples.lengths.size(), options.seed, name);
+  Shuffle shuffle(samples.lengths.size(), options.seed, "learned rounding " + name);
   std::vector<size_t> chosen(std::min(static_cast<size_t>(options.batch), samples.lengths.size()));
   for (int64_t step = 0; step < options.iterations; ++step) {
     context.check_stop();
@@ -125,7 +105,7 @@ LearnedRounding learn_rounding(const ModelConfig& config, const BlockTensors& va
     for (auto& [place, gradient] : gradients) std::ranges::fill(gradient.values(), 0.0f);
     block.backpropagate(batch.rows, batch.input.view(), batch.output.view(), tape, {}, gradients);
     const float left = 1 - static_cast<float>(step) / static_cast<float>(options.iterations);
-    for (auto& [role, grid] : grids) grid.update(gradients.get(role), {.rounding = options.rounding_rate * left, .scale = options.scale_rate * left});
+    for (auto& [role, grid] : grids) grid.update(gradients.get(role), {.rounding = options.rounding_rate * left, .scale = options.scale_rate * left, .decay = {}});
     set_values();
   }
   result.error_after = measure(block, samples, config.hidden, tape);

@@ -1,6 +1,7 @@
 // Owns what a pass is: a step of a recipe that changes a model's weights.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -27,6 +28,7 @@ struct PassContext {
   uint64_t seed = 0;
   const Sequences* calibration = nullptr;  ///< not nullptr for a pass that needs it
   SweepOptions sweep;                      ///< how calibration runs
+  std::function<Model()> load_original;    ///< the model before any pass, read again
 
   /// How a sweep runs that only looks, before the one that changes weights: with a state of its own, or none when nothing
   /// outlives the process.

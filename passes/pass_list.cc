@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/suggest.h"
+#include "passes/heal.h"
 #include "passes/pass.h"
 #include "passes/prune.h"
 #include "passes/prune_structured.h"
@@ -29,6 +30,7 @@ SweepOptions PassContext::scan() const {
 
 std::span<const PassInfo> pass_list() {
   static constexpr std::array list = {
+      PassInfo{"heal", "trains scales, norms, biases and the weights that pruning left, until the model says what the original says; needs calibration text", make_heal},
       PassInfo{"prune.magnitude", "sets the smallest weights to zero", make_prune_magnitude},
       PassInfo{"prune.sparsegpt", "sets weights to zero where the others can make up for it, and lets them; needs calibration text", make_prune_sparsegpt},
       PassInfo{"prune.structured", "removes whole layers, heads and feed-forward channels, and lets the others make up for them; the model becomes a smaller dense one", make_prune_structured},

@@ -6,6 +6,7 @@
 
 #include "cli/calibration_flags.h"
 #include "cli/compress_options.h"
+#include "cli/heal_flags.h"
 #include "cli/method.h"
 #include "core/suggest.h"
 #include "core/units.h"
@@ -23,6 +24,7 @@ struct PruneOptions {
   bool sensitivity = false;
   std::optional<double> damping;
   CalibrationFlags calibration;
+  HealFlags heal;
   std::string pattern = "unstructured";
   std::vector<std::string> include, exclude;
   std::vector<std::string> structured;
@@ -70,6 +72,7 @@ Recipe make_structured_recipe(const PruneOptions& options, const CLI::App& app) 
   if (options.compensate) step["compensate"] = *options.compensate;
   if (options.damping) step["damping"] = *options.damping;
   recipe.steps = {step};
+  add_heal_step(recipe, options.heal);
   take_calibration(recipe, "--structured without compensation", options.calibration, app);
   complete_recipe(recipe, "prune");
   return recipe;
@@ -87,6 +90,7 @@ Recipe make_recipe(const PruneOptions& options, const CLI::App& app) {
   if (options.sensitivity) step["sensitivity"] = true;
   if (options.damping) step["damping"] = *options.damping;
   Recipe recipe{.steps = {step}};
+  add_heal_step(recipe, options.heal);
   take_calibration(recipe, "--method " + options.method, options.calibration, app);
   complete_recipe(recipe, "prune");
   return recipe;
@@ -109,6 +113,7 @@ CommandFunction add_prune(CLI::App& app) {
   app.add_option("--importance", options->importance, "By what channels and heads are ranked: loss (default: what is lost once the others made up for it), activation or magnitude; layers go by block-influence")->group("Structures");
   app.add_option("--compensate", options->compensate, "Whether layers are fitted by least squares to make up for what goes: true (default) or false")->group("Structures");
   app.add_option("--damping", options->damping, "sparsegpt, --reconstruct, --structured: share of the mean that is added to the Hessian's diagonal (default 0.01)")->group("Pruning");
+  add_heal_options(app, options->heal);
   add_calibration_flags(app, options->calibration);
   add_calibration_run_options(app, options->common);
   app.add_option("--scope", options->scope, "What is ranked against each other: tensor, row, or global over all (magnitude only); default: tensor, for wanda row")->group("Pruning");

@@ -3,6 +3,7 @@
 
 #include "cli/calibration_flags.h"
 #include "cli/compress_options.h"
+#include "cli/heal_flags.h"
 #include "cli/method.h"
 #include "core/units.h"
 #include "formats/scheme.h"
@@ -35,6 +36,7 @@ struct QuantizeOptions {
   std::string input_observer;
   std::optional<double> input_percentile;
   CalibrationFlags calibration;
+  HealFlags heal;
 };
 
 /// The scheme that the flags mean: a preset, a codebook, or --bits with 8-bit channels or groups of 128 below, changed by the
@@ -91,6 +93,7 @@ Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
   Recipe recipe;
   if (options.rotate != "none") recipe.steps.push_back(make_pass({{"pass", "transform.rotate"}, {"space", options.rotate}}, "--rotate")->options());
   recipe.steps.push_back(step);
+  add_heal_step(recipe, options.heal);
   take_calibration(recipe, "--method " + options.method, options.calibration, app);
   complete_recipe(recipe, "quantize");
   return recipe;
@@ -122,6 +125,7 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--smoothing", options->smoothing, "With --channel-scales smoothquant: share of the inputs' ranges that moves into the weights, 0 to 1 (default 0.5)")->group("Method");
   app.add_option("--input-observer", options->input_observer, "How the range of a static input (W8A8-static) is found; default: minmax")->group("Method");
   app.add_option("--input-percentile", options->input_percentile, "With --input-observer percentile: share of values inside the range, in percent")->group("Method");
+  add_heal_options(app, options->heal);
   add_calibration_flags(app, options->calibration);
   add_calibration_run_options(app, options->common);
   app.add_option("--keep-outliers", options->keep_outliers, "Share of each tensor's largest weights that stays in 16 bits beside the rest, such as 0.5%")->group("Tensors");

@@ -155,9 +155,9 @@ class PlainLearnedGrid {
   struct Moments {
     double mean = 0, square = 0;
     float step(double g, const LearningRates& rates, int steps) {
-      mean = rates.momentum * mean + (1 - rates.momentum) * g;
-      square = rates.memory * square + (1 - rates.memory) * g * g;
-      return static_cast<float>(mean / (1 - std::pow(rates.momentum, steps)) / (std::sqrt(square / (1 - std::pow(rates.memory, steps))) + AdamStep::floor));
+      mean = rates.decay.momentum * mean + (1 - rates.decay.momentum) * g;
+      square = rates.decay.memory * square + (1 - rates.decay.memory) * g * g;
+      return static_cast<float>(mean / (1 - std::pow(rates.decay.momentum, steps)) / (std::sqrt(square / (1 - std::pow(rates.decay.memory, steps))) + AdamStep::floor));
     }
   };
   struct ScaleState {

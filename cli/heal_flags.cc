@@ -1,0 +1,19 @@
+#include "cli/heal_flags.h"
+
+#include "core/error.h"
+
+namespace llmc {
+
+void add_heal_options(CLI::App& app, HealFlags& flags) {
+  app.add_flag("--heal", flags.heal, "Then train scales, norms, biases and what pruning left, end to end, until the model says what the original says (needs calibration)")->group("Healing");
+  app.add_option("--heal-epochs", flags.epochs, "With --heal: how often it sees every calibration sample (default 1)")->check(CLI::PositiveNumber)->group("Healing");
+}
+
+void add_heal_step(Recipe& recipe, const HealFlags& flags) {
+  if (flags.epochs && !flags.heal) throw Error(ErrorKind::usage, "--heal-epochs makes no sense without --heal");
+  if (!flags.heal) return;
+  recipe.steps.push_back({{"pass", "heal"}});
+  if (flags.epochs) recipe.steps.back()["epochs"] = *flags.epochs;
+}
+
+}  // namespace llmc

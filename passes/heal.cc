@@ -1,0 +1,265 @@
+#include "passes/heal.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <variant>
+
+#include "calib/activation_store.h"
+#include "core/error.h"
+#include "core/json.h"
+#include "core/parallel.h"
+#include "model/trainable_model.h"
+#include "passes/learned_floats.h"
+#include "passes/learned_grid.h"
+#include "passes/shuffle.h"
+
+namespace llmc {
+
+using nlohmann::json;
+
+namespace {
+
+struct HealOptions {
+  int64_t epochs = 1;
+  int64_t batch = 4;           ///< calibration samples in a step
+  double temperature = 1;
+  double scale_rate = 0.003;   ///< all as shares of where a value started; they fall to 0 along a line
+  double norm_rate = 0.002;    ///< of norms and biases
+  double weight_rate = 0.001;  ///< of weights that pruning left
+};
+
+/// A tensor that is trained.
+struct Learned {
+  const PlacedTensor* placed = nullptr;
+  Matrix start;  ///< what LearnedGrid borrows
+  std::variant<std::monostate, LearnedGrid, LearnedFloats> values;
+};
+
+bool is_vector(const PlacedTensor& placed) { return placed.part == Part::bias || placed.row->kind == TensorKind::norm; }
+
+/// Every trained tensor of a model, by block, as the reader of its gradients.
+class Healer final : public GradientReader {
+ public:
+  Healer(Model& model, TrainableModel& trainable, const HealOptions& options) : trainable_(trainable), options_(options) {
+    for (int64_t block = -1; block < model.config().layers; ++block) {
+      BlockTensors values = read_block(model, block);
+      trainable.set(block, values);
+      for (const PlacedTensor& placed : model.tensors())
+        if (placed.block == block) add(placed, std::move(values(placed.row->role, placed.part)));
+    }
+  }
+
+  void begin_step(float left) { left_ = left; }
+
+  BlockTensors prepare(int64_t block) override {
+    BlockTensors gradients;
+    for (const Learned& learned : by_block_[block]) {
+      const StoredTensor& tensor = *learned.placed->tensor;
+      gradients(learned.placed->row->role, learned.placed->part) = Matrix(tensor.rows(), tensor.cols());
+    }
+    return gradients;
+  }
+
+  void take(int64_t block, BlockTensors gradients) override {
+    for (Learned& learned : by_block_[block]) {
+      const Matrix& gradient = gradients.get(learned.placed->row->role, learned.placed->part);
+      if (auto* grid = std::get_if<LearnedGrid>(&learned.values)) grid->update(gradient, {.rounding = 0, .scale = left_ * static_cast<float>(options_.scale_rate), .decay = {}});
+      if (auto* floats = std::get_if<LearnedFloats>(&learned.values)) floats->update(gradient, left_ * static_cast<float>(is_vector(*learned.placed) ? options_.norm_rate : options_.weight_rate), {});
+    }
+    set(block, std::move(gradients));  // which have the right shapes
+  }
+
+  /// How many values are trained, by what they are.
+  json describe() const {
+    int64_t scales = 0, vectors = 0, weights = 0;
+    for (const auto& [block, list] : by_block_)
+      for (const Learned& learned : list) {
+        const StoredTensor& tensor = *learned.placed->tensor;
+        if (std::holds_alternative<LearnedGrid>(learned.values)) scales += read_codes(tensor).scale_count();
+        else (is_vector(*learned.placed) ? vectors : weights) += tensor.count();
+      }
+    return {{"trained", {{"scales", scales}, {"norms_and_biases", vectors}, {"pruned_weights", weights}}}};
+  }
+
+  /// Puts what was learned into the model.
+  void finish() {
+    for (auto& [block, list] : by_block_)
+      for (Learned& learned : list) {
+        StoredTensor& tensor = *learned.placed->tensor;
+        if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) tensor.form = grid->quantized();
+        if (const auto* floats = std::get_if<LearnedFloats>(&learned.values)) tensor.form = FloatData(Matrix(floats->values()));
+      }
+  }
+
+ private:
+  void add(const PlacedTensor& placed, Matrix values) {
+    std::vector<Learned>& list = by_block_[placed.block];
+    const StoredTensor& tensor = *placed.tensor;
+    if (find_scheme(tensor)) {
+      QuantizedMatrix codes = read_codes(tensor);
+      if (codes.scales.empty()) return;  // a codebook
+      list.push_back({.placed = &placed, .start = std::move(values), .values = {}});
+      list.back().values.emplace<LearnedGrid>(list.back().start.view(), std::move(codes));
+    } else if (is_vector(placed) || tensor.pruned) {
+      list.push_back({.placed = &placed, .start = {}, .values = {}});
+      list.back().values.emplace<LearnedFloats>(tensor, is_vector(placed) ? LearnedFloats::Zeros::learned : LearnedFloats::Zeros::kept);
+    }
+  }
+
+  /// Hands the present values of a block's trained tensors on; `values` has them all, with any content.
+  void set(int64_t block, BlockTensors values) {
+    for (const Learned& learned : by_block_[block]) {
+      Matrix& matrix = values(learned.placed->row->role, learned.placed->part);
+      if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) grid->write_values(matrix);
+      if (const auto* floats = std::get_if<LearnedFloats>(&learned.values)) floats->write_values(matrix);
+    }
+    trainable_.set(block, values);
+  }
+
+  TrainableModel& trainable_;
+  HealOptions options_;
+  std::map<int64_t, std::vector<Learned>> by_block_;
+  float left_ = 1;
+};
+
+/// The original model, whose hidden states for all samples are kept: its head makes logits of them when they are needed.
+class Original {
+ public:
+  Original(Model model, const PassContext& context) : model_(std::move(model)), context_(context), forward_(model_, context.sweep.forward), head_(model_.config(), context.sweep.forward.precision, context.sweep.forward.backend) {
+    BlockTensors values = read_block(model_, -1);
+    if (model_.config().tied_head) values(Role::output_head) = std::move(values(Role::token_embedding));
+    head_.set(values);
+  }
+
+  const TrainableHead& head() const { return head_; }
+  int64_t vocabulary() const { return model_.config().vocabulary; }
+
+  /// Hidden states after the last block.
+  ActivationStore run(const Sequences& samples) const {
+    std::vector<int64_t> lengths;
+    for (const auto& sample : samples) lengths.push_back(static_cast<int64_t>(sample.size()));
+    ActivationStore hidden(lengths, model_.config().hidden, context_.sweep.activations, std::nullopt);
+    parallel_for(hidden.sequences(), [&](int64_t i) {
+      Matrix states(hidden.length(i), hidden.width());
+      forward_.embed(samples[static_cast<size_t>(i)], states.view());
+      hidden.write(i, states.view());
+    });
+    for (int64_t block = 0; block < model_.config().layers; ++block) {
+      const auto weights = forward_.load_block(block);
+      parallel_for(hidden.sequences(), [&](int64_t i) {
+        Matrix states = hidden.read(i);
+        forward_.run_block(*weights, states.view());
+        hidden.write(i, states.view());
+      });
+      context_.run.check_stop();
+    }
+    return hidden;
+  }
+
+ private:
+  Model model_;
+  const PassContext& context_;
+  Forward forward_;
+  TrainableHead head_;
+};
+
+/// Some samples in the rows of one matrix, with what the original makes of them.
+struct Batch {
+  /// `hidden`: what the original makes of the samples.
+  Batch(const Sequences& samples, std::span<const size_t> chosen, const ActivationStore& hidden) : rows(lengths(samples, chosen)), tokens(static_cast<size_t>(rows.rows), -1), target(rows.rows, hidden.width()) {
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      const auto& sample = samples[chosen[i]];
+      const int64_t first = rows.ranges[i].first;
+      std::ranges::copy(sample, tokens.begin() + first);
+      std::ranges::copy(hidden.read(static_cast<int64_t>(chosen[i])).values(), target.row(first));
+    }
+  }
+
+  static std::vector<int64_t> lengths(const Sequences& samples, std::span<const size_t> chosen) {
+    std::vector<int64_t> result;
+    for (const size_t i : chosen) result.push_back(static_cast<int64_t>(samples[i].size()));
+    return result;
+  }
+
+  SequenceRows rows;
+  std::vector<int32_t> tokens;
+  Matrix target;
+};
+
+class Heal final : public Pass {
+ public:
+  Heal(FieldReader fields, const std::string& where) {
+    for (const auto& [name, count] : {std::pair("epochs", &options_.epochs), std::pair("batch", &options_.batch)}) {
+      *count = fields.find_int(name).value_or(*count);
+      if (*count < 1 || *count > 1'000'000) throw Error(ErrorKind::usage, fmt::format("{}: {}: expected 1 to 1000000, found {}", where, name, *count));
+    }
+    for (const auto& [name, number] : {std::pair("temperature", &options_.temperature), std::pair("scale_rate", &options_.scale_rate), std::pair("norm_rate", &options_.norm_rate), std::pair("weight_rate", &options_.weight_rate)}) {
+      *number = fields.find_number(name).value_or(*number);
+      if (!(*number >= 0 && *number <= 100)) throw Error(ErrorKind::usage, fmt::format("{}: {}: expected 0 to 100, found {}", where, name, *number));
+    }
+    fields.finish();
+  }
+
+  json options() const override {
+    return {{"pass", "heal"}, {"epochs", options_.epochs}, {"batch", options_.batch}, {"temperature", options_.temperature}, {"scale_rate", options_.scale_rate}, {"norm_rate", options_.norm_rate}, {"weight_rate", options_.weight_rate}};
+  }
+
+  std::vector<Treatment> plan(const Model& model) const override {
+    std::vector<Treatment> treatments;
+    for (const PlacedTensor& placed : model.tensors())
+      if (is_vector(placed)) treatments.push_back({.target = &placed, .description = "trained", .bits = 8.0 * static_cast<double>(get_info(placed.tensor->dtype).bytes)});
+    return treatments;
+  }
+  bool needs_calibration() const override { return true; }
+
+  json run(Model& model, const PassContext& context) override {
+    const Sequences& samples = *context.calibration;
+    const Original original(context.load_original(), context);
+    if (original.vocabulary() != model.config().vocabulary) throw Error(ErrorKind::usage, fmt::format("heal: the model has a vocabulary of {}, the original one of {}; expected the same, as their logits are compared", model.config().vocabulary, original.vocabulary()));
+    const ActivationStore hidden = original.run(samples);
+    TrainableModel trainable(model.config(), context.sweep.forward.precision, context.sweep.forward.backend);
+    Healer healer(model, trainable, options_);
+    Shuffle shuffle(samples.size(), context.seed, "healing");
+    const auto in_epoch = static_cast<int64_t>((samples.size() + static_cast<size_t>(options_.batch) - 1) / static_cast<size_t>(options_.batch));
+    const int64_t steps = options_.epochs * in_epoch;
+    json losses = json::array();
+    Stage stage(context.run, "heal", steps);
+    for (int64_t epoch = 0; epoch < options_.epochs; ++epoch) {
+      double loss = 0;
+      for (int64_t i = 0; i < in_epoch; ++i) {
+        std::vector<size_t> chosen;
+        for (size_t k = static_cast<size_t>(i * options_.batch); k < std::min(samples.size(), static_cast<size_t>((i + 1) * options_.batch)); ++k) chosen.push_back(shuffle.next());
+        const Batch batch(samples, chosen, hidden);
+        const int64_t step = epoch * in_epoch + i;
+        healer.begin_step(1 - static_cast<float>(step) / static_cast<float>(steps));
+        trainable.run(batch.rows, batch.tokens);
+        const auto teacher = [&](int64_t first, MatrixView logits) { original.head().run(batch.target.view().row_range(first, logits.rows), logits); };
+        loss += trainable.backpropagate({.kl = 1, .temperature = options_.temperature, .cross_entropy = 0}, teacher, {}, healer).kl / static_cast<double>(in_epoch);
+        if (!std::isfinite(loss)) throw Error(ErrorKind::input, fmt::format("healing: the loss became {} at step {}", loss, step + 1));
+        stage.advance();
+      }
+      losses.push_back(loss);
+    }
+    healer.finish();
+    json result = healer.describe();
+    result.update({{"steps", steps}, {"loss", losses}});
+    return result;
+  }
+
+ private:
+  HealOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Pass> make_heal(const json& step, const std::string& where) {
+  FieldReader fields(step, where);
+  fields.get_string("pass");
+  return std::make_unique<Heal>(std::move(fields), where);
+}
+
+}  // namespace llmc

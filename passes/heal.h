@@ -1,0 +1,20 @@
+// Owns healing: what compression left free is trained, end to end, until the model says what the original says.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "passes/pass.h"
+
+namespace llmc {
+
+/// One step of a recipe. The loss is T² · KL(original ‖ model) on the calibration samples; Adam tunes, in whatever form the
+/// tensors are by then,
+///   the scales of quantized weights      codes and zero points stay, so the artifact is on its grid
+///   norms and biases
+///   the weights that pruning left        zeros stay
+/// and leaves everything else as it is. Memory: the model in f32, its weights in both directions, and one block's gradients.
+std::unique_ptr<Pass> make_heal(const nlohmann::json& step, const std::string& where);
+
+}  // namespace llmc

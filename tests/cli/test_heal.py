@@ -1,0 +1,97 @@
+"""Healing: --heal and the recipe step, and calibration samples that the model writes itself."""
+
+import random
+
+import support
+from support import Case, covers, ids, llama, quill, read_safetensors, tiny, write_ids
+
+MODELS = ("llama-gqa-tied", "gpt2-tied")
+
+
+class Runs(Case):
+    def calibration(self, vocabulary=64, seed=5):
+        path = self.dir / "calibration.u16"
+        if not path.exists():
+            rng = random.Random(seed)
+            write_ids(path, [rng.randrange(vocabulary) for _ in range(3000)])
+        return path
+
+    def tiny_run(self, verb, *flags, name="out", model=None):
+        return [verb, model or llama(), "-o", self.dir / name, "--calibration", self.calibration(), "--nsamples", 32, "--seqlen", 24, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 4, *flags]
+
+    def heal_details(self, report):
+        return next(step for step in report["steps"] if step["name"] == "heal")["details"]
+
+
+class Healing(Runs):
+    @covers("quantize", "--heal", "--heal-epochs")
+    def test_training_brings_the_loss_down_and_keeps_the_codes(self):
+        for model in MODELS:
+            with self.subTest(model):
+                flags = ["--bits", 3, "--group-size", 16, "--method", "gptq"]
+                self.json(*self.tiny_run("quantize", *flags, "--format", "packed", model=tiny(model), name=f"{model}-plain"))
+                report = self.json(*self.tiny_run("quantize", *flags, "--heal", "--heal-epochs", 6, "--format", "packed", model=tiny(model), name=f"{model}-healed"))
+                details = self.heal_details(report)
+                self.assertEqual(len(details["loss"]), 6)
+                self.assertLess(details["loss"][-1], 0.97 * details["loss"][0])
+                self.assertGreater(details["trained"]["scales"], 0)
+                self.assertEqual(details["trained"]["pruned_weights"], 0)
+                plain, healed = (read_safetensors(self.dir / f"{model}-{kind}")[0] for kind in ("plain", "healed"))
+                self.assertEqual(plain.keys(), healed.keys())
+                changed = {name for name in plain if plain[name] != healed[name]}
+                self.assertTrue(any("norm" in name or "ln_" in name for name in changed), changed)
+                self.assertTrue(any("scale" in name for name in changed), changed)
+                self.assertFalse([name for name in changed if "code" in name or "packed" in name or "embed" in name or "wte" in name], changed)
+        self.refused(2, ["--heal-epochs", "--heal"], *self.tiny_run("quantize", "--bits", 4, "--method", "gptq", "--heal-epochs", 2, name="x"))
+
+    @covers("prune", "--heal", "--heal-epochs")
+    def test_pruned_weights_learn_and_zeros_stay(self):
+        report = self.json(*self.tiny_run("prune", "--sparsity", 0.5, "--heal", "--heal-epochs", 6))
+        details = self.heal_details(report)
+        self.assertLess(details["loss"][-1], 0.9 * details["loss"][0])
+        self.assertGreater(details["trained"]["pruned_weights"], 0)
+        self.assertAlmostEqual(report["sparsity"], 0.5, places=2)
+        self.refused(2, ["--heal-epochs", "--heal"], *self.tiny_run("prune", "--sparsity", 0.5, "--method", "wanda", "--heal-epochs", 2, name="x"))
+
+    def test_the_same_bytes_for_any_number_of_threads(self):
+        made = []
+        for threads in (1, 2, 5):
+            self.json(*self.tiny_run("quantize", "--bits", 4, "--group-size", 16, "--heal", "--threads", threads, name=f"t{threads}"))
+            made.append((self.dir / f"t{threads}" / "model.safetensors").read_bytes())
+        self.assertEqual(made[0], made[1])
+        self.assertEqual(made[0], made[2])
+
+    def test_on_the_sample_model_held_out_text_gains(self):
+        flags = ["--bits", 3, "--group-size", 128, "--max-windows", 3]
+        plain = self.json("quantize", quill(), "-o", self.dir / "plain", *flags)
+        healed = self.json("quantize", quill(), "-o", self.dir / "healed", *flags, "--heal", "--heal-epochs", 3, "--nsamples", 24, "--seqlen", 128)
+        self.assertLess(healed["quality"]["kl_mean"], 0.9 * plain["quality"]["kl_mean"])
+
+    def test_recipes_are_checked(self):
+        def recipe(*steps):
+            path = self.dir / "recipe.yaml"
+            path.write_text(f"version: 1\ncalibration: {{files: ['{self.calibration()}'], nsamples: 4, seqlen: 24}}\nsteps:\n" + "".join(f"  - {step}\n" for step in steps))
+            return ["compress", llama(), "-o", self.dir / "out", "--recipe", path, "--eval-data", ids()]
+
+        self.refused(2, ["heal is the first step"], *recipe("{pass: heal}", "{pass: quantize.rtn, scheme: W4A16-g16}"))
+        self.refused(2, ["epochs", "expected 1 to 1000000", "found 0"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, epochs: 0}"))
+        self.refused(2, ["scale_rate", "expected 0 to 100", "-1"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, scale_rate: -1}"))
+        self.refused(3, ["rates"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, rates: 1}"))
+
+
+class GeneratedSamples(Runs):
+    @covers("quantize prune", "--generate-samples")
+    def test_the_model_writes_samples_of_its_own(self):
+        made = {}
+        for name, verb, flags in (("a", "quantize", ["--bits", 3, "--method", "gptq", "--group-size", 16]), ("b", "quantize", ["--bits", 3, "--method", "gptq", "--group-size", 16, "--generate-samples", 8]), ("c", "quantize", ["--bits", 3, "--method", "gptq", "--group-size", 16, "--generate-samples", 8, "--threads", 1]), ("p", "prune", ["--sparsity", 0.5, "--method", "wanda", "--generate-samples", 3])):
+            report = self.json(*self.tiny_run(verb, *flags, name=name))
+            made[name] = (self.dir / name / "model.safetensors").read_bytes()
+            generated = flags[flags.index("--generate-samples") + 1] if "--generate-samples" in flags else 0
+            self.assertEqual(report["calibration"]["generated_samples"], generated)
+            self.assertEqual(report["calibration"]["samples"], 32 + generated)
+        self.assertNotEqual(made["a"], made["b"])
+        self.assertEqual(made["b"], made["c"])
+
+
+if __name__ == "__main__":
+    support.main()

@@ -1,0 +1,138 @@
+#include "model/trainable_model.h"
+
+#include <array>
+#include <cmath>
+#include <map>
+
+#include "core/parallel.h"
+#include "model/forward.h"
+#include "tests/catch.h"
+#include "tests/golden.h"
+#include "tests/support.h"
+
+using namespace llmc;
+
+namespace {
+
+/// Wants the gradients of everything, and keeps them.
+struct AllGradients final : GradientReader {
+  explicit AllGradients(const Model& of) : model(of) {}
+
+  BlockTensors prepare(int64_t block) override {
+    BlockTensors gradients;
+    for (const auto& [place, matrix] : read_block(model, block)) gradients(place.first, place.second) = Matrix(matrix.rows(), matrix.cols());
+    return gradients;
+  }
+  void take(int64_t block, BlockTensors gradients) override { by_block[block] = std::move(gradients); }
+
+  const Model& model;
+  std::map<int64_t, BlockTensors> by_block;
+};
+
+struct Example {
+  explicit Example(const Model& of) : model(of), tokens(static_cast<size_t>(sequences.rows), -1), labels(tokens.size(), -1), teacher(test::random_matrix(sequences.rows, of.config().vocabulary, "teacher", 2)) {
+    for (const auto& [first, length] : sequences.ranges)
+      for (int64_t r = first; r < first + length; ++r) {
+        tokens[static_cast<size_t>(r)] = static_cast<int32_t>(r * 7 % model.config().vocabulary);
+        labels[static_cast<size_t>(r)] = static_cast<int32_t>(r * 5 % model.config().vocabulary);
+      }
+  }
+
+  TrainableModel make() const {
+    TrainableModel trainable(model.config(), Precision::f32, default_backend());
+    for (int64_t block = -1; block < model.config().layers; ++block) trainable.set(block, read_block(model, block));
+    return trainable;
+  }
+  HeadLosses run(TrainableModel& trainable, GradientReader& reader) const {
+    trainable.run(sequences, tokens);
+    return trainable.backpropagate(weights, [&](int64_t first, MatrixView logits) {
+      for (int64_t r = 0; r < logits.rows; ++r) std::ranges::copy(teacher.view().row_span(first + r), logits.row(r)); }, labels, reader);
+  }
+
+  const Model& model;
+  SequenceRows sequences{std::array<int64_t, 2>{5, 9}};
+  LossWeights weights{.kl = 0.7, .temperature = 2, .cross_entropy = 0.4};
+  std::vector<int32_t> tokens, labels;
+  Matrix teacher;
+};
+
+constexpr std::array names = {"llama-gqa-tied", "llama-mha-untied", "llama-bias", "gpt2-tied", "gpt2-untied"};
+
+}  // namespace
+
+TEST_CASE("A trainable model's hidden states are those of the forward pass") {
+  for (const char* name : names) {
+    CAPTURE(name);
+    const Model model = load_model(golden_root() / name, {}, test::context());
+    const Example example(model);
+    TrainableModel trainable = example.make();
+    trainable.run(example.sequences, example.tokens);
+    for (const auto& [first, length] : example.sequences.ranges) {
+      const Forward forward(model, {});
+      Matrix hidden(length, model.config().hidden), found(length, model.config().hidden);
+      forward.embed(std::span(example.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(length)), hidden.view());
+      for (int64_t block = 0; block < model.config().layers; ++block) forward.run_block(*forward.load_block(block), hidden.view());
+      for (int64_t r = 0; r < length; ++r) std::ranges::copy(trainable.hidden().row_span(first + r), found.row(r));
+      CHECK(test::largest_difference(hidden, found) < 1e-5);  // sums in another order
+    }
+  }
+}
+
+TEST_CASE("Gradients of a whole model are those of central differences") {
+  for (const char* name : names) {
+    const Model model = load_model(golden_root() / name, {}, test::context());
+    const Example example(model);
+    TrainableModel trainable = example.make();
+    AllGradients gradients(model), unused(model);
+    example.run(trainable, gradients);
+    for (const auto& [block, tensors] : gradients.by_block)
+      for (const auto& [place, gradient] : tensors) {
+        CAPTURE(name, block, to_string(place.first), place.second == Part::bias);
+        double squares = 0;
+        for (const float value : gradient.values()) squares += double{value} * value;
+        const double norm = std::sqrt(squares);
+        if (place.first == Role::key && place.second == Part::bias) continue;  // softmax does not see it: its gradient is rounding
+        REQUIRE(norm > 1e-6);
+        // Along the gradient the loss rises by its length. Two step sizes, large enough for f32 losses, cancel the third derivative.
+        const BlockTensors start = read_block(model, block);
+        const auto loss_at = [&](double distance) {
+          BlockTensors moved;
+          Matrix values = start.get(place.first, place.second);
+          for (size_t i = 0; i < values.values().size(); ++i) values.values()[i] += static_cast<float>(distance * gradient.values()[i] / norm);
+          moved(place.first, place.second) = std::move(values);
+          if (place.second == Part::bias && start.find(place.first)) moved(place.first) = start.get(place.first);  // a bias goes with its weight
+          else if (const Matrix* bias = start.find(place.first, Part::bias)) moved(place.first, Part::bias) = *bias;
+          trainable.set(block, moved);
+          const HeadLosses loss = example.run(trainable, unused);
+          return example.weights.kl * 4 * loss.kl + example.weights.cross_entropy * loss.cross_entropy;
+        };
+        const auto slope = [&](double step) { return (loss_at(step) - loss_at(-step)) / (2 * step); };
+        const double step = 1e-3 * std::sqrt(static_cast<double>(gradient.values().size()));
+        const double found = (4 * slope(step / 2) - slope(step)) / 3;
+        trainable.set(block, start);
+        CHECK(found == Approx(norm).epsilon(0.003));  // what f32 losses leave
+      }
+  }
+}
+
+TEST_CASE("A whole model's gradients are the same bits for any number of threads") {
+  const Model model = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  const Example example(model);
+  std::vector<Matrix> found;
+  for (const int threads : {1, 2, 5}) with_threads(threads, [&] {
+      TrainableModel trainable = example.make();
+      AllGradients gradients(model);
+      example.run(trainable, gradients);
+      found.push_back(gradients.by_block.at(-1).get(Role::token_embedding));
+    });
+  CHECK(test::same_bits(found[0], found[1]));
+  CHECK(test::same_bits(found[0], found[2]));
+}
+
+TEST_CASE("A trainable model refuses tokens that it has no embedding for") {
+  const Model model = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  Example example(model);
+  example.tokens[2] = static_cast<int32_t>(model.config().vocabulary);
+  TrainableModel trainable = example.make();
+  CHECK_THROWS_WITH(trainable.run(example.sequences, example.tokens), "token " + std::to_string(model.config().vocabulary) + ": outside the vocabulary of " + std::to_string(model.config().vocabulary));
+}
