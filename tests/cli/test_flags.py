@@ -8,6 +8,7 @@ import test_commands
 import test_compress
 import test_fail_closed
 import test_grids
+import test_heal
 import test_judge
 import test_output
 import test_prune
@@ -17,7 +18,7 @@ import test_transform
 from support import COVERED, EVERY
 from test_commands import long_flags
 
-FILES = (test_calibrated, test_commands, test_compress, test_fail_closed, test_grids, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
+FILES = (test_calibrated, test_commands, test_compress, test_fail_closed, test_grids, test_heal, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
 
 
 class Flags(unittest.TestCase):
