@@ -10,6 +10,7 @@
 
 #include "cli/table.h"
 #include "core/units.h"
+#include "verify/sensitivity.h"
 
 namespace llmc {
 namespace {
@@ -64,24 +65,20 @@ std::string format_zeros(const Report& report) {
   return codecs.text() + "\n" + blocks.text();
 }
 
-/// The scan of --sensitivity: a row for each block, the mean over its weights.
-std::string format_sensitivity(const nlohmann::json& sensitivity) {
-  std::vector<std::pair<std::string, Align>> columns = {{"relative output error", Align::left}};
-  for (const auto& sparsity : sensitivity.at("sparsities")) columns.push_back({fmt::format("{:.0f} %", 100 * sparsity.get<double>()), Align::right});
-  std::map<int64_t, std::vector<std::vector<double>>> blocks;
-  for (const auto& layer : sensitivity.at("layers")) blocks[layer.at("block").get<int64_t>()].push_back(layer.at("errors").get<std::vector<double>>());
+/// The scan of --sensitivity: a row for each block.
+std::string format_figures(const std::string& title, const nlohmann::json& scan, const BlockFigures& blocks) {
+  std::vector<std::pair<std::string, Align>> columns = {{title, Align::left}};
+  for (const auto& sparsity : scan.at("sparsities")) columns.push_back({fmt::format("{:.0f} %", 100 * sparsity.get<double>()), Align::right});
   Table table(columns);
-  for (const auto& [block, layers] : blocks) {
+  for (const auto& [block, figures] : blocks) {
     std::vector<std::string> row = {fmt::format("block {}", block)};
-    for (size_t i = 0; i + 1 < columns.size(); ++i) {
-      double sum = 0;
-      for (const auto& errors : layers) sum += errors[i];
-      row.push_back(fmt::format("{:.4f}", sum / static_cast<double>(layers.size())));
-    }
+    for (double figure : figures) row.push_back(fmt::format("{:.4f}", figure));
     table.add(row);
   }
   return table.text();
 }
+
+std::string format_sensitivity(const nlohmann::json& scan) { return format_figures("relative output error", scan, mean_output_errors(scan)) + "\n" + format_figures("KL divergence", scan, block_divergences(scan)); }
 
 std::string format_steps(const Report& report) {
   Table table({{"step", Align::left}, {"seconds", Align::right}, {"peak memory", Align::right}});

@@ -25,6 +25,7 @@
 #include "model/untie_head.h"
 #include "passes/artifact.h"
 #include "verify/model_cost.h"
+#include "verify/sensitivity.h"
 
 namespace llmc {
 
@@ -115,6 +116,19 @@ void run_passes(const CompressRequest& request, CheckedRecipe& checked, Model& m
     report.steps.back().details = details;
   }
   for (const PlacedTensor& placed : model.tensors()) round_floats(*placed.tensor);
+}
+
+/// The report as JSON, and a plot of each scan in it.
+void write_report(const fs::path& directory, const Report& report) {
+  const auto write = [&](const std::string& name, const std::string& text) {
+    OutputFile file(directory / name);
+    file.write(text);
+    file.close();
+  };
+  write("report.json", format_json(to_json(report)));
+  int plots = 0;
+  for (const StepReport& step : report.steps)
+    if (step.details.contains("sensitivity")) ++plots, write(plots == 1 ? "sensitivity.svg" : fmt::format("sensitivity-{}.svg", plots), draw_sensitivity(step.details.at("sensitivity")));
 }
 
 std::optional<double> gate_value(const std::string& name, const Report& report) {
@@ -290,11 +304,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   for (const GateLimit& limit : request.gates) report.gates.push_back(judge_gate(limit, gate_value(limit.name, report)));
   if (const double perplexity = report.quality->perplexity; !std::isfinite(perplexity))  // broken without any gate asking
     report.gates.push_back({.name = "finite_perplexity", .limit = std::numeric_limits<double>::max(), .value = perplexity, .passed = false});
-  {
-    OutputFile file(staged.path() / "report.json");
-    file.write(format_json(to_json(report)));
-    file.close();
-  }
+  write_report(staged.path(), report);
   context.check_stop();
   std::error_code problem;
   fs::remove_all(work, problem);

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/error.h"
+#include "passes/block_scan.h"
 #include "passes/layer_scan.h"
 #include "passes/layerwise_pruner.h"
 #include "passes/sparsity_allocation.h"
@@ -65,6 +66,8 @@ class Prune final : public Pass {
       const auto layers = scan_layers(model, targets_, list, method_.method, sparsities, context);
       sensitivity = {{"sparsities", sparsities}, {"layers", json::array()}};
       for (size_t i = 0; i < list.size(); ++i) sensitivity["layers"].push_back({{"tensor", list[i].placed->tensor->name}, {"block", list[i].placed->block}, {"outlier_share", layers[i].outlier_share}, {"errors", layers[i].errors}});
+      sensitivity["blocks"] = json::array();
+      for (const BlockScan& scan : scan_blocks(model, targets_, list, method_.method, sparsities, context)) sensitivity["blocks"].push_back({{"block", scan.block}, {"kl", scan.divergences}});
     }
     if (allocation_ != Allocation::uniform) allocate(model, list, context);
     json result = prune_layerwise(model, targets_, list, pruning_, context);

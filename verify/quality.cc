@@ -29,7 +29,7 @@ struct Score {
 
 int64_t highest(std::span<const float> row) { return std::max_element(row.begin(), row.end()) - row.begin(); }
 
-/// KL(reference ‖ model) of two logit rows whose log-sum-exps are known (Kullback 1951).
+/// With the log-sum-exps known (Kullback 1951).
 double kl_divergence(std::span<const float> reference, double reference_norm, std::span<const float> model, double model_norm) {
   double sum = 0;
   for (size_t i = 0; i < reference.size(); ++i) {
@@ -162,6 +162,8 @@ Comparison compare(const std::vector<std::vector<Score>>& scores, double mean_nl
 }
 
 }  // namespace
+
+double kl_divergence(std::span<const float> reference, std::span<const float> model) { return kl_divergence(reference, log_sum_exp(reference), model, log_sum_exp(model)); }
 
 Quality evaluate(const Model& model, const Model* reference, const Windows& windows, const std::string& data_name, const ForwardOptions& options, const RunContext& context, std::span<const int32_t> reference_ids) {
   if (reference && reference_ids.empty() && reference->config().vocabulary != model.config().vocabulary)

@@ -54,6 +54,9 @@ struct Quality {
 /// Throws Error(input) when the vocabularies differ in size and no ids are given.
 Quality evaluate(const Model& model, const Model* reference, const Windows& windows, const std::string& data_name, const ForwardOptions& options, const RunContext& context, std::span<const int32_t> reference_ids = {});
 
+/// KL(reference ‖ model) in nats of the predictions that two rows of logits are.
+double kl_divergence(std::span<const float> reference, std::span<const float> model);
+
 /// How closely the fast pass and the oracle agree on the same tokens.
 struct OracleAgreement {
   int64_t positions = 0;

@@ -1,6 +1,7 @@
 """llmc prune: how many weights become zero, which ones, and that the others come back bit for bit."""
 
 import json
+import xml.etree.ElementTree
 
 import support
 from support import Case, covers, floats, ids, llama, llama_config, llama_shapes, random_tensors, read_header, read_safetensors, tiny, treatments, write_checkpoint
@@ -265,11 +266,19 @@ class Calibrated(Prune):
         asked = {layer["tensor"]: layer["sparsity_asked"] for layer in details["layers"]}
         for layer in scan["layers"]:
             self.assertEqual(layer["errors"], sorted(layer["errors"]))
+        self.assertEqual([block["block"] for block in scan["blocks"]], list(range(8)))
+        for block in scan["blocks"]:
+            self.assertEqual(len(block["kl"]), 9)
+            self.assertLess(block["kl"][0], block["kl"][8])
+        plots = [(self.dir / name / "sensitivity.svg").read_bytes() for name in ("told", "out")]
+        self.assertEqual(plots[0], plots[1])
+        self.assertEqual(len([path for path in xml.etree.ElementTree.fromstring(plots[0]).iter("{http://www.w3.org/2000/svg}path") if path.get("fill") == "none"]), 2 * 8)
         ranked = sorted(scan["layers"], key=lambda layer: layer["outlier_share"])
         self.assertEqual([asked[layer["tensor"]] for layer in ranked], sorted(asked.values(), reverse=True))
         self.assertAlmostEqual(max(asked.values()) - min(asked.values()), 0.16)
         self.assertRegex(told, r"relative output error +10 % +20 %")
         self.assertRegex(told, r"block 7 +0\.0")
+        self.assertRegex(told, r"KL divergence +10 % +20 %")
         self.assertEqual((self.dir / "told" / "model.safetensors").read_bytes(), (self.dir / "out" / "model.safetensors").read_bytes())
         self.refused(2, ["allocation 'best'", "uniform or owl"], *self.run_of("--method", "wanda", "--sparsity", "0.5", "--allocation", "best", name="no"))
         for flag in (["--allocation", "owl"], ["--sensitivity"]):
