@@ -290,6 +290,21 @@ def require_refused(packed):
     raise Failure(f"transformers loaded {packed}, which it cannot understand")
 
 
+def check_pruned_as_dense(llmc, model, work, options):
+    """An ordinary checkpoint that holds the zeros, straight from `llmc prune --format hf`."""
+    ids, out, data = token_ids(model), work / "pruned", work / "evaluation.npy"
+    np.save(data, ids.astype(np.uint16))
+    llmc.run("prune", model, "-o", out, "--format", "hf", "--eval-data", data, *options)
+    require("quantization_config" not in read_config(out), "the checkpoint has a quantization_config")
+    theirs = load(out)
+    zeros = [float((weight == 0).float().mean()) for name, weight in theirs.named_parameters() if weight.ndim == 2 and ("_proj." in name or ".h." in name)]
+    require(min(zeros, default=0) > 0.49, f"a weight has {min(zeros, default=0):.2f} zeros")
+    logits, summary = compare(llmc, out, theirs, ids, work)
+    change = float(np.abs(logits - logits_of(load(model), ids)).max())
+    require(change > LARGEST_LOGIT_ERROR, f"the logits are those of the original model (max|Δ| {change:.1e})")
+    return summary
+
+
 def check_packed_gpt2(llmc, work):
     model, packed, dense = GOLDEN / "tiny/gpt2-tied", work / "packed", work / "dense"
     ids = token_ids(model)
@@ -321,6 +336,8 @@ def main():
     for name, (options, symmetric) in STATIC_INPUTS.items():
         cases[name] = lambda work, options=options, symmetric=symmetric: check_static_inputs(llmc, model, work, options, symmetric)
     cases["pruned-dense"] = lambda work: check_pruned(llmc, model, work)
+    cases["pruned-sparsegpt-2of4"] = lambda work: check_pruned_as_dense(llmc, model, work, ["--method", "sparsegpt", "--pattern", "2:4", "--reconstruct", "--nsamples", "4", "--seqlen", "128"])
+    cases["pruned-gpt2"] = lambda work: check_pruned_as_dense(llmc, GOLDEN / "tiny/gpt2-tied", work, ["--pattern", "2:4"])
     cases["gpt2-packed-dense"] = lambda work: check_packed_gpt2(llmc, work)
 
     failures = 0
