@@ -35,10 +35,11 @@ struct HealOptions {
 /// A tensor that is trained.
 struct Learned {
   const PlacedTensor* placed = nullptr;
-  Matrix start;  ///< what LearnedGrid borrows
+  Matrix start;  ///< what LearnedGrid borrows; of a bias, the weight that it goes with if that is not trained
   std::variant<std::monostate, LearnedGrid, LearnedFloats> values;
 };
 
+bool is_trained_weight(const StoredTensor& tensor) { return find_scheme(tensor) ? !read_codes(tensor).scales.empty() : tensor.pruned; }  // not the values of a codebook
 bool is_vector(const PlacedTensor& placed) { return placed.part == Part::bias || placed.row->kind == TensorKind::norm; }
 
 /// Every trained tensor of a model, by block, as the reader of its gradients.
@@ -49,7 +50,7 @@ class Healer final : public GradientReader {
       BlockTensors values = read_block(model, block);
       trainable.set(block, values);
       for (const PlacedTensor& placed : model.tensors())
-        if (placed.block == block) add(placed, std::move(values(placed.row->role, placed.part)));
+        if (placed.block == block) add(model, placed, std::move(values(placed.row->role, placed.part)));
     }
   }
 
@@ -96,17 +97,17 @@ class Healer final : public GradientReader {
   }
 
  private:
-  void add(const PlacedTensor& placed, Matrix values) {
+  void add(const Model& model, const PlacedTensor& placed, Matrix values) {
     std::vector<Learned>& list = by_block_[placed.block];
     const StoredTensor& tensor = *placed.tensor;
-    if (find_scheme(tensor)) {
-      QuantizedMatrix codes = read_codes(tensor);
-      if (codes.scales.empty()) return;  // a codebook
+    if (is_vector(placed)) {
+      const StoredTensor* weight = placed.row->kind == TensorKind::norm ? nullptr : model.find(placed.row->role, placed.block);
+      list.push_back({.placed = &placed, .start = weight && !is_trained_weight(*weight) ? read_matrix(*weight) : Matrix(), .values = {}});
+      list.back().values.emplace<LearnedFloats>(tensor, LearnedFloats::Zeros::learned);
+    } else if (is_trained_weight(tensor)) {
       list.push_back({.placed = &placed, .start = std::move(values), .values = {}});
-      list.back().values.emplace<LearnedGrid>(list.back().start.view(), std::move(codes));
-    } else if (is_vector(placed) || tensor.pruned) {
-      list.push_back({.placed = &placed, .start = {}, .values = {}});
-      list.back().values.emplace<LearnedFloats>(tensor, is_vector(placed) ? LearnedFloats::Zeros::learned : LearnedFloats::Zeros::kept);
+      if (find_scheme(tensor)) list.back().values.emplace<LearnedGrid>(list.back().start.view(), read_codes(tensor));
+      else list.back().values.emplace<LearnedFloats>(tensor, LearnedFloats::Zeros::kept);
     }
   }
 
@@ -116,6 +117,7 @@ class Healer final : public GradientReader {
       Matrix& matrix = values(learned.placed->row->role, learned.placed->part);
       if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) grid->write_values(matrix);
       if (const auto* floats = std::get_if<LearnedFloats>(&learned.values)) floats->write_values(matrix);
+      if (is_vector(*learned.placed) && !learned.start.empty()) values(learned.placed->row->role) = learned.start;
     }
     trainable_.set(block, values);
   }
@@ -201,6 +203,7 @@ class Heal final : public Pass {
       *number = fields.find_number(name).value_or(*number);
       if (!(*number >= 0 && *number <= 100)) throw Error(ErrorKind::usage, fmt::format("{}: {}: expected 0 to 100, found {}", where, name, *number));
     }
+    if (options_.temperature < 0.01) throw Error(ErrorKind::usage, fmt::format("{}: temperature: expected 0.01 to 100, found {}", where, options_.temperature));
     fields.finish();
   }
 

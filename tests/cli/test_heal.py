@@ -53,6 +53,20 @@ class Healing(Runs):
         self.assertAlmostEqual(report["sparsity"], 0.5, places=2)
         self.refused(2, ["--heal-epochs", "--heal"], *self.tiny_run("prune", "--sparsity", 0.5, "--method", "wanda", "--heal-epochs", 2, name="x"))
 
+    def test_what_is_trained_is_what_is_written(self):
+        """The artifact's divergence on the calibration text is the loss of the last, smallest step, biases of weights left alone included."""
+        data = self.dir / "all.u16"
+        source = random.Random(3)
+        write_ids(data, [source.randrange(64) for _ in range(4 * 24)])
+        recipe = self.dir / "recipe.yaml"
+        for model, exclude in (("llama-gqa-tied", "down_proj"), ("gpt2-tied", "c_attn|mlp.c_fc"), ("llama-bias", "q_proj|o_proj")):
+            with self.subTest(model):
+                recipe.write_text(f"version: 1\ncalibration: {{files: ['{data}'], nsamples: 4, seqlen: 24, precision: f32}}\nsteps:\n  - {{pass: quantize.rtn, scheme: W3A16-g16, exclude: ['{exclude}']}}\n  - {{pass: heal, epochs: 30, norm_rate: 0.05, scale_rate: 0.01}}\n")
+                loss = self.heal_details(self.json("compress", tiny(model), "-o", self.dir / model, "--recipe", recipe, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 2))["loss"]
+                self.assertLess(loss[-1], 0.8 * loss[0])
+                judged = self.json("evaluate", self.dir / model, "--reference", tiny(model), "--data", data, "--seqlen", 24)
+                self.assertLess(abs(judged["quality"]["kl_mean"] / loss[-1] - 1), 0.1)  # which leaves out each window's last position
+
     def test_the_same_bytes_for_any_number_of_threads(self):
         made = []
         for threads in (1, 2, 5):
@@ -76,6 +90,7 @@ class Healing(Runs):
         self.refused(2, ["heal is the first step"], *recipe("{pass: heal}", "{pass: quantize.rtn, scheme: W4A16-g16}"))
         self.refused(2, ["epochs", "expected 1 to 1000000", "found 0"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, epochs: 0}"))
         self.refused(2, ["scale_rate", "expected 0 to 100", "-1"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, scale_rate: -1}"))
+        self.refused(2, ["temperature", "expected 0.01 to 100", "found 0"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, temperature: 0}"))
         self.refused(3, ["rates"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, rates: 1}"))
 
 
