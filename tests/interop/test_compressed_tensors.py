@@ -319,6 +319,24 @@ def check_packed_gpt2(llmc, work):
     return summary
 
 
+def run_cases(cases, folder):
+    """Calls each with an empty folder of its name; 1 if any fails, 0 if none does."""
+    failures = 0
+    for name, check in cases.items():
+        work = folder / name
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            print(f"ok      {name}: {check(work)}", flush=True)
+        except Failure as failure:
+            failures += 1
+            print(f"FAILED  {name}: {failure}", flush=True)
+        except Exception:
+            failures += 1
+            print(f"FAILED  {name}:\n{traceback.format_exc()}", flush=True)
+    return 1 if failures else 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llmc", type=Path, required=True)
@@ -340,20 +358,7 @@ def main():
     cases["pruned-gpt2"] = lambda work: check_pruned_as_dense(llmc, GOLDEN / "tiny/gpt2-tied", work, ["--pattern", "2:4"])
     cases["gpt2-packed-dense"] = lambda work: check_packed_gpt2(llmc, work)
 
-    failures = 0
-    for name, check in cases.items():
-        work = arguments.work.resolve() / name
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        try:
-            print(f"ok      {name}: {check(work)}", flush=True)
-        except Failure as failure:
-            failures += 1
-            print(f"FAILED  {name}: {failure}", flush=True)
-        except Exception:
-            failures += 1
-            print(f"FAILED  {name}:\n{traceback.format_exc()}", flush=True)
-    return 1 if failures else 0
+    return run_cases(cases, arguments.work.resolve())
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ Exit code: 0 all agree, 1 something differs, 77 the peers are not installed.
 
 import argparse
 import json
-import shutil
 import sys
-import traceback
 from pathlib import Path
 
 import test_compressed_tensors as peers
@@ -67,19 +65,10 @@ def main():
     arguments = parser.parse_args()
     peers.transformers.utils.logging.set_verbosity_error()
     peers.transformers.utils.logging.disable_progress_bar()
-    llmc, failures = peers.Llmc(arguments.llmc.resolve()), 0
+    llmc = peers.Llmc(arguments.llmc.resolve())
     cases = {name: lambda work, case=case: check(llmc, peers.GOLDEN / "tiny" / case[0] if case[0] else arguments.model.resolve(), work, *case[1:]) for name, case in CASES.items()}
     cases["vocabulary"] = lambda work: check_vocabulary(llmc, arguments.model.resolve(), work)
-    for name, run in cases.items():
-        work = arguments.work.resolve() / f"structured-{name}"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        try:
-            print(f"ok      {name}: {run(work)}", flush=True)
-        except Exception:
-            failures += 1
-            print(f"FAILED  {name}:\n{traceback.format_exc()}", flush=True)
-    return 1 if failures else 0
+    return peers.run_cases({f"structured-{name}": run for name, run in cases.items()}, arguments.work.resolve())
 
 
 if __name__ == "__main__":
