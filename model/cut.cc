@@ -78,8 +78,6 @@ Matrix take(ConstMatrixView from, const std::optional<Indices>& rows, const std:
   return result;
 }
 
-bool is_vector(const PlacedTensor& placed) { return placed.part == Part::bias || placed.row->kind == TensorKind::norm; }
-
 /// The file's shape of a logical one.
 Shape stored_shape(const PlacedTensor& placed, int64_t rows, int64_t cols) {
   if (is_vector(placed)) return {cols};

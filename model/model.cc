@@ -173,7 +173,9 @@ int64_t Model::parameters() const {
   return count;
 }
 
-int64_t source_block(const Model& model, int64_t block) { return block < 0 ? block : model.origin().blocks[static_cast<size_t>(block)]; }
+int64_t source_block(const Origin& origin, int64_t block) { return block < 0 ? block : origin.blocks[static_cast<size_t>(block)]; }
+
+bool is_vector(const PlacedTensor& placed) { return placed.part == Part::bias || placed.row->kind == TensorKind::norm; }
 
 bool is_block_linear(const PlacedTensor& placed) {
   return placed.part == Part::weight && placed.block >= 0 && (placed.row->kind == TensorKind::linear || placed.row->kind == TensorKind::conv1d);

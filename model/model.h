@@ -62,10 +62,12 @@ class Model {
 };
 
 /// The number that a block has in the source; −1 for −1.
-int64_t source_block(const Model& model, int64_t block);
+int64_t source_block(const Origin& origin, int64_t block);
 
 /// A linear weight inside a block, the embedding or the head: what quantization and pruning work on.
 bool is_block_linear(const PlacedTensor& placed);
+/// A norm's weight or any bias: one value for each channel.
+bool is_vector(const PlacedTensor& placed);
 
 /// Gives every tensor its role and checks names, shapes and types, not values. Throws Error(input) that lists everything
 /// missing, surplus or wrong.

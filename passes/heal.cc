@@ -39,8 +39,11 @@ struct Learned {
   std::variant<std::monostate, LearnedGrid, LearnedFloats> values;
 };
 
-bool is_trained_weight(const StoredTensor& tensor) { return find_scheme(tensor) ? !read_codes(tensor).scales.empty() : tensor.pruned; }  // not the values of a codebook
-bool is_vector(const PlacedTensor& placed) { return placed.part == Part::bias || placed.row->kind == TensorKind::norm; }
+/// A codebook has no scales.
+bool is_trained_weight(const StoredTensor& tensor) {
+  const Scheme* scheme = find_scheme(tensor);
+  return scheme ? scheme->centroids == 0 : tensor.pruned;
+}
 
 /// Every trained tensor of a model, by block, as the reader of its gradients.
 class Healer final : public GradientReader {
@@ -80,7 +83,7 @@ class Healer final : public GradientReader {
     for (const auto& [block, list] : by_block_)
       for (const Learned& learned : list) {
         const StoredTensor& tensor = *learned.placed->tensor;
-        if (std::holds_alternative<LearnedGrid>(learned.values)) scales += read_codes(tensor).scale_count();
+        if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) scales += grid->scale_count();
         else (is_vector(*learned.placed) ? vectors : weights) += tensor.count();
       }
     return {{"trained", {{"scales", scales}, {"norms_and_biases", vectors}, {"pruned_weights", weights}}}};

@@ -36,6 +36,7 @@ class LearnedGrid {
   /// Starts at the codes and scales of `start`, made from `weights`, which are borrowed, by any method.
   LearnedGrid(ConstMatrixView weights, QuantizedMatrix start);
 
+  int64_t scale_count() const { return start_.scale_count(); }
   /// The values that the present codes and scales decode to.
   void write_values(Matrix& values) const;
   /// One step against the gradient of those values, which write_values gave last.

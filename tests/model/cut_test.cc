@@ -75,10 +75,10 @@ TEST_CASE("Blocks that stay are renumbered and remember where they come from", "
     const Model cut = cut_model(std::move(model), {.blocks = {last}, .kv_groups = {}, .ffn = {}, .hidden = {}, .tokens = {}});
     REQUIRE(cut.config().layers == 1);
     CHECK(cut.origin().blocks == std::vector{last});
-    CHECK(source_block(cut, 0) == last);
-    CHECK(source_block(cut, -1) == -1);
+    CHECK(source_block(cut.origin(), 0) == last);
+    CHECK(source_block(cut.origin(), -1) == -1);
     for (const PlacedTensor& placed : cut.tensors()) {
-      const StoredTensor& from = source.get(placed.row->role, source_block(cut, placed.block), placed.part);
+      const StoredTensor& from = source.get(placed.row->role, source_block(cut.origin(), placed.block), placed.part);
       CHECK(test::same_bits(read_matrix(*placed.tensor), read_matrix(from)));
       CHECK_FALSE(placed.tensor->moved);
     }
