@@ -2,7 +2,7 @@
 function(llmc_folder name)
   cmake_parse_arguments(ARG "" "" "LIBRARIES" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/*.cc ${CMAKE_SOURCE_DIR}/${name}/arch/*.cc
-       ${CMAKE_SOURCE_DIR}/${name}/codecs/*.cc ${CMAKE_SOURCE_DIR}/${name}/observers/*.cc
+       ${CMAKE_SOURCE_DIR}/${name}/codecs/*.cc ${CMAKE_SOURCE_DIR}/${name}/gguf/*.cc ${CMAKE_SOURCE_DIR}/${name}/observers/*.cc
        ${CMAKE_SOURCE_DIR}/${name}/commands/*.cc)
   add_library(llmc_${name} STATIC ${sources})
   add_library(llmc::${name} ALIAS llmc_${name})

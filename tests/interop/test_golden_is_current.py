@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that the installed transformers and tokenizers still answer what tests/golden stores.
+"""Checks that the installed transformers, tokenizers and gguf still answer what tests/golden stores.
 
     python test_golden_is_current.py [--golden DIR]
 
@@ -16,6 +16,7 @@ sys.path.insert(0, str(TESTS / "golden"))
 sys.dont_write_bytecode = True
 
 try:
+    import gguf
     import numpy as np
     import transformers
     from tokenizers import Tokenizer
@@ -53,6 +54,19 @@ def check_tokenizer(tokenizer_json, cases_jsonl):
     return bool(cases) and not wrong
 
 
+def check_gguf(folder):
+    wrong = []
+    files = sorted(folder.glob("*.bytes.npy"))
+    for path in files:
+        name = path.name.removesuffix(".bytes.npy")
+        stored = np.load(folder / f"{name}.values.npy")
+        values = gguf.dequantize(np.load(path), gguf.GGMLQuantizationType[name]).astype(np.float32)
+        if values.tobytes() != stored.tobytes():
+            wrong.append(name)
+    print(f"gguf: {len(files)} types, {len(wrong)} differ", *wrong)
+    return bool(files) and not wrong
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--golden", type=Path, default=TESTS / "golden")
@@ -67,6 +81,7 @@ def main():
     for name in ("prefix-space", "ignore-merges"):
         folder = golden / "tokenizer" / name
         results.append(check_tokenizer(folder / "tokenizer.json", folder / "cases.jsonl"))
+    results.append(check_gguf(golden / "gguf"))
     return 0 if all(results) else 1
 
 
