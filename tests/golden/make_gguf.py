@@ -4,12 +4,16 @@ block]): blocks and what the `gguf` package (0.19.0) reads in them.
 
     python make_gguf.py --ggml PATH/libggml-base.so [--out DIR]
 
+Also gguf/search.rows.npy (float32 [rows, in]), gguf/search.importance.npy (float32 [in]) and gguf/search.errors.json: the sum of
+w (x - y)^2 over what ggml's quantizer makes of the rows, {type: [without, with importance]}.
+
 Half of the blocks are random bytes, their f16 fields made finite; the other half is what ggml's own quantizer makes of normal
 and of heavy-tailed rows. `libggml-base.so` is part of llama-cpp-python's wheel (0.3.36).
 """
 
 import argparse
 import ctypes
+import json
 from pathlib import Path
 
 import gguf
@@ -39,16 +43,27 @@ def rows(count, width, random):
     return np.where(np.arange(count)[:, None] % 2 == 0, normal, heavy).astype(np.float32)
 
 
-def encode(library, name, values):
+def encode(library, name, values, importance=None):
     """Rows of whole blocks -> bytes [rows, bytes of a row], by ggml_quantize_chunk."""
     kind = gguf.GGMLQuantizationType[name]
     block, size = gguf.GGML_QUANT_SIZES[kind]
     values = np.ascontiguousarray(values, np.float32)
     out = np.zeros((values.shape[0], values.shape[1] // block * size), np.uint8)
-    pointer = lambda array: array.ctypes.data_as(ctypes.c_void_p)
+    pointer = lambda array: None if array is None else array.ctypes.data_as(ctypes.c_void_p)
     library.ggml_quantize_chunk.restype = ctypes.c_size_t
-    library.ggml_quantize_chunk(ctypes.c_int(kind), pointer(values), pointer(out), ctypes.c_int64(0), ctypes.c_int64(values.shape[0]), ctypes.c_int64(values.shape[1]), None)
+    library.ggml_quantize_chunk(ctypes.c_int(kind), pointer(values), pointer(out), ctypes.c_int64(0), ctypes.c_int64(values.shape[0]), ctypes.c_int64(values.shape[1]), pointer(importance))
     return out
+
+
+def search_errors(library, values, importance):
+    errors = {}
+    for name in TYPES[2:]:
+        kind = gguf.GGMLQuantizationType[name]
+        errors[name] = []
+        for weights in (None, importance):
+            back = gguf.dequantize(encode(library, name, values, weights), kind).astype(np.float64)
+            errors[name].append(float(((1.0 if weights is None else weights) * (back - values) ** 2).sum()))
+    return errors
 
 
 def main():
@@ -68,6 +83,12 @@ def main():
         assert np.isfinite(values).all(), name
         np.save(arguments.out / f"{name}.bytes.npy", blocks)
         np.save(arguments.out / f"{name}.values.npy", values)
+
+    random = np.random.default_rng(20257)
+    values, importance = rows(16, 512, random), np.exp(1.5 * random.standard_normal(512)).astype(np.float32)
+    np.save(arguments.out / "search.rows.npy", values)
+    np.save(arguments.out / "search.importance.npy", importance)
+    (arguments.out / "search.errors.json").write_text(json.dumps(search_errors(library, values, importance), indent=1) + "\n")
 
 
 if __name__ == "__main__":
