@@ -23,7 +23,7 @@ void spread(std::span<const float> values, int64_t span, float* lanes) {
     for (size_t i = 0; i < weights; ++i) lanes[i * span_lanes + lane] = values[lane * weights + i];
 }
 
-void check(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where) {
+void check_sizes(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where) {
   if (weights.cols % type.block != 0) throw Error(ErrorKind::usage, fmt::format("{}: rows of {} weights; {} stores blocks of {}", where, weights.cols, type.name, type.block));
   if (!importance.empty() && static_cast<int64_t>(importance.size()) != weights.cols) throw Error(ErrorKind::usage, fmt::format("{}: importance of {} columns; expected {}", where, importance.size(), weights.cols));
   for (size_t c = 0; c < importance.size(); ++c)
@@ -95,6 +95,11 @@ void search_blocks(const GgufTypeInfo& type, std::span<const float> x, std::span
   }
 }
 
+void check_encodable(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where) {
+  check_sizes(type, weights, importance, where);
+  check_values(type, weights, where);
+}
+
 std::vector<float> error_weights(std::span<const float> importance, int64_t columns) {
   double sum = 0;
   for (float value : importance) sum += value;
@@ -107,8 +112,7 @@ std::vector<float> error_weights(std::span<const float> importance, int64_t colu
 }
 
 std::vector<std::byte> encode_gguf(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where, const SpanKernels& kernels) {
-  check(type, weights, importance, where);
-  check_values(type, weights, where);
+  check_encodable(type, weights, importance, where);
   const int64_t row_bytes = gguf_bytes(type, weights.cols);
   std::vector<std::byte> bytes(static_cast<size_t>(weights.rows * row_bytes));
   if (type.dtype) {

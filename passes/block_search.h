@@ -25,9 +25,12 @@ void search_blocks(const GgufTypeInfo& type, std::span<const float> x, std::span
 /// rounded for their own sake. Ones if it is empty or all 0.
 std::vector<float> error_weights(std::span<const float> importance, int64_t columns);
 
+/// Throws Error(usage) naming `where` when the rows are not whole blocks or `importance` has another size, Error(input) with row
+/// and column of a value that is not finite or too large.
+void check_encodable(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where);
+
 /// `weights` [rows, cols] as bytes of a type, row after row; `importance` [cols] weighs squared errors by the column, empty: all
-/// alike. The same bytes for any number of threads and any kernels. Throws Error(usage) naming `where` when the rows are not whole
-/// blocks or `importance` has another size, Error(input) with row and column of a value that is not finite or too large.
+/// alike. The same bytes for any number of threads and any kernels. Throws as check_encodable does.
 std::vector<std::byte> encode_gguf(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where, const SpanKernels& kernels = vector_span_kernels());
 
 }  // namespace llmc

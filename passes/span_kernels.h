@@ -24,6 +24,10 @@ struct SpanBatch {
 struct LevelSteps {
   explicit LevelSteps(const BlockGrid& grid);
 
+  /// The code of the level nearest to a place, and the level of a code.
+  int code(float place) const;
+  float level(int code) const { return even ? first + static_cast<float>(code) : levels[static_cast<size_t>(code)]; }
+
   bool even = false;
   float lowest = 0, highest = 0;       ///< of the levels that are written
   float first = 0;                     ///< the level of code 0, if even

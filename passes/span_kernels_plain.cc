@@ -7,14 +7,6 @@
 namespace llmc {
 namespace {
 
-int code_of(const LevelSteps& levels, float place) {
-  if (levels.even) return static_cast<int>(std::clamp(std::nearbyint(place), levels.lowest, levels.highest) - levels.first);
-  int code = 0;
-  while (code < levels.steps && place > levels.borders[static_cast<size_t>(code)]) ++code;
-  return code;
-}
-float level_of(const LevelSteps& levels, int code) { return levels.even ? levels.first + static_cast<float>(code) : levels.levels[static_cast<size_t>(code)]; }
-
 void measure(const SpanBatch& batch, SpanFacts& facts) {
   for (size_t lane = 0; lane < span_lanes; ++lane) {
     float low = batch.x[lane], high = batch.x[lane], w_sum = 0, x_sum = 0, xx_sum = 0;
@@ -39,7 +31,7 @@ void add_up(const SpanBatch& batch, const LevelSteps& levels, const Lanes& inver
     float q_sum = 0, qq_sum = 0, xq_sum = 0;
     for (int i = 0; i < batch.weights; ++i) {
       const float x = batch.x[static_cast<size_t>(i) * span_lanes + lane], w = batch.w[static_cast<size_t>(i) * span_lanes + lane];
-      const float q = level_of(levels, code_of(levels, (x + min[lane]) * inverse[lane]));
+      const float q = levels.level(levels.code((x + min[lane]) * inverse[lane]));
       q_sum += w * q;
       qq_sum += w * q * q;
       xq_sum += w * q * x;
@@ -56,8 +48,8 @@ void round(SpanBatch& batch, const LevelSteps& levels, const Lanes& scale, const
     float sum = 0;
     for (int i = 0; i < batch.weights; ++i) {
       const size_t at = static_cast<size_t>(i) * span_lanes + lane;
-      const int code = code_of(levels, (batch.x[at] + min[lane]) * inverse);
-      const float difference = batch.x[at] - (scale[lane] * level_of(levels, code) - min[lane]);
+      const int code = levels.code((batch.x[at] + min[lane]) * inverse);
+      const float difference = batch.x[at] - (scale[lane] * levels.level(code) - min[lane]);
       sum += batch.w[at] * (difference * difference);
       batch.codes[at] = static_cast<uint8_t>(code);
     }
@@ -73,6 +65,13 @@ LevelSteps::LevelSteps(const BlockGrid& grid) : even(grid.is_even()), lowest(gri
   steps = static_cast<int>(grid.levels.size()) - 1;
   std::ranges::copy(grid.levels, levels.begin());
   for (size_t i = 0; i < static_cast<size_t>(steps); ++i) borders[i] = (levels[i] + levels[i + 1]) / 2;
+}
+
+int LevelSteps::code(float place) const {
+  if (even) return static_cast<int>(std::clamp(std::nearbyint(place), lowest, highest) - first);
+  int code = 0;
+  while (code < steps && place > borders[static_cast<size_t>(code)]) ++code;
+  return code;
 }
 
 const SpanKernels& plain_span_kernels() {
