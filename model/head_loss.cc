@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -17,7 +18,8 @@ namespace {
 /// Losses of one row, and the gradient of their weighted sum in place of the student's logits.
 struct RowLoss {
   const LossWeights& weights;
-  double share;  ///< 1 / positions
+  double share;        ///< 1 / positions
+  double label_share;  ///< 1 / those with a label
 
   /// `teacher` is used up; `scratch` is of the same size.
   HeadLosses run(std::span<float> student, std::span<float> teacher, int32_t label, std::span<float> scratch) const {
@@ -31,11 +33,14 @@ struct RowLoss {
       std::ranges::copy(scratch, student.begin());
       softmax(student);
       student[at] -= 1;
-      scale(student, weights.cross_entropy * share);
+      scale(student, weights.cross_entropy * label_share);
     }
     if (weights.kl != 0) {
-      if (weights.temperature != 1) scale(scratch, 1 / weights.temperature), scale(teacher, 1 / weights.temperature);
-      const double norm = log_sum_exp(scratch), teacher_norm = log_sum_exp(teacher);
+      if (weights.temperature != 1) scale(scratch, 1 / weights.temperature);
+      const double norm = log_sum_exp(scratch);
+      if (weights.targets == Targets::top) spread_rest(teacher, scratch, norm);
+      else if (weights.temperature != 1) scale(teacher, 1 / weights.temperature);
+      const double teacher_norm = log_sum_exp(teacher);
       for (size_t i = 0; i < teacher.size(); ++i) {
         const double log_p = teacher[i] - teacher_norm;
         losses.kl += std::exp(static_cast<float>(log_p)) * (log_p - (scratch[i] - norm));
@@ -50,6 +55,19 @@ struct RowLoss {
   }
 
  private:
+  /// What is left of the teacher's 1 goes to the tokens that it does not name in the student's own proportions: they add one
+  /// term to the divergence, that of the rest, and its gradient.
+  static void spread_rest(std::span<float> teacher, std::span<const float> student, double student_norm) {
+    double named = 0, of_student = 0;
+    for (size_t i = 0; i < teacher.size(); ++i) {
+      if (teacher[i] == -std::numeric_limits<float>::infinity()) of_student += std::exp(student[i] - student_norm);
+      else named += std::exp(double{teacher[i]});
+    }
+    if (of_student == 0) return;  // every token is named
+    const double rest = std::log(std::max(1 - named, 1e-12)) - std::log(of_student) - student_norm;
+    for (size_t i = 0; i < teacher.size(); ++i)
+      if (teacher[i] == -std::numeric_limits<float>::infinity()) teacher[i] = static_cast<float>(student[i] + rest);
+  }
   static void scale(std::span<float> row, double factor) {
     for (float& value : row) value *= static_cast<float>(factor);
   }
@@ -89,7 +107,10 @@ HeadLosses TrainableHead::backpropagate(const SequenceRows& sequences, ConstMatr
   assert(hidden.rows == rows && d_hidden.rows == rows && (weights.cross_entropy == 0 || static_cast<int64_t>(labels.size()) == rows));
   std::vector<char> counts(static_cast<size_t>(rows));
   for (const auto& [first, length] : sequences.ranges) std::fill_n(counts.begin() + first, length, 1);
-  const RowLoss loss{weights, 1 / static_cast<double>(std::max<int64_t>(1, std::ranges::count(counts, 1)))};
+  int64_t positions = 0, labelled = 0;
+  for (size_t r = 0; r < counts.size(); ++r)
+    if (counts[r]) ++positions, labelled += !labels.empty() && labels[r] >= 0;
+  const RowLoss loss{.weights = weights, .share = 1 / static_cast<double>(std::max<int64_t>(1, positions)), .label_share = 1 / static_cast<double>(std::max<int64_t>(1, labelled))};
 
   Matrix* d_output = gradients.find(Role::output_head);
   Matrix all_d_logits(d_output ? rows : 0, vocabulary), all_normed(d_output ? rows : 0, hidden.cols);
@@ -118,7 +139,7 @@ HeadLosses TrainableHead::backpropagate(const SequenceRows& sequences, ConstMatr
   norm_gradients.finish();
   if (d_output) add_weight_gradient(w.backend, w.precision, all_d_logits.view(), all_normed.view(), d_output->view());
   HeadLosses mean;
-  for (const HeadLosses& row : losses) mean.kl += row.kl * loss.share, mean.cross_entropy += row.cross_entropy * loss.share;
+  for (const HeadLosses& row : losses) mean.kl += row.kl * loss.share, mean.cross_entropy += row.cross_entropy * loss.label_share;
   return mean;
 }
 

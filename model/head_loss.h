@@ -14,17 +14,28 @@
 
 namespace llmc {
 
-/// kl · T² · KL(teacher(T) ‖ student(T)) + cross_entropy · CE(labels), each the mean over positions (Hinton 2015).
+/// What a teacher writes for a position.
+enum class Targets {
+  logits,  ///< one for each token
+  top,     ///< logarithms of the probabilities at the temperature, of the tokens that it names; −∞ for the others, among which what
+           ///< is left of 1 counts as one token (so its divergence is that of the named tokens and the rest)
+};
+
+/// kl · T² · KL(teacher(T) ‖ student(T)) + cross_entropy · CE(labels), the means over positions and over those with a label
+/// (Hinton 2015).
 struct LossWeights {
   double kl = 1;
   double temperature = 1;
   double cross_entropy = 0;
+  Targets targets = Targets::logits;
 };
 
 /// Means in nats, without weights; 0 for what has no weight.
 struct HeadLosses {
   double kl = 0;
   double cross_entropy = 0;
+
+  double total(const LossWeights& weights) const { return weights.kl * weights.temperature * weights.temperature * kl + weights.cross_entropy * cross_entropy; }
 };
 
 /// Final norm and output head with weights that change. Results are the same bits for any number of threads.
@@ -40,7 +51,7 @@ class TrainableHead {
   /// Logits [rows, vocabulary] of hidden states after the last block, on this thread when there are few rows.
   void run(ConstMatrixView hidden, MatrixView logits) const;
 
-  /// Writes logits of the rows from `first` on.
+  /// Writes the targets of the rows from `first` on.
   using Teacher = std::function<void(int64_t first, MatrixView logits)>;
 
   /// Writes the gradient of the weighted loss to d_hidden (zero in the rows between sequences) and adds those of the

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "core/parallel.h"
 #include "model/forward.h"
@@ -37,6 +38,9 @@ struct PlainHead {
     return result;
   }
 
+  /// The tokens that a teacher of Targets::top names.
+  static bool is_named(size_t token) { return token % 4 == 1; }
+
   static std::vector<double> log_softmax(const std::vector<double>& logits, double temperature) {
     double sum = 0;
     for (double v : logits) sum += std::exp(v / temperature);
@@ -45,12 +49,18 @@ struct PlainHead {
     return result;
   }
 
-  double loss(const std::vector<double>& hidden, const std::vector<double>& teacher, int32_t label, const LossWeights& weights) const {
+  /// Its share of the means over so many positions, and over those with a label.
+  double loss(const std::vector<double>& hidden, const std::vector<double>& teacher, int32_t label, const LossWeights& weights, double positions, double labelled) const {
     const std::vector<double> own = logits(hidden), p = log_softmax(teacher, weights.temperature), q = log_softmax(own, weights.temperature);
     double kl = 0;
-    for (size_t i = 0; i < p.size(); ++i) kl += std::exp(p[i]) * (p[i] - q[i]);
+    double rest_of_teacher = 0, rest = 0;
+    for (size_t i = 0; i < p.size(); ++i) {
+      if (weights.targets == Targets::logits || is_named(i)) kl += std::exp(p[i]) * (p[i] - q[i]);
+      else rest_of_teacher += std::exp(p[i]), rest += std::exp(q[i]);
+    }
+    if (rest > 0) kl += rest_of_teacher * std::log(rest_of_teacher / rest);
     const double cross_entropy = label < 0 ? 0 : -log_softmax(own, 1)[static_cast<size_t>(label)];
-    return weights.kl * weights.temperature * weights.temperature * kl + weights.cross_entropy * cross_entropy;
+    return weights.kl * weights.temperature * weights.temperature * kl / positions + weights.cross_entropy * cross_entropy / labelled;
   }
 };
 
@@ -58,8 +68,8 @@ struct PlainHead {
 
 TEST_CASE("Gradients of the head and its losses are those of central differences") {
   for (const char* name : {"llama-mha-untied", "gpt2-tied"})
-    for (const LossWeights& weights : {LossWeights{}, LossWeights{.kl = 0, .cross_entropy = 1}, LossWeights{.kl = 0.7, .temperature = 2, .cross_entropy = 0.4}}) {
-      CAPTURE(name, weights.kl, weights.temperature, weights.cross_entropy);
+    for (const LossWeights& weights : {LossWeights{}, LossWeights{.kl = 0, .cross_entropy = 1}, LossWeights{.kl = 0.7, .temperature = 2, .cross_entropy = 0.4}, LossWeights{.kl = 1, .temperature = 1.5, .targets = Targets::top}}) {
+      CAPTURE(name, weights.kl, weights.temperature, weights.cross_entropy, static_cast<int>(weights.targets));
       const Model model = load_model(golden_root() / name, {}, test::context());
       PlainHead plain{model.config(), read_block(model, -1)};
       if (!plain.values.find(Role::output_head)) plain.values(Role::output_head) = read_matrix(model.get(Role::output_head));
@@ -73,7 +83,13 @@ TEST_CASE("Gradients of the head and its losses are those of central differences
       std::vector<int32_t> labels(static_cast<size_t>(sequences.rows));
       for (size_t r = 0; r < labels.size(); ++r) labels[r] = r % 5 == 4 ? -1 : static_cast<int32_t>(r * 7 % static_cast<size_t>(vocabulary));
       const auto give = [&](int64_t first, MatrixView logits) {
-        for (int64_t r = 0; r < logits.rows; ++r) std::ranges::copy(teacher.view().row_span(first + r), logits.row(r));
+        for (int64_t r = 0; r < logits.rows; ++r) {
+          const auto row = teacher.view().row_span(first + r);
+          std::ranges::copy(row, logits.row(r));
+          if (weights.targets == Targets::logits) continue;
+          const std::vector<double> p = PlainHead::log_softmax({row.begin(), row.end()}, weights.temperature);
+          for (size_t i = 0; i < p.size(); ++i) logits.row(r)[i] = PlainHead::is_named(i) ? static_cast<float>(p[i]) : -std::numeric_limits<float>::infinity();
+        }
       };
       BlockTensors gradients;
       gradients(Role::output_head) = Matrix(vocabulary, width);
@@ -81,9 +97,11 @@ TEST_CASE("Gradients of the head and its losses are those of central differences
       Matrix d_hidden(sequences.rows, width);
       const HeadLosses losses = head.backpropagate(sequences, hidden.view(), weights, give, labels, d_hidden.view(), gradients);
 
+      double labelled = 0;
+      for (const auto& [first, length] : sequences.ranges) labelled += static_cast<double>(std::count_if(labels.begin() + first, labels.begin() + first + length, [](int32_t label) { return label >= 0; }));
       const auto loss_at = [&](int64_t row) {
         const std::vector<double> states(hidden.row(row), hidden.row(row) + width), other(teacher.row(row), teacher.row(row) + vocabulary);
-        return plain.loss(states, other, labels[static_cast<size_t>(row)], weights) / 69;
+        return plain.loss(states, other, labels[static_cast<size_t>(row)], weights, 69, labelled);
       };
       const auto total = [&] {
         double sum = 0;
@@ -91,7 +109,7 @@ TEST_CASE("Gradients of the head and its losses are those of central differences
           for (int64_t r = first; r < first + length; ++r) sum += loss_at(r);
         return sum;
       };
-      CHECK(weights.kl * weights.temperature * weights.temperature * losses.kl + weights.cross_entropy * losses.cross_entropy == Approx(total()).epsilon(1e-5));
+      CHECK(losses.total(weights) == Approx(total()).epsilon(1e-5));
       // Steps of 2⁻⁶ are exact in f32; their third-order error is about 1e-4 of the gradient.
       const auto difference = [&](float& value, const auto& loss) {
         const float at = value, step = 0x1p-6f;
