@@ -21,6 +21,7 @@ TerminalSink::TerminalSink(bool quiet, bool verbose) : quiet_(quiet), verbose_(v
 void TerminalSink::begin(const std::string& stage, int64_t total) {
   const std::scoped_lock lock(mutex_);
   stage_ = stage;
+  note_.clear();
   total_ = total;
   done_ = 0;
   started_ = drawn_ = Clock::now();
@@ -31,6 +32,11 @@ void TerminalSink::advance(int64_t done) {
   done_ += done;
   constexpr auto interval = std::chrono::milliseconds(100);
   if (!quiet_ && terminal_ && Clock::now() - drawn_ > interval) draw(false);
+}
+
+void TerminalSink::note(const std::string& text) {
+  const std::scoped_lock lock(mutex_);
+  note_ = text;
 }
 
 void TerminalSink::end() {
@@ -45,13 +51,13 @@ void TerminalSink::draw(bool final) {
   if (final) {
     clear_bar();
     if (terminal_ && !verbose_) return;  // a finished bar leaves nothing behind; plain lines are for logs
-    write_message(fmt::format("{}: {}/{} in {:.1f} s\n", stage_, done_, total_, seconds));
+    write_message(fmt::format("{}: {}/{} in {:.1f} s{}{}\n", stage_, done_, total_, seconds, note_.empty() ? "" : "  ", note_));
     return;
   }
   constexpr int64_t width = 24;
   const int64_t filled = total_ > 0 ? std::min(width, width * done_ / total_) : 0;
   const std::string left = rate > 0 ? fmt::format("{:.0f} s left", static_cast<double>(total_ - done_) / rate) : "";
-  write_message(fmt::format("\r\033[K{} [{}{}] {}/{}  {:.1f}/s  {}", stage_, std::string(static_cast<size_t>(filled), '='), std::string(static_cast<size_t>(width - filled), ' '), done_, total_, rate, left));
+  write_message(fmt::format("\r\033[K{} [{}{}] {}/{}  {:.1f}/s  {}  {}", stage_, std::string(static_cast<size_t>(filled), '='), std::string(static_cast<size_t>(width - filled), ' '), done_, total_, rate, left, note_));
   std::fflush(stderr);
   bar_shown_ = true;
 }

@@ -22,6 +22,7 @@ class TerminalSink final : public ProgressSink {
   void begin(const std::string& stage, int64_t total) override;
   void advance(int64_t done) override;
   void end() override;
+  void note(const std::string& text) override;
   void info(const std::string& message) override;
   void warn(const std::string& message) override;
 
@@ -35,6 +36,7 @@ class TerminalSink final : public ProgressSink {
   const bool terminal_;
   std::mutex mutex_;
   std::string stage_;
+  std::string note_;
   int64_t total_ = 0;
   int64_t done_ = 0;
   Clock::time_point started_;

@@ -16,6 +16,7 @@ class ProgressSink {
   virtual void begin(const std::string& stage, int64_t total) = 0;
   virtual void advance(int64_t done) = 0;  ///< may be called from any thread
   virtual void end() = 0;
+  virtual void note(const std::string& /*text*/) {}  ///< how the stage is going, beside its progress
   virtual void info(const std::string& message) = 0;
   virtual void warn(const std::string& message) = 0;
 };
@@ -47,6 +48,7 @@ class Stage {
   ~Stage() { context_.sink.end(); }
   Stage(const Stage&) = delete;
   Stage& operator=(const Stage&) = delete;
+  void note(const std::string& text) { context_.sink.note(text); }
   /// Counts `done` more units, and stops the run here if the user asked for it.
   void advance(int64_t done = 1) {
     context_.sink.advance(done);

@@ -8,14 +8,11 @@
 #include <nlohmann/json.hpp>
 #include <variant>
 
-#include "calib/activation_store.h"
 #include "core/error.h"
 #include "core/json.h"
-#include "core/parallel.h"
-#include "model/trainable_model.h"
 #include "passes/learned_floats.h"
 #include "passes/learned_grid.h"
-#include "passes/shuffle.h"
+#include "passes/training.h"
 
 namespace llmc {
 
@@ -46,9 +43,9 @@ bool is_trained_weight(const StoredTensor& tensor) {
 }
 
 /// Every trained tensor of a model, by block, as the reader of its gradients.
-class Healer final : public GradientReader {
+class Healer final : public Learner {
  public:
-  Healer(Model& model, TrainableModel& trainable, const HealOptions& options) : trainable_(trainable), options_(options) {
+  Healer(Model& model, TrainableModel& trainable, const HealOptions& options, int64_t steps) : trainable_(trainable), options_(options), steps_(steps) {
     for (int64_t block = -1; block < model.config().layers; ++block) {
       BlockTensors values = read_block(model, block);
       trainable.set(block, values);
@@ -57,7 +54,15 @@ class Healer final : public GradientReader {
     }
   }
 
-  void begin_step(float left) { left_ = left; }
+  void begin_step(int64_t step) override { left_ = 1 - static_cast<float>(step) / static_cast<float>(steps_); }
+  void end_step(int64_t /*step*/, const HeadLosses& losses) override { losses_.push_back(losses.kl); }
+
+  /// The mean of each epoch of so many steps.
+  std::vector<double> losses(int64_t in_epoch) const {
+    std::vector<double> means(losses_.size() / static_cast<size_t>(in_epoch));
+    for (size_t i = 0; i < losses_.size(); ++i) means[i / static_cast<size_t>(in_epoch)] += losses_[i] / static_cast<double>(in_epoch);
+    return means;
+  }
 
   BlockTensors prepare(int64_t block) override {
     BlockTensors gradients;
@@ -72,7 +77,7 @@ class Healer final : public GradientReader {
     for (Learned& learned : by_block_[block]) {
       const Matrix& gradient = gradients.get(learned.placed->row->role, learned.placed->part);
       if (auto* grid = std::get_if<LearnedGrid>(&learned.values)) grid->update(gradient, {.rounding = 0, .scale = left_ * static_cast<float>(options_.scale_rate), .decay = {}});
-      if (auto* floats = std::get_if<LearnedFloats>(&learned.values)) floats->update(gradient, left_ * static_cast<float>(is_vector(*learned.placed) ? options_.norm_rate : options_.weight_rate), {});
+      if (auto* floats = std::get_if<LearnedFloats>(&learned.values)) floats->update(gradient, {.rate = floats->size() * left_ * static_cast<float>(is_vector(*learned.placed) ? options_.norm_rate : options_.weight_rate)});
     }
     set(block, std::move(gradients));  // which have the right shapes
   }
@@ -127,72 +132,10 @@ class Healer final : public GradientReader {
 
   TrainableModel& trainable_;
   HealOptions options_;
+  int64_t steps_;
   std::map<int64_t, std::vector<Learned>> by_block_;
   float left_ = 1;
-};
-
-/// The original model, whose hidden states for all samples are kept: its head makes logits of them when they are needed.
-class Original {
- public:
-  Original(Model model, const PassContext& context) : model_(std::move(model)), context_(context), forward_(model_, context.sweep.forward), head_(model_.config(), context.sweep.forward.precision, context.sweep.forward.backend) {
-    BlockTensors values = read_block(model_, -1);
-    if (model_.config().tied_head) values(Role::output_head) = std::move(values(Role::token_embedding));
-    head_.set(values);
-  }
-
-  const TrainableHead& head() const { return head_; }
-  int64_t vocabulary() const { return model_.config().vocabulary; }
-
-  /// Hidden states after the last block.
-  ActivationStore run(const Sequences& samples) const {
-    std::vector<int64_t> lengths;
-    for (const auto& sample : samples) lengths.push_back(static_cast<int64_t>(sample.size()));
-    ActivationStore hidden(lengths, model_.config().hidden, context_.sweep.activations, std::nullopt);
-    parallel_for(hidden.sequences(), [&](int64_t i) {
-      Matrix states(hidden.length(i), hidden.width());
-      forward_.embed(samples[static_cast<size_t>(i)], states.view());
-      hidden.write(i, states.view());
-    });
-    for (int64_t block = 0; block < model_.config().layers; ++block) {
-      const auto weights = forward_.load_block(block);
-      parallel_for(hidden.sequences(), [&](int64_t i) {
-        Matrix states = hidden.read(i);
-        forward_.run_block(*weights, states.view());
-        hidden.write(i, states.view());
-      });
-      context_.run.check_stop();
-    }
-    return hidden;
-  }
-
- private:
-  Model model_;
-  const PassContext& context_;
-  Forward forward_;
-  TrainableHead head_;
-};
-
-/// Some samples in the rows of one matrix, with what the original makes of them.
-struct Batch {
-  /// `hidden`: what the original makes of the samples.
-  Batch(const Sequences& samples, std::span<const size_t> chosen, const ActivationStore& hidden) : rows(lengths(samples, chosen)), tokens(static_cast<size_t>(rows.rows), -1), target(rows.rows, hidden.width()) {
-    for (size_t i = 0; i < chosen.size(); ++i) {
-      const auto& sample = samples[chosen[i]];
-      const int64_t first = rows.ranges[i].first;
-      std::ranges::copy(sample, tokens.begin() + first);
-      std::ranges::copy(hidden.read(static_cast<int64_t>(chosen[i])).values(), target.row(first));
-    }
-  }
-
-  static std::vector<int64_t> lengths(const Sequences& samples, std::span<const size_t> chosen) {
-    std::vector<int64_t> result;
-    for (const size_t i : chosen) result.push_back(static_cast<int64_t>(samples[i].size()));
-    return result;
-  }
-
-  SequenceRows rows;
-  std::vector<int32_t> tokens;
-  Matrix target;
+  std::vector<double> losses_;
 };
 
 class Heal final : public Pass {
@@ -224,35 +167,16 @@ class Heal final : public Pass {
 
   json run(Model& model, const PassContext& context) override {
     const Sequences& samples = *context.calibration;
-    const Original original(context.load_original(), context);
+    TeacherModel original(context.load_original(), TeacherRuns::once, samples, context);
     if (original.vocabulary() != model.config().vocabulary) throw Error(ErrorKind::usage, fmt::format("heal: the model has a vocabulary of {}, the original one of {}; expected the same, as their logits are compared", model.config().vocabulary, original.vocabulary()));
-    const ActivationStore hidden = original.run(samples);
-    TrainableModel trainable(model.config(), context.sweep.forward.precision, context.sweep.forward.backend);
-    Healer healer(model, trainable, options_);
-    Shuffle shuffle(samples.size(), context.seed, "healing");
     const auto in_epoch = static_cast<int64_t>((samples.size() + static_cast<size_t>(options_.batch) - 1) / static_cast<size_t>(options_.batch));
     const int64_t steps = options_.epochs * in_epoch;
-    json losses = json::array();
-    Stage stage(context.run, "heal", steps);
-    for (int64_t epoch = 0; epoch < options_.epochs; ++epoch) {
-      double loss = 0;
-      for (int64_t i = 0; i < in_epoch; ++i) {
-        std::vector<size_t> chosen;
-        for (size_t k = static_cast<size_t>(i * options_.batch); k < std::min(samples.size(), static_cast<size_t>((i + 1) * options_.batch)); ++k) chosen.push_back(shuffle.next());
-        const Batch batch(samples, chosen, hidden);
-        const int64_t step = epoch * in_epoch + i;
-        healer.begin_step(1 - static_cast<float>(step) / static_cast<float>(steps));
-        trainable.run(batch.rows, batch.tokens);
-        const auto teacher = [&](int64_t first, MatrixView logits) { original.head().run(batch.target.view().row_range(first, logits.rows), logits); };
-        loss += trainable.backpropagate({.kl = 1, .temperature = options_.temperature, .cross_entropy = 0}, teacher, {}, healer).kl / static_cast<double>(in_epoch);
-        if (!std::isfinite(loss)) throw Error(ErrorKind::input, fmt::format("healing: the loss became {} at step {}", loss, step + 1));
-        stage.advance();
-      }
-      losses.push_back(loss);
-    }
+    TrainableModel trainable(model.config(), context.sweep.forward.precision, context.sweep.forward.backend);
+    Healer healer(model, trainable, options_, steps);
+    train(trainable, healer, original, samples, {.name = "heal", .order = "healing", .steps = steps, .batch = options_.batch, .loss = {.kl = 1, .temperature = options_.temperature}}, context);
     healer.finish();
     json result = healer.describe();
-    result.update({{"steps", steps}, {"loss", losses}});
+    result.update({{"steps", steps}, {"loss", healer.losses(in_epoch)}});
     return result;
   }
 

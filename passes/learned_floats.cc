@@ -25,13 +25,21 @@ void LearnedFloats::write_values(Matrix& values) const {
   });
 }
 
-void LearnedFloats::update(const Matrix& gradient, float rate, const AdamDecay& decay) {
-  const AdamStep step(rate * size_, decay, ++steps_);
+void LearnedFloats::update(const Matrix& gradient, const OptimizerStep& step) {
+  const AdamStep adam(step.rate, step.decay, ++steps_);
+  const float shrink = 1 - step.rate * step.weight_decay;
   const auto values = values_.values(), mean = mean_.values(), square = square_.values();
   const auto from = gradient.values();
   parallel_pieces(static_cast<int64_t>(values.size()), piece, [&](int64_t first, int64_t last) {
-    for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(last); ++i)
-      if (zeros_ == Zeros::learned || values[i] != 0) values[i] -= step.move(from[i], mean[i], square[i]);
+    for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(last); ++i) {
+      if (zeros_ == Zeros::kept && values[i] == 0) continue;
+      if (step.optimizer == Optimizer::adamw) {
+        values[i] = values[i] * shrink - adam.move(from[i], mean[i], square[i]);
+      } else {
+        mean[i] = step.decay.momentum * mean[i] + from[i] + step.weight_decay * values[i];
+        values[i] -= step.rate * mean[i];
+      }
+    }
   });
 }
 

@@ -1,9 +1,12 @@
-// Owns one float tensor while it is learned: norms, biases, and the weights that pruning left.
+// Owns one float tensor while it is learned.
 #pragma once
+
+#include <array>
+#include <utility>
 
 #include "core/tensor.h"
 #include "formats/stored_tensor.h"
-#include "passes/adam.h"
+#include "passes/optimizer.h"
 
 namespace llmc {
 
@@ -18,10 +21,16 @@ class LearnedFloats {
 
   /// The values as the dtype rounds them.
   void write_values(Matrix& values) const;
-  /// One step against the gradient of those values; `rate` is a share of their root mean square at the start.
-  void update(const Matrix& gradient, float rate, const AdamDecay& decay);
+  /// One step against the gradient of those values.
+  void update(const Matrix& gradient, const OptimizerStep& step);
+  /// Root mean square of the values at the start, for rates that are shares of it.
+  float size() const { return size_; }
   /// As they are, unrounded.
   const Matrix& values() const { return values_; }
+
+  /// All that a step depends on, by name, to be kept and put back; beside it the number of steps done.
+  std::array<std::pair<const char*, Matrix*>, 3> state() { return {{{"value", &values_}, {"mean", &mean_}, {"square", &square_}}}; }
+  void set_steps(int64_t steps) { steps_ = steps; }
 
  private:
   const StoredTensor& tensor_;

@@ -54,7 +54,7 @@ float step_span(const float* gradient, const float* weights, size_t count, const
     const V at = hn::MaskedLoad(mask, d, position + i);
     const V m = hn::MulAdd(hn::Set(d, step.momentum), hn::MaskedLoad(mask, d, mean + i), hn::Mul(hn::Set(d, 1 - step.momentum), g));
     const V s = hn::MulAdd(hn::Set(d, step.memory), hn::MaskedLoad(mask, d, square + i), hn::Mul(hn::Set(d, 1 - step.memory), hn::Mul(g, g)));
-    const V direction = hn::Div(hn::Mul(m, hn::Set(d, step.unbias_mean)), hn::Add(hn::Sqrt(hn::Mul(s, hn::Set(d, step.unbias_square))), hn::Set(d, AdamStep::floor)));
+    const V direction = hn::Div(hn::Mul(m, hn::Set(d, step.unbias_mean)), hn::Add(hn::Sqrt(hn::Mul(s, hn::Set(d, step.unbias_square))), hn::Set(d, step.epsilon)));
     const V moved = hn::NegMulAdd(hn::Set(d, step.rate), direction, at);
     toward = hn::MulAdd(g, unit_at(at, codes), toward);
     hn::BlendedStore(m, mask, d, mean + i);

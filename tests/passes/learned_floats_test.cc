@@ -29,7 +29,7 @@ TEST_CASE("Learned floats go down a quadratic and keep their zeros when asked to
     for (int step = 0; step < 400; ++step) {
       learned.write_values(values);
       for (size_t i = 0; i < values.values().size(); ++i) gradient.values()[i] = values.values()[i] - goal.values()[i];
-      learned.update(gradient, 0.05f * (1 - static_cast<float>(step) / 400), {});
+      learned.update(gradient, {.rate = 0.05f * learned.size() * (1 - static_cast<float>(step) / 400)});
     }
     learned.write_values(values);
     for (size_t i = 0; i < values.values().size(); ++i) {
@@ -39,14 +39,14 @@ TEST_CASE("Learned floats go down a quadratic and keep their zeros when asked to
   }
 }
 
-TEST_CASE("Learned floats run as their dtype rounds them, and move by a share of their size") {
+TEST_CASE("Learned floats run as their dtype rounds them, and know their size") {
   Matrix start(1, 4);
   for (float& value : start.values()) value = 2;
   const StoredTensor tensor = make_tensor(start, DType::bf16);
   LearnedFloats learned(tensor, LearnedFloats::Zeros::learned);
   Matrix gradient(1, 4), values(1, 4);
   for (float& value : gradient.values()) value = 7;
-  learned.update(gradient, 0.001f, {});  // Adam's first step is the rate, whatever the gradient: 0.001 of 2
+  learned.update(gradient, {.rate = 0.001f * learned.size()});  // Adam's first step is the rate, whatever the gradient: 0.001 of 2
   learned.write_values(values);
   for (const float value : learned.values().values()) CHECK(value == Approx(1.998f));
   for (const float value : values.values()) CHECK(value == 2);  // bf16 has no value between 1.992 and 2

@@ -157,7 +157,7 @@ class PlainLearnedGrid {
     float step(double g, const LearningRates& rates, int steps) {
       mean = rates.decay.momentum * mean + (1 - rates.decay.momentum) * g;
       square = rates.decay.memory * square + (1 - rates.decay.memory) * g * g;
-      return static_cast<float>(mean / (1 - std::pow(rates.decay.momentum, steps)) / (std::sqrt(square / (1 - std::pow(rates.decay.memory, steps))) + AdamStep::floor));
+      return static_cast<float>(mean / (1 - std::pow(rates.decay.momentum, steps)) / (std::sqrt(square / (1 - std::pow(rates.decay.memory, steps))) + rates.decay.epsilon));
     }
   };
   struct ScaleState {

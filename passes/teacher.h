@@ -1,0 +1,64 @@
+// Owns what teachers say of the samples that a model is trained on.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "calib/activation_store.h"
+#include "model/backward.h"
+#include "model/head_loss.h"
+#include "passes/pass.h"
+
+namespace llmc {
+
+/// Some samples in the rows of one matrix.
+struct Batch {
+  Batch(const Sequences& samples, std::vector<size_t> chosen_samples);
+
+  std::vector<size_t> chosen;    ///< by their place among the samples
+  SequenceRows rows;
+  std::vector<int32_t> tokens;   ///< by row; −1 between samples
+  std::vector<int32_t> labels;   ///< the next token; −1 at a sample's end and between samples
+};
+
+class Teacher {
+ public:
+  virtual ~Teacher() = default;
+  virtual int64_t vocabulary() const = 0;
+  virtual Targets kind() const { return Targets::logits; }
+  /// What it says of a batch, until it is asked for the next.
+  virtual TrainableHead::Teacher look_at(const Batch& batch) = 0;
+};
+
+/// When a model that teaches runs its blocks over the samples.
+enum class TeacherRuns {
+  once,            ///< over all samples in the beginning; their last hidden states are kept
+  with_each_batch  ///< which takes its time in each epoch, and no memory
+};
+
+/// A model that teaches with all its logits, which its head makes of hidden states when they are asked for.
+class TeacherModel final : public Teacher {
+ public:
+  /// Borrows samples and context.
+  TeacherModel(Model model, TeacherRuns runs, const Sequences& samples, const PassContext& context);
+
+  int64_t vocabulary() const override { return model_.config().vocabulary; }
+  TrainableHead::Teacher look_at(const Batch& batch) override;
+
+ private:
+  /// Hidden states after the last block.
+  ActivationStore run(std::span<const size_t> chosen) const;
+
+  Model model_;
+  const Sequences& samples_;
+  const PassContext& context_;
+  Forward forward_;
+  TrainableHead head_;
+  std::optional<ActivationStore> kept_;
+  Matrix hidden_;  ///< of the batch, by its rows
+};
+
+}  // namespace llmc

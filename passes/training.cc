@@ -1,0 +1,45 @@
+#include "passes/training.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+#include "passes/shuffle.h"
+
+namespace llmc {
+
+void train(TrainableModel& model, Learner& learner, Teacher& teacher, const Sequences& samples, const TrainingPlan& plan, const PassContext& context) {
+  Shuffle shuffle(samples.size(), context.seed, plan.order);
+  const auto in_batch = std::min(samples.size(), static_cast<size_t>(plan.batch));
+  for (size_t passed = static_cast<size_t>(plan.first_step * plan.accumulate) * in_batch; passed > 0; --passed) shuffle.next();
+  LossWeights loss = plan.loss;
+  loss.targets = teacher.kind();
+  const auto started = std::chrono::steady_clock::now();
+  int64_t tokens = 0;
+  Stage stage(context.run, plan.name, plan.steps - plan.first_step);
+  for (int64_t step = plan.first_step; step < plan.steps; ++step) {
+    learner.begin_step(step);
+    HeadLosses mean;
+    for (int64_t i = 0; i < plan.accumulate; ++i) {
+      std::vector<size_t> chosen(in_batch);
+      for (size_t& sample : chosen) sample = shuffle.next();
+      const Batch batch(samples, std::move(chosen));
+      const TrainableHead::Teacher targets = loss.kl != 0 ? teacher.look_at(batch) : TrainableHead::Teacher();
+      model.run(batch.rows, batch.tokens);
+      const HeadLosses losses = model.backpropagate(loss, targets, batch.labels, learner);
+      mean.kl += losses.kl / static_cast<double>(plan.accumulate);
+      mean.cross_entropy += losses.cross_entropy / static_cast<double>(plan.accumulate);
+      for (const auto& range : batch.rows.ranges) tokens += range.length;
+    }
+    if (!std::isfinite(mean.total(loss))) throw Error(ErrorKind::input, fmt::format("{}: the loss became {} at step {}; expected a number (a lower rate may help)", plan.name, mean.total(loss), step + 1));
+    learner.end_step(step, mean);
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - started;
+    stage.note(fmt::format("loss {:.4f}, {:.0f} tokens/s", mean.total(loss), static_cast<double>(tokens) / elapsed.count()));
+    stage.advance();
+  }
+}
+
+}  // namespace llmc
