@@ -28,6 +28,7 @@ struct PassContext {
   uint64_t seed = 0;
   const Sequences* calibration = nullptr;  ///< not nullptr for a pass that needs it
   SweepOptions sweep;                      ///< how calibration runs
+  std::filesystem::path state_directory;   ///< where an interrupted step leaves what another run can go on from; may not be there
   std::function<Model()> load_original;    ///< the model before any pass, read again
 
   /// How a sweep runs that only looks, before the one that changes weights: with a state of its own, or none when nothing

@@ -1,0 +1,134 @@
+#include "passes/weight_learner.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "core/mapped_file.h"
+#include "core/parallel.h"
+#include "formats/safetensors.h"
+
+namespace llmc {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+WeightLearner::WeightLearner(Model& model, TrainableModel& trainable, const WeightLearning& learning) : trainable_(trainable), learning_(learning) {
+  for (const PlacedTensor& placed : model.tensors()) {
+    const StoredTensor& tensor = *placed.tensor;
+    by_block_[placed.block].push_back({.placed = &placed, .values = LearnedFloats(tensor, tensor.pruned ? LearnedFloats::Zeros::kept : LearnedFloats::Zeros::learned), .gradient = Matrix(tensor.rows(), tensor.cols())});
+  }
+  for (const auto& [block, weights] : by_block_) hand_on(block);
+}
+
+void WeightLearner::hand_on(int64_t block) {
+  BlockTensors values;
+  for (const Weight& weight : by_block_.at(block)) {
+    Matrix& matrix = values(weight.placed->row->role, weight.placed->part);
+    matrix = Matrix(weight.gradient.rows(), weight.gradient.cols());
+    weight.values.write_values(matrix);
+  }
+  trainable_.set(block, values);
+}
+
+BlockTensors WeightLearner::prepare(int64_t block) {
+  BlockTensors gradients;
+  for (Weight& weight : by_block_.at(block)) gradients(weight.placed->row->role, weight.placed->part) = std::move(weight.gradient);
+  return gradients;
+}
+
+void WeightLearner::take(int64_t block, BlockTensors gradients) {
+  for (Weight& weight : by_block_.at(block)) weight.gradient = std::move(gradients(weight.placed->row->role, weight.placed->part));
+}
+
+void WeightLearner::end_step(int64_t step, const HeadLosses& losses) {
+  std::vector<Weight*> all;
+  for (auto& [block, weights] : by_block_)
+    for (Weight& weight : weights) all.push_back(&weight);
+  std::vector<double> squares(all.size());
+  parallel_for(static_cast<int64_t>(all.size()), [&](int64_t i) {
+    for (const float value : all[static_cast<size_t>(i)]->gradient.values()) squares[static_cast<size_t>(i)] += double{value} * value;
+  });
+  double square = 0;
+  for (const double part : squares) square += part;
+  gradient_norm_ = std::sqrt(square) / static_cast<double>(learning_.accumulate);
+  const double clipped = learning_.clip > 0 && gradient_norm_ > learning_.clip ? learning_.clip / gradient_norm_ : 1;
+  const auto factor = static_cast<float>(clipped / static_cast<double>(learning_.accumulate));
+  const double rate = learning_.rate * schedule_share(learning_.schedule, step, warmup_, steps_);
+  for (Weight* weight : all) {
+    if (factor != 1)
+      for (float& value : weight->gradient.values()) value *= factor;
+    weight->values.update(weight->gradient, {.optimizer = learning_.optimizer, .rate = static_cast<float>(rate), .weight_decay = is_vector(*weight->placed) ? 0 : static_cast<float>(learning_.weight_decay), .decay = learning_.decay});
+    std::ranges::fill(weight->gradient.values(), 0.0f);
+  }
+  for (const auto& [block, weights] : by_block_) hand_on(block);
+  losses_.push_back(losses);
+  if (after_step_) after_step_(step + 1);
+}
+
+void WeightLearner::finish() {
+  for (auto& [block, weights] : by_block_)
+    for (Weight& weight : weights) weight.placed->tensor->form = FloatData(Matrix(weight.values.values()));
+}
+
+void WeightLearner::save(const fs::path& file) {
+  json losses = json::array();
+  for (const HeadLosses& step : losses_) losses.push_back({step.kl, step.cross_entropy});
+  const std::map<std::string, std::string> metadata = {{"signature", signature_}, {"warmup", std::to_string(warmup_)}, {"steps", std::to_string(steps_)}, {"losses", losses.dump()}};
+  std::vector<TensorLayout> layouts;
+  const auto for_each = [&](const auto& body) {
+    for (auto& [block, weights] : by_block_)
+      for (Weight& weight : weights)
+        for (const auto& [part, matrix] : weight.values.state()) body(fmt::format("{}.{}", weight.placed->tensor->name, part), *matrix);
+  };
+  for_each([&](const std::string& name, const Matrix& matrix) { layouts.push_back({.name = name, .dtype = DType::f32, .shape = {matrix.rows(), matrix.cols()}}); });
+  std::error_code problem;
+  fs::create_directories(file.parent_path(), problem);
+  if (problem) throw Error(ErrorKind::output, fmt::format("{}: cannot be made: {}", file.parent_path().string(), problem.message()));
+  const fs::path partial = file.string() + ".partial";
+  fs::remove(partial, problem);
+  SafetensorsWriter writer(partial, std::move(layouts), metadata);
+  for_each([&](const std::string& name, const Matrix& matrix) { writer.write(name, std::as_bytes(matrix.values())); });
+  writer.close();
+  fs::rename(partial, file, problem);
+  if (problem) throw Error(ErrorKind::output, fmt::format("{}: cannot be renamed: {}", partial.string(), problem.message()));
+}
+
+int64_t WeightLearner::restore(const fs::path& file) {
+  const MappedFile mapped(file);
+  const SafetensorsContent content = parse_safetensors(mapped.bytes(), file.string());
+  const auto get_note = [&](const char* key) {
+    const auto found = content.metadata.find(key);
+    if (found == content.metadata.end()) throw Error(ErrorKind::input, fmt::format("{}: expected the state of a training, found no {}", file.string(), key));
+    return found->second;
+  };
+  if (const std::string found = get_note("signature"); found != signature_) throw Error(ErrorKind::usage, fmt::format("{}: is the state of another run: expected {}, found {}", file.string(), signature_, found));
+  warmup_ = parse_json(get_note("warmup"), file.string()).get<int64_t>();
+  steps_ = parse_json(get_note("steps"), file.string()).get<int64_t>();
+  const json losses = parse_json(get_note("losses"), file.string());
+  std::map<std::string, const TensorView*> by_name;
+  for (const NamedTensor& tensor : content.tensors) by_name[tensor.name] = &tensor.tensor;
+  losses_.clear();
+  for (const json& step : losses) losses_.push_back({.kl = step.at(0).get<double>(), .cross_entropy = step.at(1).get<double>()});
+  const auto done = static_cast<int64_t>(losses_.size());
+  for (auto& [block, weights] : by_block_) {
+    for (Weight& weight : weights) {
+      for (const auto& [part, matrix] : weight.values.state()) {
+        const std::string name = fmt::format("{}.{}", weight.placed->tensor->name, part);
+        const auto found = by_name.find(name);
+        if (found == by_name.end() || found->second->dtype != DType::f32 || found->second->bytes.size() != matrix->values().size_bytes()) throw Error(ErrorKind::input, fmt::format("{}: tensor {}: missing or of another size; expected {} × {}", file.string(), name, matrix->rows(), matrix->cols()));
+        std::memcpy(matrix->values().data(), found->second->bytes.data(), found->second->bytes.size());
+      }
+      weight.values.set_steps(done);
+    }
+    hand_on(block);
+  }
+  return done;
+}
+
+}  // namespace llmc
