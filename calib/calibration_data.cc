@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -123,7 +124,8 @@ CalibrationData draw_samples(std::span<const TokenData> sources, const Calibrati
     data.sources.push_back({.name = source.name, .sha256 = source.sha256, .documents = std::ssize(source.sequences), .empty_documents = std::ranges::count_if(source.sequences, [](const auto& sequence) { return sequence.empty(); }), .tokens = count_tokens(source.sequences)});
   Random random(seed, "calibration samples");
   const auto draw = options.packing == Packing::packed ? draw_packed : draw_documents;
-  data.samples = draw(sources, static_cast<size_t>(options.samples), static_cast<size_t>(seqlen), random);
+  const size_t wanted = options.samples == 0 ? std::numeric_limits<size_t>::max() : static_cast<size_t>(options.samples);
+  data.samples = draw(sources, wanted, static_cast<size_t>(seqlen), random);
   if (std::ssize(data.samples) < options.samples) data.warnings.push_back(fmt::format("calibration: the data hold {} samples, {} were asked for; all of them are used", data.samples.size(), options.samples));
   return data;
 }

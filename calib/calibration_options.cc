@@ -37,7 +37,7 @@ CalibrationOptions read_calibration_options(const json& object, const std::strin
   if (const auto precision = fields.find_string("precision")) options.precision = parse_precision(*precision, where + ": precision");
   if (const auto activations = fields.find_string("activations")) options.activations = parse_activations(*activations, where + ": activations");
   fields.finish();
-  if (options.samples < 1) throw Error(ErrorKind::input, fmt::format("{}: nsamples: expected at least 1, found {}", where, options.samples));
+  if (options.samples < 0) throw Error(ErrorKind::input, fmt::format("{}: nsamples: expected a number from 0, found {}", where, options.samples));
   if (options.generated < 0) throw Error(ErrorKind::input, fmt::format("{}: generated: expected a number from 0, found {}", where, options.generated));
   if (options.seqlen < 0) throw Error(ErrorKind::input, fmt::format("{}: seqlen: expected a number from 0, found {}", where, options.seqlen));
   return options;

@@ -26,7 +26,7 @@ DType parse_activations(const std::string& text, const std::string& what);
 struct CalibrationOptions {
   std::vector<std::string> files;  ///< text, .jsonl, .npy, .u16 or .u32; none: the bundled calibration text
   std::string field = "text";      ///< of a JSONL line, that holds its text
-  int64_t samples = 128;           ///< as GPTQ (Frantar 2022), AWQ (Lin 2023) and auto-round draw
+  int64_t samples = 128;           ///< as GPTQ (Frantar 2022), AWQ (Lin 2023) and auto-round draw; 0: all there are
   int64_t seqlen = 0;              ///< tokens in a sample; 0: 512, or the model's context if that is less
   int64_t generated = 0;           ///< samples more, that the model itself writes
   Packing packing = Packing::packed;

@@ -13,52 +13,10 @@
 #include "core/parallel.h"
 #include "core/pattern.h"
 #include "core/suggest.h"
+#include "model/expected_tensors.h"
 
 namespace llmc {
 namespace {
-
-bool has_bias(const TensorRow& row, const ModelConfig& config) {
-  switch (row.bias) {
-    case Bias::never: return false;
-    case Bias::always: return true;
-    case Bias::if_attention_bias: return config.attention_bias;
-    case Bias::if_ffn_bias: return config.ffn_bias;
-  }
-  return false;
-}
-
-bool is_outer(const TensorRow& row) { return std::string_view(row.name).find("{}") == std::string_view::npos; }
-
-Shape expected_shape(const TensorRow& row, Part part, const ModelConfig& config) {
-  const int64_t out = get_size(row.out, config);
-  if (part == Part::bias || row.kind == TensorKind::norm) return {out};
-  const int64_t in = get_size(row.in, config);
-  return row.kind == TensorKind::conv1d ? Shape{in, out} : Shape{out, in};
-}
-
-/// A tensor that the architecture's rows ask for.
-struct Expected {
-  const TensorRow* row;
-  Part part;
-  int64_t block;
-  std::string name;
-  Shape shape;
-};
-
-std::vector<Expected> list_expected(const Architecture& architecture, const ModelConfig& config) {
-  std::vector<Expected> expected;
-  const auto add = [&](const TensorRow& row, int64_t block) {
-    const std::string name = is_outer(row) ? row.name : fmt::format(fmt::runtime(row.name), block);
-    expected.push_back({&row, Part::weight, block, name + ".weight", expected_shape(row, Part::weight, config)});
-    if (has_bias(row, config)) expected.push_back({&row, Part::bias, block, name + ".bias", expected_shape(row, Part::bias, config)});
-  };
-  for (const TensorRow& row : architecture.tensors)
-    if (is_outer(row)) add(row, -1);
-  for (int64_t block = 0; block < config.layers; ++block)
-    for (const TensorRow& row : architecture.tensors)
-      if (!is_outer(row)) add(row, block);
-  return expected;
-}
 
 bool same_values(const StoredTensor& a, const StoredTensor& b) {
   const auto* left = std::get_if<FloatData>(&a.form);
@@ -84,7 +42,7 @@ void settle_tied_head(Checkpoint& checkpoint, const std::string& embedding_name,
   tensors.erase(head);
 }
 
-std::string check_tensor(const StoredTensor& tensor, const Expected& expected) {
+std::string check_tensor(const StoredTensor& tensor, const ExpectedTensor& expected) {
   const bool transposed = expected.row->kind == TensorKind::conv1d && expected.part == Part::weight;
   if (tensor.shape != expected.shape) return fmt::format("tensor {}: expected shape {}, found {}", tensor.name, to_string(expected.shape), to_string(tensor.shape));
   if (!is_weight_float(tensor.dtype)) return fmt::format("tensor {}: expected F32, F16 or BF16, found {}", tensor.name, get_info(tensor.dtype).name);
@@ -113,18 +71,18 @@ Model place_tensors(Checkpoint opened, const std::set<std::string>& ignored) {
 
   if (model.config_.layers > static_cast<int64_t>(checkpoint.tensors.size()))  // before a list of that length fills the memory
     throw Error(ErrorKind::input, fmt::format("{}: asks for {} blocks, but the checkpoint holds {} tensors", config_path, model.config_.layers, checkpoint.tensors.size()));
-  std::vector<Expected> expected = list_expected(architecture, model.config_);
+  std::vector<ExpectedTensor> expected = list_expected_tensors(architecture, model.config_);
   const auto is_stored = [&](const std::string& name) { return std::ranges::find(checkpoint.tensors, name, &StoredTensor::name) != checkpoint.tensors.end(); };
   const bool has_prefix = std::ranges::any_of(checkpoint.tensors, [&](const StoredTensor& tensor) { return tensor.name.starts_with(architecture.prefix); });
   if (!has_prefix)
-    for (Expected& item : expected) item.name = without_prefix(architecture, item.name);
+    for (ExpectedTensor& item : expected) item.name = without_prefix(architecture, item.name);
 
   model.ignored_config_fields_ = ignored;
   model.origin_.blocks.resize(static_cast<size_t>(model.config_.layers));
   std::iota(model.origin_.blocks.begin(), model.origin_.blocks.end(), 0);
   Problems problems;
-  const auto embedding = std::ranges::find(expected, Role::token_embedding, [](const Expected& e) { return e.row->role; });
-  const auto head = std::ranges::find(expected, Role::output_head, [](const Expected& e) { return e.row->role; });
+  const auto embedding = std::ranges::find(expected, Role::token_embedding, [](const ExpectedTensor& e) { return e.row->role; });
+  const auto head = std::ranges::find(expected, Role::output_head, [](const ExpectedTensor& e) { return e.row->role; });
   if (model.config_.tied_head) {
     settle_tied_head(checkpoint, embedding->name, head->name, problems);
     if (!is_stored(embedding->name) && is_stored(head->name)) embedding->name = head->name;
@@ -135,7 +93,7 @@ Model place_tensors(Checkpoint opened, const std::set<std::string>& ignored) {
   std::map<std::string, StoredTensor*> by_name;
   for (StoredTensor& tensor : checkpoint.tensors) by_name[tensor.name] = &tensor;
   std::vector<std::string> missing_names;
-  for (const Expected& item : expected) {
+  for (const ExpectedTensor& item : expected) {
     const auto node = by_name.extract(item.name);
     if (node.empty()) {
       missing_names.push_back(item.name);

@@ -27,7 +27,7 @@ struct PlacedTensor {
 
 /// Where the parts of a model that was cut down came from.
 struct Origin {
-  std::vector<int64_t> blocks;  ///< of each block: its number in the source
+  std::vector<int64_t> blocks;  ///< of each block: its number in the source, or one below −1 of its own when it is from no block there
   std::vector<int32_t> tokens;  ///< of each token: its id in the source; empty when they are the same
 };
 

@@ -26,6 +26,7 @@
 #include "passes/artifact.h"
 #include "verify/model_cost.h"
 #include "verify/sensitivity.h"
+#include "verify/training_curve.h"
 
 namespace llmc {
 
@@ -52,8 +53,8 @@ TreatmentTexts::key_type text_key(const Model& model, const PlacedTensor& placed
 
 /// Of the source's tensor that this one was made from.
 uint64_t source_bytes_of(const Model& original, const Model& compressed, const PlacedTensor& placed) {
-  const StoredTensor& source = original.get(placed.row->role, source_block(compressed.origin(), placed.block), placed.part);
-  return static_cast<uint64_t>(source.count()) * get_info(source.dtype).bytes;
+  const StoredTensor* source = original.find(placed.row->role, source_block(compressed.origin(), placed.block), placed.part);
+  return source ? static_cast<uint64_t>(source->count()) * get_info(source->dtype).bytes : 0;
 }
 
 /// `stored` and `errors` are in the order of the compressed model's tensors.
@@ -91,8 +92,7 @@ SweepOptions make_sweep_options(const CompressRequest& request, size_t step, con
   SweepOptions result{.forward = {.precision = options.precision}, .activations = options.activations, .max_memory = request.max_memory};
   const fs::path& base = request.resume ? *request.resume : work;
   result.state_directory = result.spill_directory = base / fmt::format("step-{}", step + 1);
-  if (!request.resume) return result;
-  result.persistence = Persistence::resumable;
+  if (request.resume) result.persistence = Persistence::resumable;
   std::string tokens;
   for (const auto& sample : data.samples) tokens += sha256(std::as_bytes(std::span(sample)));
   result.signature = {{"llmc_version", version_text}, {"recipe", to_json(request.recipe)}, {"step", step + 1}, {"calibration_sha256", sha256(std::as_bytes(std::span(tokens)))}, {"source_sha256", json::object()}};
@@ -100,20 +100,23 @@ SweepOptions make_sweep_options(const CompressRequest& request, size_t step, con
   return result;
 }
 
-void run_passes(const CompressRequest& request, CheckedRecipe& checked, Model& model, const RunText& text, const fs::path& work, const Hashes& source_hashes, TreatmentTexts& texts, Report& report, const RunContext& context) {
+/// `recipe`: that of the request, into which goes what passes settled while they ran.
+void run_passes(const CompressRequest& request, Recipe& recipe, CheckedRecipe& checked, Model& model, const RunText& text, const fs::path& work, const Hashes& source_hashes, TreatmentTexts& texts, Report& report, const RunContext& context) {
   for (size_t i = 0; i < checked.passes.size(); ++i) {
     Pass& pass = *checked.passes[i];
     for (const Treatment& treatment : checked.treatments[i]) {
       std::string& description = texts[text_key(model, *treatment.target)];
       description += (description.empty() ? "" : " + ") + treatment.description;
     }
-    PassContext pass_context{.run = context, .seed = request.recipe.seed, .calibration = nullptr, .sweep = {}, .load_original = [&] { return load_model(request.model, request.ignored_config_fields, context); }};
+    PassContext pass_context{.run = context, .seed = request.recipe.seed, .calibration = nullptr, .sweep = {}, .state_directory = {}, .load_original = [&] { return load_model(request.model, request.ignored_config_fields, context); }};
     if (pass.needs_calibration()) {
       pass_context.calibration = &text.calibration->samples;
       pass_context.sweep = make_sweep_options(request, i, *text.calibration, work, source_hashes);
+      pass_context.state_directory = request.resume.value_or(request.output.string() + "-interrupted") / fmt::format("step-{}", i + 1);
     }
     const json details = measure(report, request.recipe.steps[i].at("pass").get<std::string>(), [&] { return pass.run(model, pass_context); });
     report.steps.back().details = details;
+    recipe.steps[i] = pass.options();
   }
   for (const PlacedTensor& placed : model.tensors()) round_floats(*placed.tensor);
 }
@@ -126,9 +129,13 @@ void write_report(const fs::path& directory, const Report& report) {
     file.close();
   };
   write("report.json", format_json(to_json(report)));
-  int plots = 0;
-  for (const StepReport& step : report.steps)
-    if (step.details.contains("sensitivity")) ++plots, write(plots == 1 ? "sensitivity.svg" : fmt::format("sensitivity-{}.svg", plots), draw_sensitivity(step.details.at("sensitivity")));
+  const auto plot = [&](const std::string& key, const auto& draw) {
+    int plots = 0;
+    for (const StepReport& step : report.steps)
+      if (step.details.contains(key)) ++plots, write(plots == 1 ? key + ".svg" : fmt::format("{}-{}.svg", key, plots), draw(step.details.at(key)));
+  };
+  plot("sensitivity", draw_sensitivity);
+  plot("training", draw_training);
 }
 
 std::optional<double> gate_value(const std::string& name, const Report& report) {
@@ -215,6 +222,9 @@ CheckedRecipe check_recipe(const Recipe& recipe, const Model& model) {
   for (size_t i = 0; i < checked.passes.size(); ++i) {
     const std::string name = recipe.steps[i].at("pass").get<std::string>();
     if (name == "heal" && i == 0) problems.add("heal is the first step; expected it after the steps whose damage it heals");
+    if (name == "distill" && i == 0) problems.add("distill is the first step; expected a student before it: a step student, or one that prunes");
+    if (name == "distill" && !quantized.empty()) problems.add("distill trains floats; expected it before the steps that quantize (heal trains what those leave)");
+    if (name == "student" && i > 0) problems.add("student would undo the steps before it; expected it first");
     for (const Treatment& treatment : checked.treatments[i]) {
       if (name.starts_with("quantize.")) quantized.insert(treatment.target);
       else if (name.starts_with("prune.") && quantized.contains(treatment.target)) problems.add(fmt::format("tensor {}: is already quantized when {} comes to it; prune before quantizing", treatment.target->tensor->name, name));
@@ -270,12 +280,14 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   TreatmentTexts texts;
   const Hashes source_hashes = hash_sources(model.checkpoint(), context);
   const fs::path work = staged.path() / "work";  // goes with the staging directory if the run ends early
-  run_passes(request, checked, model, text, work, source_hashes, texts, report, context);
+  Recipe recipe = request.recipe;
+  run_passes(request, recipe, checked, model, text, work, source_hashes, texts, report, context);
+  report.recipe = to_json(recipe);
   const ContainerChoice choice = choose_container(request.recipe.format, model);
   report.notes.insert(report.notes.end(), choice.reasons.begin(), choice.reasons.end());
   for (const std::string& reason : choice.reasons) context.sink.warn(reason);
   const std::vector<StoredAs> stored = measure(report, "write", [&] {
-    const Provenance provenance{.command = request.command, .recipe = &request.recipe, .source_hashes = source_hashes};
+    const Provenance provenance{.command = request.command, .recipe = &recipe, .source_hashes = source_hashes};
     return write_artifact(staged.path(), choice.container, model, provenance, context);
   });
 

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/suggest.h"
+#include "passes/distill.h"
 #include "passes/heal.h"
 #include "passes/pass.h"
 #include "passes/prune.h"
@@ -12,6 +13,7 @@
 #include "passes/quantize_gptq.h"
 #include "passes/quantize_learned.h"
 #include "passes/quantize_rtn.h"
+#include "passes/student.h"
 #include "passes/transform_rotate.h"
 
 namespace llmc {
@@ -30,6 +32,7 @@ SweepOptions PassContext::scan() const {
 
 std::span<const PassInfo> pass_list() {
   static constexpr std::array list = {
+      PassInfo{"distill", "trains every float, until the model says what the original says, or the text; needs calibration text", make_distill},
       PassInfo{"heal", "trains scales, norms, biases and the weights that pruning left, until the model says what the original says; needs calibration text", make_heal},
       PassInfo{"prune.magnitude", "sets the smallest weights to zero", make_prune_magnitude},
       PassInfo{"prune.sparsegpt", "sets weights to zero where the others can make up for it, and lets them; needs calibration text", make_prune_sparsegpt},
@@ -39,6 +42,7 @@ std::span<const PassInfo> pass_list() {
       PassInfo{"quantize.gptq", "rounds weights to a grid, each error made up for by the weights that come later; needs calibration text", make_quantize_gptq},
       PassInfo{"quantize.learned", "starts at gptq, then learns the rounding and the scales of each block by gradients; the best and the slowest", make_quantize_learned},
       PassInfo{"quantize.rtn", "rounds weights to the nearest value of a 2- to 8-bit grid", make_quantize_rtn},
+      PassInfo{"student", "puts another model in the original's place: a checkpoint, or a config.json with random weights", make_student},
       PassInfo{"transform.rotate", "folds rotations into the weights that leave the function as it is", make_transform_rotate},
   };
   return list;

@@ -53,7 +53,8 @@ std::vector<TensorError> measure_tensor_errors(const Model& original, const Mode
   Stage stage(context, "compare weights", static_cast<int64_t>(errors.size()));
   parallel_for(static_cast<int64_t>(errors.size()), [&](int64_t i) {
     const PlacedTensor& placed = compressed.tensors()[static_cast<size_t>(i)];
-    const Matrix before = read_matrix(original.get(placed.row->role, source_block(origin, placed.block), placed.part));
+    const StoredTensor* source = original.find(placed.row->role, source_block(origin, placed.block), placed.part);
+    const Matrix before = source ? read_matrix(*source) : Matrix();
     TensorError& error = errors[static_cast<size_t>(i)];
     Matrix after;
     if (find_scheme(*placed.tensor)) {

@@ -31,7 +31,7 @@ struct TensorError {
 };
 
 /// Compares tensor by tensor, one in memory at a time and per thread, in the order of compressed.tensors(). `origin` says which
-/// blocks are whose; of a tensor that was cut to another shape only zeros are counted, its errors are NaN.
+/// blocks are whose; of a tensor that has another shape there, or none, only zeros are counted, its errors are NaN.
 std::vector<TensorError> measure_tensor_errors(const Model& original, const Model& compressed, const Origin& origin, const RunContext& context);
 
 }  // namespace llmc

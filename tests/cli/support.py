@@ -50,7 +50,7 @@ def covers(commands, *flags):
 
 
 COMPRESSING = "quantize prune compress"
-EVERY = COMPRESSING + " evaluate export inspect list completions"
+EVERY = COMPRESSING + " distill evaluate export inspect list completions"
 
 
 def run(*args, **options):

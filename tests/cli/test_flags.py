@@ -6,6 +6,7 @@ import support
 import test_calibrated
 import test_commands
 import test_compress
+import test_distill
 import test_fail_closed
 import test_grids
 import test_heal
@@ -18,7 +19,7 @@ import test_transform
 from support import COVERED, EVERY
 from test_commands import long_flags
 
-FILES = (test_calibrated, test_commands, test_compress, test_fail_closed, test_grids, test_heal, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
+FILES = (test_calibrated, test_commands, test_compress, test_distill, test_fail_closed, test_grids, test_heal, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
 
 
 class Flags(unittest.TestCase):

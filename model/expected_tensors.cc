@@ -1,0 +1,44 @@
+#include "model/expected_tensors.h"
+
+#include <fmt/format.h>
+
+namespace llmc {
+namespace {
+
+bool has_bias(const TensorRow& row, const ModelConfig& config) {
+  switch (row.bias) {
+    case Bias::never: return false;
+    case Bias::always: return true;
+    case Bias::if_attention_bias: return config.attention_bias;
+    case Bias::if_ffn_bias: return config.ffn_bias;
+  }
+  return false;
+}
+
+bool is_outer(const TensorRow& row) { return std::string_view(row.name).find("{}") == std::string_view::npos; }
+
+Shape expected_shape(const TensorRow& row, Part part, const ModelConfig& config) {
+  const int64_t out = get_size(row.out, config);
+  if (part == Part::bias || row.kind == TensorKind::norm) return {out};
+  const int64_t in = get_size(row.in, config);
+  return row.kind == TensorKind::conv1d ? Shape{in, out} : Shape{out, in};
+}
+
+}  // namespace
+
+std::vector<ExpectedTensor> list_expected_tensors(const Architecture& architecture, const ModelConfig& config) {
+  std::vector<ExpectedTensor> expected;
+  const auto add = [&](const TensorRow& row, int64_t block) {
+    const std::string name = is_outer(row) ? row.name : fmt::format(fmt::runtime(row.name), block);
+    expected.push_back({&row, Part::weight, block, name + ".weight", expected_shape(row, Part::weight, config)});
+    if (has_bias(row, config)) expected.push_back({&row, Part::bias, block, name + ".bias", expected_shape(row, Part::bias, config)});
+  };
+  for (const TensorRow& row : architecture.tensors)
+    if (is_outer(row)) add(row, -1);
+  for (int64_t block = 0; block < config.layers; ++block)
+    for (const TensorRow& row : architecture.tensors)
+      if (!is_outer(row)) add(row, block);
+  return expected;
+}
+
+}  // namespace llmc
