@@ -55,12 +55,12 @@ void RotaryTable::rotate_row(std::span<float> row, int64_t position) const {
 }
 
 KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity)
-    : config_(config), sequences_(sequences), keys_(sequences * config.kv_width(), capacity), values_(sequences * capacity, config.kv_width()) {}
+    : config_(config), sequences_(sequences), keys_(sequences * config.kv_width(), (capacity + key_step - 1) / key_step * key_step), values_(sequences * capacity, config.kv_width()) {}
 
 void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
-  assert(length_ < keys_.cols() && q.rows == sequences_ && k.rows == sequences_ && v.rows == sequences_ && out.rows == sequences_);
+  assert(length_ < values_.rows() / sequences_ && q.rows == sequences_ && k.rows == sequences_ && v.rows == sequences_ && out.rows == sequences_);
   const int64_t width = config_.head_dim, group = config_.heads / config_.kv_heads;
-  const auto seen = static_cast<size_t>(length_ + 1);
+  const int64_t seen = length_ + 1, padded = (seen + key_step - 1) / key_step * key_step;  // the keys between are 0
   const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
   parallel_for(sequences_, [&](int64_t s) {
     const MatrixView keys_of = keys(s), values_of = values(s);
@@ -68,13 +68,12 @@ void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatri
     std::ranges::copy(v.row_span(s), values_of.row(length_));
     for (int64_t head = 0; head < config_.heads; ++head) {
       const int64_t from = head / group * width;
-      const std::span<float> scores = thread_scratch<float, 2>(seen);
-      std::ranges::fill(scores, 0.0f);
-      for (int64_t i = 0; i < width; ++i) add_scaled(scores, scale * q.row(s)[head * width + i], keys_of.row_span(from + i).first(seen));
-      softmax(scores);
-      const std::span<float> result = out.row_span(s).subspan(static_cast<size_t>(head * width), static_cast<size_t>(width));
-      std::ranges::fill(result, 0.0f);
-      for (size_t t = 0; t < seen; ++t) add_scaled(result, scores[t], values_of.column_range(from, width).row_span(static_cast<int64_t>(t)));
+      const std::span<float> query = thread_scratch<float, 3>(static_cast<size_t>(width)), scores = thread_scratch<float, 2>(static_cast<size_t>(padded));
+      for (int64_t i = 0; i < width; ++i) query[static_cast<size_t>(i)] = scale * q.row(s)[head * width + i];
+      multiply_row(query, keys_of.row_range(from, width).column_range(0, padded), scores);
+      const std::span<float> weights = scores.first(static_cast<size_t>(seen));
+      softmax(weights);
+      multiply_row(weights, values_of.row_range(0, seen).column_range(from, width), out.row_span(s).subspan(static_cast<size_t>(head * width), static_cast<size_t>(width)));
     }
   });
   ++length_;

@@ -65,9 +65,11 @@ class KeyValueCache {
   MatrixView keys(int64_t sequence) { return keys_.view().row_range(sequence * config_.kv_width(), config_.kv_width()); }
   MatrixView values(int64_t sequence) { return values_.view().row_range(sequence * values_.rows() / sequences_, values_.rows() / sequences_); }
 
+  static constexpr int64_t key_step = 128;  ///< keys are taken in whole vectors
+
   ModelConfig config_;
   int64_t sequences_;
-  Matrix keys_;    ///< of each sequence [kv_width, capacity]
+  Matrix keys_;    ///< of each sequence [kv_width, capacity, up to the next key_step]
   Matrix values_;  ///< of each sequence [capacity, kv_width]
   int64_t length_ = 0;
 };

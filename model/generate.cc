@@ -12,7 +12,7 @@
 namespace llmc {
 namespace {
 
-constexpr size_t together = 32;  ///< sequences that one pass over the weights serves
+constexpr size_t together = 32;  ///< sequences that one pass over the weights serves; always the same, so that results are
 
 /// The index that a point in [0, 1) falls on, of probabilities one after the other.
 int32_t pick(std::span<const float> probabilities, double point) {
@@ -38,9 +38,10 @@ std::vector<std::vector<int32_t>> generate(const Model& model, const ForwardOpti
     sequences.push_back({token});
     random.emplace_back(seed, fmt::format("{}, sequence {}", name, random.size()));
   }
-  Stage stage(context, "generate", static_cast<int64_t>((sequences.size() + together - 1) / together) * (length - 1));
-  for (size_t begin = 0; begin < sequences.size(); begin += together) {
-    const size_t count = std::min(together, sequences.size() - begin);
+  const auto groups = static_cast<int64_t>((sequences.size() + together - 1) / together);
+  Stage stage(context, "generate", groups * (length - 1));
+  parallel_for(groups, [&](int64_t group) {
+    const size_t begin = static_cast<size_t>(group) * together, count = std::min(together, sequences.size() - begin);
     const auto rows = static_cast<int64_t>(count);
     std::vector<KeyValueCache> caches;
     for (int64_t block = 0; block < config.layers; ++block) caches.emplace_back(config, rows, length - 1);
@@ -57,7 +58,7 @@ std::vector<std::vector<int32_t>> generate(const Model& model, const ForwardOpti
       });
       stage.advance();
     }
-  }
+  });
   return sequences;
 }
 

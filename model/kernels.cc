@@ -133,6 +133,39 @@ void add_to(float* y, const float* x, size_t count) {
   transform(y, x, count, y, [](V a, V b) HWY_ATTR { return hn::Add(a, b); });
 }
 
+/// `vectors` vectors of x · matrix from column c on, in `chains` sums that are added at the end.
+template <size_t vectors, size_t chains>
+HWY_INLINE void multiply_columns(const float* x, size_t rows, const float* matrix, size_t stride, float* out) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  V sums[chains][vectors];
+  for (auto& chain : sums)
+    for (V& sum : chain) sum = hn::Zero(d);
+  const auto add_row = [&](size_t r, V* chain) HWY_ATTR {
+    const V factor = hn::Set(d, x[r]);
+    for (size_t v = 0; v < vectors; ++v) chain[v] = hn::MulAdd(factor, hn::LoadU(d, matrix + r * stride + v * lanes), chain[v]);
+  };
+  size_t r = 0;
+  for (; r + chains <= rows; r += chains)
+    for (size_t chain = 0; chain < chains; ++chain) add_row(r + chain, sums[chain]);
+  for (; r < rows; ++r) add_row(r, sums[0]);
+  for (size_t chain = 1; chain < chains; ++chain)
+    for (size_t v = 0; v < vectors; ++v) sums[0][v] = hn::Add(sums[0][v], sums[chain][v]);
+  for (size_t v = 0; v < vectors; ++v) hn::StoreU(sums[0][v], d, out + v * lanes);
+}
+
+void multiply_row(const float* x, size_t rows, const float* matrix, size_t cols, size_t stride, float* out) {
+  const size_t lanes = hn::Lanes(D{});
+  size_t c = 0;
+  for (; c + 8 * lanes <= cols; c += 8 * lanes) multiply_columns<8, 1>(x, rows, matrix + c, stride, out + c);
+  for (; c + 2 * lanes <= cols; c += 2 * lanes) multiply_columns<2, 4>(x, rows, matrix + c, stride, out + c);
+  for (; c < cols; ++c) {
+    float sum = 0;
+    for (size_t r = 0; r < rows; ++r) sum += x[r] * matrix[r * stride + c];
+    out[c] = sum;
+  }
+}
+
 /// The bf16 bits in the upper half of each lane: as f32_to_bf16 in core/dtype.cc.
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_bits(V v) {
   const hn::RebindToUnsigned<D> u;
@@ -176,6 +209,7 @@ HWY_EXPORT(gelu_tanh);
 HWY_EXPORT(relu);
 HWY_EXPORT(multiply_by);
 HWY_EXPORT(add_to);
+HWY_EXPORT(multiply_row);
 HWY_EXPORT(round_to_bf16);
 HWY_EXPORT(narrow_to_bf16);
 
@@ -221,6 +255,11 @@ void multiply_by(std::span<float> y, std::span<const float> x) {
 void add_to(std::span<float> y, std::span<const float> x) {
   assert(x.size() == y.size());
   HWY_DYNAMIC_DISPATCH(add_to)(y.data(), x.data(), y.size());
+}
+
+void multiply_row(std::span<const float> x, ConstMatrixView matrix, std::span<float> out) {
+  assert(static_cast<int64_t>(x.size()) == matrix.rows && static_cast<int64_t>(out.size()) == matrix.cols);
+  HWY_DYNAMIC_DISPATCH(multiply_row)(x.data(), x.size(), matrix.data, out.size(), static_cast<size_t>(matrix.stride), out.data());
 }
 
 void round_to_bf16(std::span<const float> x, std::span<float> out) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "core/tensor.h"
 #include "model/config.h"
 
 namespace llmc {
@@ -28,6 +29,8 @@ void activate(Activation activation, std::span<float> x);
 void multiply_by(std::span<float> y, std::span<const float> x);
 /// y = y + x
 void add_to(std::span<float> y, std::span<const float> x);
+/// out [cols] = x [rows] · matrix [rows, cols]
+void multiply_row(std::span<const float> x, ConstMatrixView matrix, std::span<float> out);
 /// The nearest bf16 (ties to even), as its bits or as f32.
 void narrow_to_bf16(std::span<const float> x, std::span<uint16_t> out);
 void round_to_bf16(std::span<const float> x, std::span<float> out);
@@ -39,6 +42,7 @@ void rotate_heads_reference(std::span<float> heads, std::span<const float> cosin
 void softmax_reference(std::span<float> row);
 double log_sum_exp_reference(std::span<const float> row);
 void activate_reference(Activation activation, std::span<float> x);
+void multiply_row_reference(std::span<const float> x, ConstMatrixView matrix, std::span<float> out);
 void narrow_to_bf16_reference(std::span<const float> x, std::span<uint16_t> out);
 
 }  // namespace llmc

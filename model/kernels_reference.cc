@@ -61,6 +61,14 @@ void activate_reference(Activation activation, std::span<float> x) {
   }
 }
 
+void multiply_row_reference(std::span<const float> x, ConstMatrixView matrix, std::span<float> out) {
+  for (int64_t c = 0; c < matrix.cols; ++c) {
+    double sum = 0;
+    for (int64_t r = 0; r < matrix.rows; ++r) sum += double{x[static_cast<size_t>(r)]} * matrix.row(r)[c];
+    out[static_cast<size_t>(c)] = static_cast<float>(sum);
+  }
+}
+
 void narrow_to_bf16_reference(std::span<const float> x, std::span<uint16_t> out) { std::ranges::transform(x, out.begin(), f32_to_bf16); }
 
 }  // namespace llmc

@@ -122,8 +122,11 @@ Range percentile_range(const Span& span, const Scheme& scheme, double percentile
   return {scheme.mapping == Mapping::symmetric ? -high : percentile_of(values, 100 - percentile), high};
 }
 
+/// Integer codes reach one step further below 0 than above it: with a negative scale that step is on the other side.
+bool may_be_mirrored(const Scheme& scheme) { return scheme.mapping == Mapping::symmetric && scheme.grid == GridKind::integer && scheme.scale == ScaleKind::floating; }
+
 /// Shrinks the min-max range step by step and keeps the grid with the least squared error; the first of equals wins. Levels
-/// that are denser near 0 may gain from a wider range, too.
+/// that are denser near 0 may gain from a wider range, too; symmetric integers from a negative scale.
 Grid search_grid(const Span& span, const GridRules& rules) {
   constexpr int steps = 100;
   constexpr float least_share = 0.3f;
@@ -138,8 +141,15 @@ Grid search_grid(const Span& span, const GridRules& rules) {
     if (!(grid.scale > 0)) break;
     if (!grid.is_even() && grid.scale == tried) continue;
     tried = grid.scale;
-    const double error = span.squared_error(grid);
-    if (error < best_error) best = grid, best_error = error;
+    const auto consider = [&](const Grid& candidate) {
+      const double error = span.squared_error(candidate);
+      if (error < best_error) best = candidate, best_error = error;
+    };
+    consider(grid);
+    if (!may_be_mirrored(rules.scheme)) continue;
+    Grid mirrored = grid;
+    mirrored.scale = -grid.scale;
+    consider(mirrored);
   }
   return best;
 }
@@ -240,9 +250,9 @@ Grid choose_grid(ConstMatrixView weights, std::span<const float> importance, con
   assert(scheme.grid != GridKind::codebook);
   const Span span{weights, importance};
   const Grid grid = find_grid(span, {scheme, {scheme.scale, scale_dtype, global_scale}}, options);
-  if (std::isfinite(grid.scale) && grid.scale > 0) return grid;
+  if (std::isfinite(grid.scale) && grid.scale != 0) return grid;
   const Range range = span.minmax();
-  throw Error(ErrorKind::input, fmt::format("tensor {}: row {}: weights from {} to {} give a scale of {} in {}; expected a positive finite one", where, row, range.low, range.high, grid.scale, get_info(scale_dtype).name));
+  throw Error(ErrorKind::input, fmt::format("tensor {}: row {}: weights from {} to {} give a scale of {} in {}; expected a finite one that is not 0", where, row, range.low, range.high, grid.scale, get_info(scale_dtype).name));
 }
 
 void choose_grids(ConstMatrixView weights, std::span<const float> importance, const RangeOptions& options, const std::string& where, QuantizedMatrix& result) {

@@ -17,7 +17,7 @@ namespace llmc {
 enum class RangeRule {
   minmax,      ///< the smallest range that holds every weight
   percentile,  ///< leaves out the share of weights past a percentile; they are clipped
-  mse,         ///< the shrunk min-max range with the least squared error, searched over 100 steps
+  mse,         ///< the shrunk min-max range with the least squared error, searched over 100 steps, with either sign of a symmetric integer scale
   hqq,         ///< scale and zero point fitted by half-quadratic splitting, judged by Σ|error|^2.5
 };
 std::string_view to_string(RangeRule rule);
@@ -31,8 +31,8 @@ struct RangeOptions {
 };
 
 /// The values of one span: all that a rounding method knows of a scheme. Evenly spaced values have a scale and a zero point,
-/// floats that hold integers; others are levels times a scale. Codes ascend with the values. A span of zeros has scale 1, so
-/// that every code decodes.
+/// floats that hold integers; others are levels times a scale. Codes ascend with the values, and with a negative scale (of
+/// symmetric integers) against them. A span of zeros has scale 1, so that every code decodes.
 struct Grid {
   float scale = 1;
   float zero = 0;
@@ -67,7 +67,8 @@ struct Grid {
   void round_floats(const FloatFormat& format, std::span<const float> x, std::span<float> rounded) const;
 };
 
-/// How a scheme stores a positive scale: the nearest value that its type holds, a power of two the nearest in proportion.
+/// How a scheme stores a scale: the nearest value that its type holds, a power of two the nearest in proportion. Only
+/// ScaleKind::floating may be negative.
 struct ScaleRounding {
   ScaleKind kind = ScaleKind::floating;
   DType dtype = DType::f32;

@@ -57,7 +57,7 @@ class GroupTile {
     for (int64_t lane = 0; lane < weights_.rows; ++lane) {
       double error = 0;
       for (int64_t i = 0; i < weights_.cols; ++i) error += double{product_.row(lane)[i]} * difference_.row(lane)[i];
-      if (!(error < least_[at(lane)]) || !(grids[at(lane)].scale > 0) || !std::isfinite(grids[at(lane)].scale)) continue;
+      if (!(error < least_[at(lane)]) || grids[at(lane)].scale == 0 || !std::isfinite(grids[at(lane)].scale)) continue;
       least_[at(lane)] = error;
       best_[at(lane)] = grids[at(lane)];
       best_share_[at(lane)] = shares[at(lane)];

@@ -95,10 +95,10 @@ Grid search_half_quadratic(ConstMatrixView weights, std::span<const float> impor
       fit.add(weight, grid.is_even() ? code : grid.levels[static_cast<size_t>(code - grid.lowest)], x - error);
     });
     grid = scheme.mapping == Mapping::symmetric ? fit.symmetric(grid) : fit.linear(grid);
-    if (!(grid.scale > 0 && std::isfinite(grid.scale))) break;
+    if (grid.scale == 0 || !std::isfinite(grid.scale)) break;
     grid.scale = stored(grid.scale);
     grid.zero = std::clamp(Grid::round_even(std::clamp(grid.zero, 2 * grid.lowest, 2 * grid.highest)), grid.lowest, grid.highest);
-    if (!(grid.scale > 0 && std::isfinite(grid.scale))) break;
+    if (grid.scale == 0 || !std::isfinite(grid.scale)) break;
     const double error = grid_error(weights, importance, grid);
     if (error < least) least = error, best = grid, last_better = round;
   }

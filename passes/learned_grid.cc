@@ -31,26 +31,26 @@ void decode_span(const float* position, size_t count, const CodeRange& codes, fl
   transform(position, count, out, [&](V at) { return hn::Mul(unit_at(at, codes), s); });
 }
 
-/// Σ gradient · ŵ / s over a span.
-float pull_of_span(const float* gradient, const float* weights, size_t count, const CodeRange& codes, const float* position) {
+/// Σ gradient · ŵ / s over a span, with the sign of the scale: `sign`.
+float pull_of_span(const float* gradient, float sign, const float* weights, size_t count, const CodeRange& codes, const float* position) {
   const D d;
   V toward = hn::Zero(d);
   for (size_t i = 0; i < count; i += hn::Lanes(d)) {
     const auto mask = hn::FirstN(d, count - i);
-    const V g = hn::IfThenZeroElse(hn::Eq(hn::MaskedLoad(mask, d, weights + i), hn::Zero(d)), hn::MaskedLoad(mask, d, gradient + i));
+    const V g = hn::IfThenZeroElse(hn::Eq(hn::MaskedLoad(mask, d, weights + i), hn::Zero(d)), hn::Mul(hn::Set(d, sign), hn::MaskedLoad(mask, d, gradient + i)));
     toward = hn::MulAdd(g, unit_at(hn::MaskedLoad(mask, d, position + i), codes), toward);
   }
   return hn::GetLane(hn::SumOfLanes(d, toward));
 }
 
-/// One step of Adam on the positions of a span; a weight of 0 stays where it is. Answers Σ gradient · ŵ / s, as the codes were before.
-float step_span(const float* gradient, const float* weights, size_t count, const CodeRange& codes, const AdamStep& step, float* position, float* mean, float* square) {
+/// One step of Adam on the positions of a span; a weight of 0 stays where it is. Answers what pull_of_span does, as the codes were before.
+float step_span(const float* gradient, float sign, const float* weights, size_t count, const CodeRange& codes, const AdamStep& step, float* position, float* mean, float* square) {
   const D d;
   const size_t lanes = hn::Lanes(d);
   V toward = hn::Zero(d);
   for (size_t i = 0; i < count; i += lanes) {
     const auto mask = hn::FirstN(d, count - i);
-    const V g = hn::IfThenZeroElse(hn::Eq(hn::MaskedLoad(mask, d, weights + i), hn::Zero(d)), hn::MaskedLoad(mask, d, gradient + i));
+    const V g = hn::IfThenZeroElse(hn::Eq(hn::MaskedLoad(mask, d, weights + i), hn::Zero(d)), hn::Mul(hn::Set(d, sign), hn::MaskedLoad(mask, d, gradient + i)));
     const V at = hn::MaskedLoad(mask, d, position + i);
     const V m = hn::MulAdd(hn::Set(d, step.momentum), hn::MaskedLoad(mask, d, mean + i), hn::Mul(hn::Set(d, 1 - step.momentum), g));
     const V s = hn::MulAdd(hn::Set(d, step.memory), hn::MaskedLoad(mask, d, square + i), hn::Mul(hn::Set(d, 1 - step.memory), hn::Mul(g, g)));
@@ -143,10 +143,11 @@ void LearnedGrid::update(const Matrix& gradient, const LearningRates& rates) {
         const auto at = static_cast<size_t>(index);
         const Grid grid = get_grid(start_, index);
         const CodeRange codes = codes_of(grid);
+        const float sign = std::copysign(1.0f, grid.scale);  // the values fall where the codes rise
         float toward = 0;
         for (int64_t r = scale_row * rows_per_scale; r < (scale_row + 1) * rows_per_scale; ++r)
-          toward += rates.rounding > 0 ? HWY_DYNAMIC_DISPATCH(step_span)(gradient.row(r) + begin, weights_.row(r) + begin, static_cast<size_t>(span), codes, step, position_.row(r) + begin, rounding_mean_.row(r) + begin, rounding_square_.row(r) + begin)
-                                       : HWY_DYNAMIC_DISPATCH(pull_of_span)(gradient.row(r) + begin, weights_.row(r) + begin, static_cast<size_t>(span), codes, position_.row(r) + begin);
+          toward += rates.rounding > 0 ? HWY_DYNAMIC_DISPATCH(step_span)(gradient.row(r) + begin, sign, weights_.row(r) + begin, static_cast<size_t>(span), codes, step, position_.row(r) + begin, rounding_mean_.row(r) + begin, rounding_square_.row(r) + begin)
+                                       : HWY_DYNAMIC_DISPATCH(pull_of_span)(gradient.row(r) + begin, sign, weights_.row(r) + begin, static_cast<size_t>(span), codes, position_.row(r) + begin);
         if (scale_change_.empty()) continue;
         scale_change_[at] = std::clamp(scale_change_[at] - scale_step.move(toward, scale_mean_[at], scale_square_[at]), -0.5f, 1.0f);
       }

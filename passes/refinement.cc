@@ -48,7 +48,7 @@ class RowTile {
         Grid grid = grid_at(lane, begin);
         const float scale = stored_scales(rounded_)(static_cast<float>(grid.scale + slope / curvature));
         const double change = double{scale} - grid.scale;
-        if (!(scale > 0) || !std::isfinite(scale) || !(2 * change * slope > change * change * curvature)) continue;
+        if (!(scale * grid.scale > 0) || !std::isfinite(scale) || !(2 * change * slope > change * change * curvature)) continue;
         changes[lane] = static_cast<float>(change);
         grid.scale = scale;
         set_grid(rounded_, rounded_.scale_index(first_row_ + lane, begin), grid);

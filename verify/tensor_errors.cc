@@ -19,7 +19,8 @@ Bounds find_bounds(const QuantizedMatrix& codes, int64_t scale_index) {
   const float scale = codes.scale(scale_index);
   if (codes.scheme.grid == GridKind::integer) {
     const int zero = codes.zero_code(scale_index);
-    return {(static_cast<float>(codes.scheme.lowest_code() - zero) - 0.5f) * scale, (static_cast<float>(codes.scheme.highest_code() - zero) + 0.5f) * scale};
+    const auto [low, high] = std::minmax({(static_cast<float>(codes.scheme.lowest_code() - zero) - 0.5f) * scale, (static_cast<float>(codes.scheme.highest_code() - zero) + 0.5f) * scale});
+    return {low, high};
   }
   const auto levels = codes.levels(scale_index);
   const size_t last = levels.size() - 1;
@@ -31,7 +32,7 @@ Bounds find_bounds(const QuantizedMatrix& codes, int64_t scale_index) {
 GridFit measure_grid_fit(ConstMatrixView original, const QuantizedMatrix& codes) {
   GridFit fit{.scale_min = NAN, .scale_max = NAN};
   for (size_t i = 0; i < codes.scales.size(); ++i) {
-    const double scale = codes.scale(static_cast<int64_t>(i));
+    const double scale = std::abs(codes.scale(static_cast<int64_t>(i)));
     fit.scale_min = std::fmin(fit.scale_min, scale);
     fit.scale_max = std::fmax(fit.scale_max, scale);
   }

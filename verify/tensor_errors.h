@@ -13,7 +13,7 @@ namespace llmc {
 /// How the grids of a quantized tensor fit the original's weights.
 struct GridFit {
   int64_t clipped = 0;     ///< weights more than half a step beyond the last value of their grid: rounding alone cannot explain their error
-  double scale_min = 0;    ///< of what levels are multiplied by; both NaN for codebooks, which have no scales
+  double scale_min = 0;    ///< of what levels are multiplied by, without sign; both NaN for codebooks, which have no scales
   double scale_max = 0;
 };
 

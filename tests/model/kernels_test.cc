@@ -158,6 +158,21 @@ TEST_CASE("Products and sums of rows") {
   });
 }
 
+TEST_CASE("A row by a matrix agrees with its reference") {
+  test::for_each_target([] {
+    for (int64_t rows : {1, 3, 4, 5, 64, 129})
+      for (int64_t cols : {1, 15, 16, 31, 32, 33, 63, 128, 130, 300}) {
+        CAPTURE(rows, cols);
+        const std::vector<float> x = random_values(static_cast<size_t>(rows), 1, "x");
+        std::vector<float> values = random_values(static_cast<size_t>(rows * (cols + 3)), 1, "matrix"), fast(static_cast<size_t>(cols)), expected(fast);
+        const ConstMatrixView matrix{values.data(), rows, cols, cols + 3};
+        multiply_row(x, matrix, fast);
+        multiply_row_reference(x, matrix, expected);
+        CHECK(disagreement(fast, expected, 2 * epsilon, static_cast<double>(rows) * 16 * epsilon) <= 1);  // every sum of products of up to 16 rounds once
+      }
+  });
+}
+
 TEST_CASE("Rounding to bf16 is that of core") {
   std::vector<float> x;
   for (uint32_t high = 0; high < 0x10000; high += 7)  // all exponents, both signs, infinities and NaN

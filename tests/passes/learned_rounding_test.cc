@@ -133,7 +133,7 @@ class PlainLearnedGrid {
       double toward = 0;
       for (int64_t c = 0; c < start_.cols; ++c) {
         float& position = positions_[index(r, c)];
-        const float g = weights_.row(r)[c] == 0 ? 0 : gradient.row(r)[c];
+        const float g = weights_.row(r)[c] == 0 ? 0 : std::copysign(1.0f, grid.scale) * gradient.row(r)[c];  // of the code: ŵ falls with it where the scale is negative
         toward += g * grid.value(code_of(position, grid)) / grid.scale;
         position = std::clamp(position - rates.rounding * moments_[index(r, c)].step(g, rates, steps_), grid.lowest - 0.5f, grid.highest + 0.5f);
       }

@@ -93,6 +93,20 @@ TEST_CASE("the mse range is never worse than min-max, and better somewhere", "[r
   CHECK(better > 10);
 }
 
+TEST_CASE("the mse range puts a symmetric grid's longer side where the weights need it", "[rounding]") {
+  Matrix values(2, 8);
+  for (int64_t c = 0; c < 8; ++c) values.row(0)[c] = static_cast<float>(c) - 3, values.row(1)[c] = 3 - static_cast<float>(c);  // −3 … 4 and 3 … −4
+  for (const auto& [name, scale] : {std::pair("W3A16-channel", -1.0f), std::pair("W3A16-channel-linear", 1.0f)}) {
+    INFO(name);
+    const QuantizedMatrix matrix = round_to_nearest(values.view(), parse_scheme(name), DType::f32, {.rule = RangeRule::mse}, "t");
+    CHECK(matrix.scales[0] == scale);
+    CHECK(matrix.scales[1] == 1);
+    CHECK(test::squared_error(values, matrix) == 0);
+  }
+  const QuantizedMatrix fixed = round_to_nearest(values.view(), parse_scheme("W3A16-channel"), DType::f32, {}, "t");
+  CHECK(fixed.scales[0] == 4.0f / 3);  // the formula of min-max stays
+}
+
 TEST_CASE("the percentile range leaves outliers out", "[rounding]") {
   Matrix values(1, 1000);
   for (int64_t i = 0; i < 1000; ++i) values.row(0)[i] = static_cast<float>(i % 2 ? i : -i) / 1000;
