@@ -145,10 +145,11 @@ TensorView parse_npy(std::span<const std::byte> bytes, const std::string& where)
   return {.dtype = type->dtype, .shape = *header.shape, .bytes = bytes.subspan(begin + size)};
 }
 
-std::string encode_npy_f32(std::span<const float> values, const Shape& shape) {
-  if (element_count(shape, ".npy array") != static_cast<int64_t>(values.size()))
-    throw Error(ErrorKind::bug, fmt::format(".npy array: shape {} for {} values", to_string(shape), values.size()));
-  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (";
+std::string encode_npy(DType dtype, std::span<const std::byte> values, const Shape& shape) {
+  const size_t size_of_one = get_info(dtype).bytes;
+  if ((dtype != DType::f32 && dtype != DType::i32) || static_cast<size_t>(element_count(shape, ".npy array")) * size_of_one != values.size())
+    throw Error(ErrorKind::bug, fmt::format(".npy array: shape {} of {} for {} bytes", to_string(shape), get_info(dtype).name, values.size()));
+  std::string header = fmt::format("{{'descr': '<{}4', 'fortran_order': False, 'shape': (", dtype == DType::f32 ? 'f' : 'i');
   for (int64_t dimension : shape) header += fmt::format("{}, ", dimension);
   header += "), }";
   constexpr size_t before = 10;  // magic, version, length
@@ -158,7 +159,7 @@ std::string encode_npy_f32(std::span<const float> values, const Shape& shape) {
   std::string file(magic);
   file += {'\x01', '\x00', static_cast<char>(size & 0xFF), static_cast<char>(size >> 8)};
   file += header;
-  file.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+  file.append(reinterpret_cast<const char*>(values.data()), values.size());
   return file;
 }
 

@@ -13,7 +13,7 @@ namespace llmc {
 /// llmc knows. Throws Error(input) naming `where`, what was expected and what was found.
 TensorView parse_npy(std::span<const std::byte> bytes, const std::string& where);
 
-/// The bytes of a .npy file (version 1.0) of f32 values in C order, as many as the shape says.
-std::string encode_npy_f32(std::span<const float> values, const Shape& shape);
+/// The bytes of a .npy file (version 1.0) of f32 or i32 values in C order, as many as the shape says.
+std::string encode_npy(DType dtype, std::span<const std::byte> values, const Shape& shape);
 
 }  // namespace llmc

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "passes/soft_targets.h"
 #include "passes/weight_learner.h"
 
 namespace llmc {
@@ -27,6 +28,7 @@ struct DistillOptions {
   LossWeights loss = {.kl = 1, .temperature = 2, .cross_entropy = 0};
   WeightLearning learning;
   TeacherRuns teacher = TeacherRuns::with_each_batch;
+  std::string targets;  ///< a file of write_soft_targets(), instead of the original
 };
 
 /// Takes gradients and leaves the weights as they are, so that a step can be timed.
@@ -99,12 +101,15 @@ class Distill final : public Pass {
     if (const auto text = fields.find_string("schedule")) learning.schedule = parse_schedule(*text, where + ": schedule");
     if (const auto text = fields.find_string("optimizer")) learning.optimizer = parse_optimizer(*text, where + ": optimizer");
     if (fields.find_bool("cache_teacher").value_or(false)) options_.teacher = TeacherRuns::once;
+    options_.targets = fields.find_string("targets").value_or("");
+    if (!options_.targets.empty() && (options_.loss.kl == 0 || options_.teacher == TeacherRuns::once)) throw Error(ErrorKind::usage, fmt::format("{}: targets make no sense with {}", where, options_.loss.kl == 0 ? "a kl_weight of 0" : "cache_teacher: the teacher does not run"));
     fields.finish();
   }
 
   json options() const override {
     const WeightLearning& learning = options_.learning;
     json result = {{"pass", "distill"}, {"batch", options_.batch}, {"accumulate", learning.accumulate}, {"warmup", options_.warmup}, {"temperature", options_.loss.temperature}, {"kl_weight", options_.loss.kl}, {"ce_weight", options_.loss.cross_entropy}, {"rate", learning.rate}, {"weight_decay", learning.weight_decay}, {"clip", learning.clip}, {"schedule", to_string(learning.schedule)}, {"optimizer", to_string(learning.optimizer)}, {"cache_teacher", options_.teacher == TeacherRuns::once}};
+    if (!options_.targets.empty()) result["targets"] = options_.targets;
     if (options_.steps) result["steps"] = *options_.steps;
     else result["max_minutes"] = *options_.max_minutes;
     return result;
@@ -119,7 +124,8 @@ class Distill final : public Pass {
 
   json run(Model& model, const PassContext& context) override {
     const Sequences& samples = *context.calibration;
-    TeacherModel teacher(context.load_original(), options_.loss.kl == 0 ? TeacherRuns::with_each_batch : options_.teacher, samples, context);
+    const std::unique_ptr<Teacher> teaches = make_teacher(samples, context);
+    Teacher& teacher = *teaches;
     if (teacher.vocabulary() != model.config().vocabulary) throw Error(ErrorKind::usage, fmt::format("distill: the student has a vocabulary of {}, the teacher one of {}; expected the same, as their logits are compared", model.config().vocabulary, teacher.vocabulary()));
     TrainableModel trainable(model.config(), context.sweep.forward.precision, context.sweep.forward.backend);
     TrainingPlan plan{.name = "distill", .order = "distillation", .batch = options_.batch, .accumulate = options_.learning.accumulate, .loss = options_.loss};
@@ -148,6 +154,11 @@ class Distill final : public Pass {
   }
 
  private:
+  std::unique_ptr<Teacher> make_teacher(const Sequences& samples, const PassContext& context) const {
+    if (!options_.targets.empty()) return std::make_unique<KeptTargets>(options_.targets, samples, options_.loss.temperature);
+    return std::make_unique<TeacherModel>(context.load_original(), options_.loss.kl == 0 ? TeacherRuns::with_each_batch : options_.teacher, samples, context);
+  }
+
   /// How many steps the time is enough for.
   int64_t fit_steps(const Model& model, TrainableModel& trainable, Teacher& teacher, const Sequences& samples, TrainingPlan plan, const PassContext& context) const {
     IdleLearner idle(model);

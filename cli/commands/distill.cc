@@ -1,5 +1,6 @@
 // llmc distill: a recipe that makes a student and trains it, from flags.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 
@@ -7,6 +8,7 @@
 #include "core/json.h"
 #include "core/mapped_file.h"
 #include "core/units.h"
+#include "passes/distillation_bundle.h"
 
 namespace llmc {
 namespace {
@@ -14,6 +16,7 @@ namespace {
 struct DistillFlags {
   CompressOptions common;
   std::string student;
+  std::string bundle;
   std::optional<int64_t> layers;
   std::string ffn;
   CalibrationOptions data = {.samples = 0};
@@ -51,14 +54,39 @@ nlohmann::json make_derivation(const DistillFlags& flags) {
   return step;
 }
 
-Recipe make_recipe(const DistillFlags& flags) {
-  const bool is_derived = flags.layers || !flags.ffn.empty();
-  if (is_derived != flags.student.empty()) throw Error(ErrorKind::usage, fmt::format("say what the student is: either --student, or what stays of the teacher by --student-layers, --student-ffn{}", is_derived ? "; both were given" : ""));
+/// The flags that say how to train, as a step.
+nlohmann::json make_training(const DistillFlags& flags) {
   if (flags.steps.has_value() == flags.minutes.has_value()) throw Error(ErrorKind::usage, fmt::format("expected either --steps or --max-minutes, found {}", flags.steps ? "both" : "neither"));
   nlohmann::json training = flags.training;
   if (flags.steps) training["steps"] = *flags.steps;
   if (flags.minutes) training["max_minutes"] = *flags.minutes;
   if (flags.cache_teacher) training["cache_teacher"] = true;
+  return training;
+}
+
+/// Student, samples and targets are the bundle's.
+Recipe make_bundle_recipe(const DistillFlags& flags, const CLI::App& app) {
+  std::vector<std::string> given;
+  for (const char* flag : {"--student", "--student-layers", "--student-ffn", "--temperature", "--cache-teacher", "--data", "--data-field", "--generate-samples", "--seqlen"})
+    if (app.count(flag) > 0) given.emplace_back(flag);
+  if (!given.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --from-bundle, which has all of it", fmt::join(given, ", ")));
+  const std::filesystem::path bundle = flags.bundle;
+  const BundleInfo info = read_bundle_info(bundle);
+  nlohmann::json training = make_training(flags);
+  training["temperature"] = info.temperature;
+  training["targets"] = (bundle / "targets.safetensors").string();
+  Recipe recipe;
+  recipe.steps = {nlohmann::json{{"pass", "student"}, {"from", (bundle / "student").string()}}, training};
+  recipe.calibration = CalibrationOptions{.files = {(bundle / "tokens.npy").string()}, .samples = 0, .seqlen = info.seqlen, .packing = Packing::document, .precision = parse_precision(flags.precision, "--training-precision")};
+  complete_recipe(recipe, "distill");
+  return recipe;
+}
+
+Recipe make_recipe(const DistillFlags& flags, const CLI::App& app) {
+  if (!flags.bundle.empty()) return make_bundle_recipe(flags, app);
+  const bool is_derived = flags.layers || !flags.ffn.empty();
+  if (is_derived != flags.student.empty()) throw Error(ErrorKind::usage, fmt::format("say what the student is: either --student, or what stays of the teacher by --student-layers, --student-ffn, or --from-bundle{}", is_derived ? "; both were given" : ""));
+  const nlohmann::json training = make_training(flags);
   Recipe recipe;
   recipe.steps = {is_derived ? make_derivation(flags) : nlohmann::json{{"pass", "student"}, {"from", flags.student}}, training};
   recipe.calibration = flags.data;
@@ -76,6 +104,7 @@ CommandFunction add_distill(CLI::App& app) {
   add_compress_options(app, flags->common);
   app.get_option("MODEL")->description("The teacher: a Hugging Face checkpoint directory");
   app.add_option("--student", flags->student, "A checkpoint directory to start from, or a config.json: a model of random weights that --seed makes")->group("Student");
+  app.add_option("--from-bundle", flags->bundle, "Train what `llmc export --for-distillation` wrote: its student, on its samples and targets; the teacher is only judged beside")->group("Student");
   app.add_option("--student-layers", flags->layers, "Start from this many of the teacher's own layers, those that change its hidden states most")->check(CLI::PositiveNumber)->group("Student");
   app.add_option("--student-ffn", flags->ffn, "Start from this many of the teacher's feed-forward channels in each layer, such as 50% or 384; what is left is fitted to make up for the others")->group("Student");
 
@@ -101,7 +130,7 @@ CommandFunction add_distill(CLI::App& app) {
   app.add_option("--data-field", flags->data.field, "Field of a JSONL line that holds its text")->capture_default_str()->group("Data");
   app.add_option("--generate-samples", flags->data.generated, "Samples more, that the teacher writes itself, drawn by --seed")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Data");
   app.add_option("--seqlen", flags->data.seqlen, "Tokens in a sample; default: 512, or the model's context if less")->check(CLI::PositiveNumber)->group("Data");
-  return [flags](const CommandContext& context) { return run_compress("distill", flags->common, make_recipe(*flags), context); };
+  return [flags, &app](const CommandContext& context) { return run_compress("distill", flags->common, make_recipe(*flags, app), context); };
 }
 
 }  // namespace llmc

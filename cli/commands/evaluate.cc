@@ -39,7 +39,7 @@ int run_evaluate(const EvaluateOptions& options, const CommandContext& context) 
   const ProductSpeeds products = measure_products(model, forward, context.run);
   if (!options.logits.empty()) {
     const Matrix logits = compute_logits(model, text.windows.list.front().tokens, forward);
-    write_file_atomically(options.logits, encode_npy_f32(logits.values(), {logits.rows(), logits.cols()}));
+    write_file_atomically(options.logits, encode_npy(DType::f32, std::as_bytes(logits.values()), {logits.rows(), logits.cols()}));
   }
   if (context.common.json) {
     nlohmann::json result = {{"model", options.model}, {"reference", reference ? nlohmann::json(options.reference) : nlohmann::json()}, {"precision", options.evaluation.precision}, {"quality", to_json(quality)}, {"oracle", to_json(oracle)}, {"sparse_products", to_json(products)}};

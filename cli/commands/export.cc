@@ -1,4 +1,4 @@
-// llmc export: an ordinary checkpoint from any artifact.
+// llmc export: an ordinary checkpoint from any artifact, or what a student is trained from elsewhere.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -11,6 +11,7 @@
 #include "model/quantized_linear.h"
 #include "passes/artifact.h"
 #include "passes/compress.h"
+#include "passes/distillation_bundle.h"
 
 namespace llmc {
 namespace {
@@ -19,11 +20,26 @@ struct ExportOptions {
   std::string model;
   std::string output;
   bool dense = false;
+  bool for_distillation = false;
+  std::string student;
+  CalibrationOptions data = {.samples = 0};
+  SoftTargetOptions targets;
+  uint64_t seed = 0;
   bool force = false;
   std::vector<std::string> ignored_config_fields;
 };
 
+int run_bundle(const ExportOptions& options, const CommandContext& context) {
+  if (options.student.empty()) throw Error(ErrorKind::usage, "--for-distillation: say by --student what is trained, a checkpoint directory (`llmc prune --structured` makes one of the teacher)");
+  const nlohmann::json manifest = write_distillation_bundle({.teacher = options.model, .student = options.student, .output = options.output, .data = options.data, .targets = options.targets, .seed = options.seed, .ignored_config_fields = as_set(options.ignored_config_fields), .overwrite = options.force ? Overwrite::replace : Overwrite::refuse}, context.run);
+  if (context.common.json) fmt::print("{}", format_json({{"bundle", options.output}, {"manifest", manifest}}));
+  else fmt::print("{}: {} samples of {} tokens, the teacher's {} likeliest next tokens of each\n", options.output, manifest.at("samples").get<int64_t>(), manifest.at("seqlen").get<int64_t>(), manifest.at("top").get<int64_t>());
+  return exit_done;
+}
+
 int run_export(const ExportOptions& options, const CommandContext& context) {
+  if (options.dense == options.for_distillation) throw Error(ErrorKind::usage, fmt::format("--dense or --for-distillation is required{}", options.dense ? ", and not both" : ""));
+  if (options.for_distillation) return run_bundle(options, context);
   refuse_own_output(options.model, options.output);
   StagedDirectory staged(options.output, options.force ? Overwrite::replace : Overwrite::refuse);
   const Model model = load_model(options.model, as_set(options.ignored_config_fields), context.run);
@@ -48,11 +64,21 @@ int run_export(const ExportOptions& options, const CommandContext& context) {
 
 CommandFunction add_export(CLI::App& app) {
   app.description("Writes an artifact as an ordinary checkpoint: pruned weights exactly, quantized ones as the f32 values of their codes.");
-  app.footer("Example:\n  llmc export OUT --dense -o DENSE");
+  app.footer("Examples:\n  llmc export OUT --dense -o DENSE\n  llmc export TEACHER --for-distillation --student STUDENT -o BUNDLE --data text.txt");
   auto options = std::make_shared<ExportOptions>();
   app.add_option("MODEL", options->model, "Artifact directory")->required();
   app.add_option("-o,--output", options->output, "Directory to write; it appears complete or not at all")->required();
-  app.add_flag("--dense", options->dense, "Write dense float tensors")->required();
+  app.add_flag("--dense", options->dense, "Write dense float tensors");
+  app.add_flag("--for-distillation", options->for_distillation, "Write a bundle to train a student from, with llmc or with the PyTorch script in it: the student, tokens, and what this model says of them");
+  const auto of_bundle = [](CLI::Option* option) { option->group("For distillation"); };
+  of_bundle(app.add_option("--student", options->student, "The student's first weights: a float checkpoint directory"));
+  of_bundle(app.add_option("--data", options->data.files, "Text, .jsonl, or token ids (.npy, .u16, .u32), one or more files; default: the bundled calibration text")->type_name("FILE"));
+  of_bundle(app.add_option("--data-field", options->data.field, "Field of a JSONL line that holds its text")->capture_default_str());
+  of_bundle(app.add_option("--seqlen", options->data.seqlen, "Tokens in a sample; default: 512, or the model's context if less")->check(CLI::PositiveNumber));
+  of_bundle(app.add_option("--nsamples", options->data.samples, "Samples, drawn by --seed; 0: all there are")->check(CLI::NonNegativeNumber)->capture_default_str());
+  of_bundle(app.add_option("--seed", options->seed, "Picks the samples")->capture_default_str());
+  of_bundle(app.add_option("--top-k", options->targets.top, "Next tokens of each that are named; the others count as one")->check(CLI::PositiveNumber)->capture_default_str());
+  of_bundle(app.add_option("--temperature", options->targets.temperature, "Softens the probabilities")->check(CLI::Range(0.01, 100.0))->capture_default_str());
   app.add_flag("--force", options->force, "Replace an earlier artifact at OUTPUT");
   add_ignored_config_fields(app, options->ignored_config_fields);
   return [options](const CommandContext& context) { return run_export(*options, context); };

@@ -149,7 +149,7 @@ TEST_CASE("npy: what is written is read back, aligned") {
   for (const Shape& shape : {Shape{}, Shape{5}, Shape{2, 3}, Shape{0, 4}, Shape{1, 2, 3, 4}, Shape(20, 1)}) {
     std::vector<float> values(static_cast<size_t>(element_count(shape, "shape")));
     for (size_t i = 0; i < values.size(); ++i) values[i] = 0.5f * static_cast<float>(i);
-    const std::string file = encode_npy_f32(values, shape);
+    const std::string file = encode_npy(DType::f32, std::as_bytes(std::span(values)), shape);
     const TensorView array = parse_npy(bytes_of(file), "x");
     CHECK(array.dtype == DType::f32);
     CHECK(array.shape == shape);
