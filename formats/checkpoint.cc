@@ -11,6 +11,9 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "formats/codecs/compressed_tensors_codecs.h"
+#include "formats/codecs/gguf_codecs.h"
+#include "formats/gguf.h"
+#include "formats/gguf_tokenizer.h"
 #include "formats/packed_container.h"
 #include "formats/safetensors.h"
 
@@ -25,6 +28,7 @@ constexpr std::array containers = {
     ContainerInfo{Container::dense, "dense", "an ordinary Hugging Face checkpoint"},
     ContainerInfo{Container::compressed_tensors, "compressed-tensors", "quantized weights that transformers and vLLM load"},
     ContainerInfo{Container::llmc_packed, "llmc-packed", "llmc's packed container: bit masks and codes without gaps"},
+    ContainerInfo{Container::gguf, "gguf", "one file that llama.cpp runs"},
 };
 
 constexpr const char* single_file = "model.safetensors";
@@ -196,8 +200,21 @@ Container read_container(const json& config, const std::string& where) {
   FieldReader fields(*quantization, where + ": quantization_config");
   const std::string method = fields.find_string("quant_method").value_or(fields.find_string("llmc_format").value_or(""));
   for (const ContainerInfo& info : containers)
-    if (info.container != Container::dense && info.name == method) return info.container;
+    if (info.container != Container::dense && info.container != Container::gguf && info.name == method) return info.container;
   throw Error(ErrorKind::input, fmt::format("{}: quantization_config: quant_method '{}' is not supported (known: compressed-tensors)", where, method));
+}
+
+Checkpoint open_gguf_checkpoint(const fs::path& path) {
+  GgufFiles opened = open_gguf(path);
+  Checkpoint checkpoint;
+  checkpoint.directory = path;
+  checkpoint.config = json::object();
+  checkpoint.container = Container::gguf;
+  checkpoint.files = std::move(opened.files);
+  for (const GgufTensor& tensor : opened.tensors) checkpoint.tensors.push_back(make_gguf_tensor(tensor));
+  std::ranges::sort(checkpoint.tensors, {}, &StoredTensor::name);
+  checkpoint.gguf = std::move(opened.metadata);
+  return checkpoint;
 }
 
 }  // namespace
@@ -213,8 +230,11 @@ void Checkpoint::release_pages() const {
     for (const MappedFile& file : *list) file.release_pages();
 }
 
+std::string Checkpoint::config_name() const { return gguf ? directory.string() : (directory / "config.json").string(); }
+
 std::optional<std::string> Checkpoint::find_file(const std::string& name) const {
   if (const auto rewritten = rewritten_files.find(name); rewritten != rewritten_files.end()) return rewritten->second;
+  if (gguf) return find_gguf_tokenizer_file(*gguf, name);
   return fs::exists(directory / name) ? std::optional(read_text_file(directory / name)) : std::nullopt;
 }
 
@@ -225,7 +245,8 @@ uint64_t Checkpoint::weight_bytes() const {
 }
 
 Checkpoint open_checkpoint(const fs::path& directory) {
-  if (!fs::is_directory(directory)) throw Error(ErrorKind::input, fmt::format("{}: not a directory; expected a Hugging Face checkpoint directory", directory.string()));
+  if (fs::is_regular_file(directory)) return open_gguf_checkpoint(directory);
+  if (!fs::is_directory(directory)) throw Error(ErrorKind::input, fmt::format("{}: not a directory; expected a Hugging Face checkpoint directory or a GGUF file", directory.string()));
   const fs::path config_path = directory / "config.json";
   Checkpoint checkpoint;
   checkpoint.directory = directory;

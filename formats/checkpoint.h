@@ -1,4 +1,4 @@
-// Owns a checkpoint directory: its files mapped and checked, its tensors in whatever container they are stored.
+// Owns a checkpoint, a directory or a GGUF file: its files mapped and checked, its tensors in whatever container they are stored.
 #pragma once
 
 #include <filesystem>
@@ -12,6 +12,7 @@
 
 #include "core/mapped_file.h"
 #include "core/run_context.h"
+#include "formats/gguf_metadata.h"
 #include "formats/stored_tensor.h"
 
 namespace llmc {
@@ -20,6 +21,7 @@ enum class Container {
   dense,               ///< an ordinary Hugging Face checkpoint
   compressed_tensors,  ///< quantization_config of compressed-tensors
   llmc_packed,         ///< llmc's own, docs/packed-format.md
+  gguf,                ///< one file, or several shards, that llama.cpp runs
 };
 std::string_view to_string(Container container);
 
@@ -31,18 +33,22 @@ struct ContainerInfo {
 };
 std::span<const ContainerInfo> container_list();
 
-/// An opened checkpoint directory. The tensors borrow the mapped files.
+/// An opened checkpoint. The tensors borrow the mapped files.
 struct Checkpoint {
-  std::filesystem::path directory;
-  nlohmann::json config;             ///< config.json
+  std::filesystem::path directory;   ///< or the GGUF file
+  nlohmann::json config;             ///< config.json; of a GGUF file empty until the model gives its keys their meaning
+  std::optional<GgufMetadata> gguf;  ///< of a GGUF file
   Container container = Container::dense;
-  std::vector<MappedFile> files;     ///< the safetensors files
+  std::vector<MappedFile> files;     ///< the safetensors or GGUF files
   std::vector<MappedFile> scratch_files;  ///< weights that a run changed and put on disk for the time being
   std::vector<StoredTensor> tensors;  ///< by name
   std::map<std::string, std::string> rewritten_files;  ///< small files of the directory (tokenizer.json, …) that a run changed: name and content
   std::vector<std::string> notices;  ///< what a user should know about how the directory was read
 
-  /// The content of a small file, as a run left it; nothing when there is none.
+  /// What errors about the config name: config.json, or the GGUF file.
+  std::string config_name() const;
+  /// The content of a small file, as a run left it; nothing when there is none. Of a GGUF file: what its keys say, in the
+  /// words of such a file; throws Error(input) when they say what llmc does not know.
   std::optional<std::string> find_file(const std::string& name) const;
   /// Bytes of the weight files on disk.
   uint64_t weight_bytes() const;
@@ -50,8 +56,8 @@ struct Checkpoint {
   void release_pages() const;
 };
 
-/// Opens and validates a directory: config.json, model.safetensors or model.safetensors.index.json with its shards.
-/// Throws Error(input) that lists every problem with file, tensor, expected and found.
+/// Opens and validates a directory: config.json, model.safetensors or model.safetensors.index.json with its shards; or a
+/// GGUF file, whose tensors keep their names there. Throws Error(input) that lists every problem with file, tensor, expected and found.
 Checkpoint open_checkpoint(const std::filesystem::path& directory);
 
 }  // namespace llmc

@@ -41,6 +41,7 @@ struct EncodedData {
   const Codec* codec = nullptr;
   Scheme scheme;                            ///< meaningful when the codec holds codes
   std::map<std::string, TensorView> parts;  ///< by the codec's part names
+  std::vector<int32_t> row_order;           ///< of a GGUF type: row r of the logical matrix (element r of a vector) is stored as row row_order[r]; empty: as stored
 };
 
 /// `dtype` and `shape` are those of the dense float tensor in the source checkpoint, whatever the form.

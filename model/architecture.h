@@ -68,12 +68,18 @@ struct FixedRow {
   const char* json;
 };
 
+/// How GGUF files order the rows of a head's query and key: the two halves that rotary positions pair one behind the other,
+/// as Hugging Face has them, or the two of each pair side by side.
+enum class GgufRotary { halves, pairs };
+
 struct Architecture {
   const char* model_type;    ///< as config.json says
   const char* causal_class;  ///< the transformers class
   const char* prefix;        ///< of every tensor but the head; checkpoints of the bare model lack it
   const char* activation_key;
   const char* activation_fallback;
+  const char* gguf_name = nullptr;  ///< general.architecture of GGUF files; llama.cpp runs it with the activation above
+  GgufRotary gguf_rotary = GgufRotary::halves;
   Norm norm;
   Positions positions;
   FeedForward feed_forward;

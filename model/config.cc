@@ -50,11 +50,16 @@ void read_row(const ConfigRow& row, FieldReader& fields, ModelConfig& config) {
   }
 }
 
-Activation read_activation(FieldReader& fields, const Architecture& architecture) {
+std::optional<Activation> find_activation(std::string_view value) {
   constexpr std::pair<const char*, Activation> names[] = {{"silu", Activation::silu}, {"swish", Activation::silu}, {"gelu", Activation::gelu}, {"gelu_new", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh}, {"relu", Activation::relu}};
-  const std::string value = fields.find_string(architecture.activation_key).value_or(architecture.activation_fallback);
   for (const auto& [name, activation] : names)
     if (value == name) return activation;
+  return std::nullopt;
+}
+
+Activation read_activation(FieldReader& fields, const Architecture& architecture) {
+  const std::string value = fields.find_string(architecture.activation_key).value_or(architecture.activation_fallback);
+  if (const auto activation = find_activation(value)) return *activation;
   throw Error(ErrorKind::input, fmt::format("field \"{}\": activation \"{}\" is not supported", architecture.activation_key, value));
 }
 
@@ -132,6 +137,8 @@ ModelConfig read_config(const json& object, const Architecture& architecture, co
   problems.throw_if_any(ErrorKind::input, where);
   return config;
 }
+
+Activation default_activation(const Architecture& architecture) { return find_activation(architecture.activation_fallback).value(); }
 
 std::string_view to_string(Norm norm) { return norm == Norm::rms ? "rms" : "layer"; }
 std::string_view to_string(Positions positions) { return positions == Positions::rope ? "rope" : "learned"; }

@@ -43,6 +43,9 @@ struct ModelConfig {
 /// of range, or not understood; `ignored` are unknown fields that the user vouches for.
 ModelConfig read_config(const nlohmann::json& json, const Architecture& architecture, const std::set<std::string>& ignored, const std::string& where);
 
+/// What a config.json that does not name its activation means.
+Activation default_activation(const Architecture& architecture);
+
 std::string_view to_string(Norm norm);
 std::string_view to_string(Positions positions);
 std::string_view to_string(FeedForward feed_forward);

@@ -14,6 +14,7 @@
 #include "core/pattern.h"
 #include "core/suggest.h"
 #include "model/expected_tensors.h"
+#include "model/gguf_model.h"
 
 namespace llmc {
 namespace {
@@ -63,7 +64,8 @@ Model place_tensors(Checkpoint opened, const std::set<std::string>& ignored) {
   Model model;
   model.checkpoint_ = std::make_unique<Checkpoint>(std::move(opened));
   Checkpoint& checkpoint = *model.checkpoint_;
-  const std::string config_path = (checkpoint.directory / "config.json").string();
+  const std::string config_path = checkpoint.config_name();
+  if (checkpoint.gguf && checkpoint.config.empty()) adopt_gguf(checkpoint);
   FieldReader fields(checkpoint.config, config_path);
   const Architecture& architecture = get_architecture(fields.get_string("model_type"), config_path);
   model.architecture_ = &architecture;

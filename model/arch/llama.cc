@@ -12,6 +12,8 @@ Architecture make_llama() {
       .prefix = "model.",
       .activation_key = "hidden_act",
       .activation_fallback = "silu",
+      .gguf_name = "llama",
+      .gguf_rotary = GgufRotary::pairs,
       .norm = Norm::rms,
       .positions = Positions::rope,
       .feed_forward = FeedForward::gated,

@@ -94,7 +94,7 @@ class Files(Damaged):
         self.file.mkdir()
         self.is_refused([self.file, "not a regular file"])
         self.is_refused(["absent", "not a directory"], model=self.dir / "absent")
-        self.is_refused(["config.json", "not a directory"], model=self.model / "config.json")
+        self.is_refused(["config.json", "not a GGUF file"], model=self.model / "config.json")
 
     def test_random_damage_never_crashes(self):
         """Bytes of headers, config.json, index and recipe changed at random: accepted or refused, never a crash or a bug."""

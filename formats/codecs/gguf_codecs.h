@@ -1,0 +1,26 @@
+// Owns GGUF's tensor types as codecs: floats that are read, decoded where they are needed, and never chosen to store a meaning exactly.
+#pragma once
+
+#include <span>
+
+#include "formats/codec.h"
+#include "formats/gguf.h"
+
+namespace llmc {
+
+/// One row per type, in the order of gguf_type_list(). The one part, "blocks" (u8), holds the tensor's rows one behind the
+/// other, the logical matrix always [out, in].
+std::span<const Codec> gguf_codecs();
+
+/// The tensor as it lies in the file: floats borrowed, blocks encoded (of dtype f32).
+StoredTensor make_gguf_tensor(const GgufTensor& tensor);
+
+/// Says that the tensor's rows are stored in another order (see EncodedData), or that its shape and dtype in a checkpoint
+/// directory are those of the transposed matrix [in, out].
+void set_row_order(StoredTensor& tensor, std::vector<int32_t> order);
+void set_transposed(StoredTensor& tensor);
+
+/// The type of a tensor that a GGUF file holds; nullptr for what has another form by now.
+const GgufTypeInfo* find_gguf_type_of(const StoredTensor& tensor);
+
+}  // namespace llmc
