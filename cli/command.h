@@ -46,6 +46,7 @@ const std::vector<CommandInfo>& command_list();
 CommandFunction add_quantize(CLI::App& app);
 CommandFunction add_prune(CLI::App& app);
 CommandFunction add_compress(CLI::App& app);
+CommandFunction add_convert(CLI::App& app);
 CommandFunction add_distill(CLI::App& app);
 CommandFunction add_evaluate(CLI::App& app);
 CommandFunction add_export(CLI::App& app);

@@ -55,12 +55,12 @@ int print_dry_run(const CompressRequest& request, const CommandContext& context)
 }  // namespace
 
 void add_compress_options(CLI::App& app, CompressOptions& options) {
-  app.add_option("MODEL", options.model, "Hugging Face checkpoint directory")->required();
-  app.add_option("-o,--output", options.output, "Directory to write; it appears complete or not at all")->required();
+  app.add_option("MODEL", options.model, "Hugging Face checkpoint directory, or a GGUF file")->required();
+  app.add_option("-o,--output", options.output, "Directory, or file that ends in .gguf, to write; it appears complete or not at all")->required();
   app.add_flag("--force", options.force, "Replace an earlier artifact at OUTPUT");
   app.add_flag("--dry-run", options.dry_run, "Print what would be done to each weight, and stop");
   app.add_flag("--untie", options.untie_head, "Give an output head that is tied to the embedding a matrix of its own first")->group("Tensors");
-  app.add_option("--format", options.format, "auto: compressed-tensors, or llmc's packed container where that cannot say it; hf: what transformers loads, or an error; packed: llmc's container")->group("Output");
+  app.add_flag("--allow-requantize", options.allow_requantize, "Round the weights of a quantized GGUF file again, from what they mean")->group("Tensors");
   app.add_option("--seed", options.seed, "Picks the sample of the text that the oracle checks")->group("Judging");
   app.add_option("--eval-data", options.evaluation_data, "Held-out text, or token ids (.npy, .u16, .u32), to judge on; default: the bundled text")->group("Judging");
   add_evaluation_flags(app, options.evaluation, "--eval-seqlen");
@@ -73,6 +73,10 @@ void add_compress_options(CLI::App& app, CompressOptions& options) {
   app.add_option("--junit", options.junit, "Write the gates as JUnit XML to this file")->group("Output");
 }
 
+void add_format_option(CLI::App& app, CompressOptions& options) {
+  app.add_option("--format", options.format, "auto: compressed-tensors, or llmc's packed container where that cannot say it; hf: what transformers loads, or an error; packed: llmc's container; gguf: a file for llama.cpp, the default for an OUTPUT that ends in .gguf")->group("Output");
+}
+
 void add_calibration_run_options(CLI::App& app, CompressOptions& options) {
   app.add_option("--max-memory", options.max_memory, "Calibration activations beyond this, such as 2GB, go to a file beside the output")->group("Calibration");
   app.add_option("--resume", options.resume, "Keep the state of the calibration in this directory; after a kill the same command goes on from there, to the same bytes")->group("Calibration");
@@ -80,6 +84,7 @@ void add_calibration_run_options(CLI::App& app, CompressOptions& options) {
 
 int run_compress(const std::string& command, const CompressOptions& options, Recipe recipe, const CommandContext& context) {
   if (options.format != "auto" || recipe.format == Format::automatic) recipe.format = parse_format(options.format);
+  if (recipe.format == Format::automatic && std::filesystem::path(options.output).extension() == ".gguf") recipe.format = Format::gguf;
   if (options.seed && *options.seed < 0) throw Error(ErrorKind::usage, fmt::format("--seed: expected a number from 0, found {}", *options.seed));
   if (options.seed) recipe.seed = static_cast<uint64_t>(*options.seed);
   if (options.untie_head) recipe.untie_head = true;
@@ -92,6 +97,7 @@ int run_compress(const std::string& command, const CompressOptions& options, Rec
                           .gates = read_gates(options),
                           .ignored_config_fields = as_set(options.ignored_config_fields),
                           .overwrite = options.force ? Overwrite::replace : Overwrite::refuse,
+                          .requantize = options.allow_requantize ? Requantize::allow : Requantize::refuse,
                           .max_memory = options.max_memory.empty() ? 0 : parse_size(options.max_memory, "--max-memory")};
   if (!options.resume.empty()) request.resume = options.resume;
   if ((request.resume || request.max_memory > 0) && !request.recipe.calibration) throw Error(ErrorKind::usage, "--resume and --max-memory are about calibration, which no step of this run needs");

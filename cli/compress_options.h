@@ -19,6 +19,7 @@ struct CompressOptions {
   bool force = false;
   bool dry_run = false;
   bool untie_head = false;
+  bool allow_requantize = false;
   std::string format = "auto";
   std::optional<int64_t> seed;
   std::string evaluation_data;
@@ -31,6 +32,8 @@ struct CompressOptions {
 };
 
 void add_compress_options(CLI::App& app, CompressOptions& options);
+/// --format, for the commands whose output may be of several.
+void add_format_option(CLI::App& app, CompressOptions& options);
 /// --max-memory and --resume, for the commands that may calibrate.
 void add_calibration_run_options(CLI::App& app, CompressOptions& options);
 

@@ -11,6 +11,7 @@
 #include "core/output.h"
 #include "core/sha256.h"
 #include "core/version.h"
+#include "formats/codecs/gguf_codecs.h"
 #include "formats/packed_container.h"
 
 namespace llmc {
@@ -86,6 +87,7 @@ ContainerChoice choose_container(Format format, const Model& model) {
   const bool any_codes = std::ranges::any_of(model.tensors(), is_quantized);
   const bool any_pruned = std::ranges::any_of(model.tensors(), [](const PlacedTensor& placed) { return placed.tensor->pruned; });
   if (format == Format::packed) return {Container::llmc_packed, {}};
+  if (format == Format::gguf) return {Container::gguf, {}};
 
   const Container huggingface = any_codes ? Container::compressed_tensors : Container::dense;
   std::vector<std::string> reasons;
@@ -103,7 +105,7 @@ ContainerChoice choose_container(Format format, const Model& model) {
 std::vector<std::pair<std::string, std::string>> hash_sources(const Checkpoint& checkpoint, const RunContext& context) {
   std::vector<std::pair<std::string, std::string>> hashes;
   Stage stage(context, "hash source", static_cast<int64_t>(checkpoint.files.size()) + 1);
-  hashes.emplace_back("config.json", sha256(MappedFile(checkpoint.directory / "config.json").bytes()));
+  if (!checkpoint.gguf) hashes.emplace_back("config.json", sha256(MappedFile(checkpoint.directory / "config.json").bytes()));
   stage.advance();
   for (const MappedFile& file : checkpoint.files) {
     hashes.emplace_back(file.path().filename().string(), sha256(file.bytes()));
@@ -131,9 +133,11 @@ void check_reopened(const Model& written, const Model& reopened, Container conta
     bool same = false;
     if (is_quantized(placed) && container != Container::dense) {
       same = read_codes(read_back) == read_codes(*placed.tensor) && read_back.input_grid == placed.tensor->input_grid;
+    } else if (const GgufTypeInfo* type = find_gguf_type_of(read_back); type && !type->dtype) {
+      same = read_back.shape == placed.tensor->shape;  // how blocks round is judged, not known here; write_gguf has compared their bytes
     } else {
       const Matrix expected = read_matrix(*placed.tensor), found = read_matrix(read_back);
-      same = std::ranges::equal(expected.values(), found.values());
+      same = std::ranges::equal(expected.values(), found.values(), [&](float a, float b) { return (container == Container::gguf ? round_to(read_back.dtype, a) : a) == b; });
     }
     if (!same) throw Error(ErrorKind::output, fmt::format("tensor {}: what was read back from disk differs from what was written", placed.tensor->name));
   }

@@ -32,7 +32,7 @@ std::vector<std::pair<std::string, std::string>> hash_sources(const Checkpoint& 
 /// files of the source, recipe.yaml, llmc.json. Says how each tensor was stored. The same model gives the same bytes.
 std::vector<StoredAs> write_artifact(const std::filesystem::path& directory, Container container, const Model& model, const Provenance& provenance, const RunContext& context);
 
-/// Compares every tensor with what was read back from disk, codes and scales exactly. Throws Error(output) naming the first
+/// Compares every tensor with what was read back from disk, codes and scales exactly, floats as rounded to the stored type. Throws Error(output) naming the first
 /// that differs.
 void check_reopened(const Model& written, const Model& reopened, Container container);
 

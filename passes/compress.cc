@@ -23,7 +23,10 @@
 #include "calib/vocabulary_cut.h"
 #include "model/cut.h"
 #include "model/untie_head.h"
+#include "core/staged_file.h"
+#include "formats/codecs/gguf_codecs.h"
 #include "passes/artifact.h"
+#include "passes/gguf_artifact.h"
 #include "verify/model_cost.h"
 #include "verify/sensitivity.h"
 #include "verify/training_curve.h"
@@ -157,9 +160,24 @@ void refuse_own_output(const fs::path& model, const fs::path& output) {
     throw Error(ErrorKind::usage, fmt::format("output {} is the model's own directory or holds it; choose another", output.string()));
 }
 
+namespace {
+
+/// From here on a GGUF file's tensors are floats like any other's.
+void decode_gguf_source(Model& model, const CompressRequest& request) {
+  const bool only_widens = request.recipe.format == Format::gguf && request.recipe.steps.empty() && stores_floats(request.recipe.gguf);
+  for (StoredTensor& tensor : model.checkpoint().tensors) {
+    const GgufTypeInfo* type = find_gguf_type_of(tensor);
+    if (type && !type->dtype && !only_widens && request.requantize == Requantize::refuse) throw Error(ErrorKind::input, fmt::format("{}: tensor {} is {} already; expected floats (--allow-requantize rounds what they mean again)", request.model.string(), tensor.name, type->name));
+    decode(tensor);
+  }
+}
+
+}  // namespace
+
 Model load_source(const CompressRequest& request, const RunContext& context) {
   Model model = load_model(request.model, request.ignored_config_fields, context);
-  if (model.checkpoint().container != Container::dense)
+  if (model.checkpoint().container == Container::gguf) decode_gguf_source(model, request);
+  else if (model.checkpoint().container != Container::dense)
     throw Error(ErrorKind::input, fmt::format("{}: is already compressed ({}); expected a float checkpoint (`llmc export --dense` makes one)", model.checkpoint().directory.string(), to_string(model.checkpoint().container)));
   if (!request.recipe.vocabulary.empty()) {
     VocabularyCut cut = cut_vocabulary(request.model, model.checkpoint().config, model.config().vocabulary, request.recipe.vocabulary);
@@ -187,13 +205,14 @@ RunText load_run_text(const Model& model, const CompressRequest& request) {
   const auto& file = request.evaluation_data;
   const auto& calibration = request.recipe.calibration;
   std::optional<Tokenizer> tokenizer;
-  const fs::path tokenizer_path = model.checkpoint().directory / "tokenizer.json";
+  const bool is_gguf = model.checkpoint().gguf.has_value();
+  const std::string tokenizer_name = is_gguf ? model.checkpoint().directory.string() + ": tokenizer" : (model.checkpoint().directory / "tokenizer.json").string();
   if (!model.origin().tokens.empty()) refuse_ids(request);
   const bool calibrates_on_text = calibration && (calibration->files.empty() || !std::ranges::all_of(calibration->files, [](const std::string& name) { return holds_token_ids(name); }));
   if (!file || !holds_token_ids(*file) || calibrates_on_text) {
     const auto tokenizer_text = model.checkpoint().find_file("tokenizer.json");
-    if (!tokenizer_text) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_path.string(), calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));
-    tokenizer = Tokenizer::parse(*tokenizer_text, tokenizer_path.string());
+    if (!tokenizer_text) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_name, calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));
+    tokenizer = Tokenizer::parse(*tokenizer_text, tokenizer_name);
   }
   const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
   const int64_t vocabulary = model.config().vocabulary, context = model.config().context;
@@ -230,6 +249,8 @@ CheckedRecipe check_recipe(const Recipe& recipe, const Model& model) {
       else if (name.starts_with("prune.") && quantized.contains(treatment.target)) problems.add(fmt::format("tensor {}: is already quantized when {} comes to it; prune before quantizing", treatment.target->tensor->name, name));
     }
   }
+  for (const json& step : recipe.steps)
+    if (recipe.format == Format::gguf && step.at("pass").get<std::string>().starts_with("quantize.")) problems.add(fmt::format("{}: GGUF has no such grid; leave the step out and give a type of GGUF (--type, in a recipe gguf: {{type: …}})", step.at("pass").get<std::string>()));
   problems.throw_if_any(ErrorKind::usage, "recipe");
   return checked;
 }
@@ -263,12 +284,32 @@ void describe_vocabulary(Report& report, const Model& original, const Model& mod
   context.sink.info(report.notes.back());
 }
 
+/// Where the result takes shape: a directory, or a GGUF file with its report beside it.
+class OutputStage {
+ public:
+  explicit OutputStage(const CompressRequest& request) {
+    const bool is_file = request.output.extension() == ".gguf";
+    if (is_file != (request.recipe.format == Format::gguf)) throw Error(ErrorKind::usage, fmt::format("output {}: expected a name that {} with the format {}", request.output.string(), is_file ? "does not end in .gguf" : "ends in .gguf", to_string(request.recipe.format)));
+    if (is_file) file_.emplace(request.output, request.overwrite);
+    else directory_.emplace(request.output, request.overwrite);
+  }
+
+  const fs::path& path() const { return file_ ? file_->directory() : directory_->path(); }
+  /// What is opened as a model.
+  fs::path artifact() const { return file_ ? file_->path() : directory_->path(); }
+  void commit() { file_ ? file_->commit() : directory_->commit(); }
+
+ private:
+  std::optional<StagedFile> file_;
+  std::optional<StagedDirectory> directory_;
+};
+
 }  // namespace
 
 Report compress(const CompressRequest& request, const RunContext& context) {
   Report report{.llmc_version = version_text, .source_path = request.model.string(), .artifact_path = request.output.string(), .recipe = to_json(request.recipe)};
   refuse_own_output(request.model, request.output);
-  StagedDirectory staged(request.output, request.overwrite);  // fails before the work if it cannot be written
+  OutputStage staged(request);  // fails before the work if it cannot be written
 
   Model model = measure(report, "load", [&] { return load_source(request, context); });
   RunText text = load_run_text(model, request);
@@ -277,6 +318,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   if (text.calibration) report.calibration = describe_calibration(text, report, context);
   CheckedRecipe checked = check_recipe(request.recipe, model);
 
+  if (request.recipe.format == Format::gguf && checked.outlines.empty()) plan_gguf(model, request.recipe.gguf);  // refused before the work
   TreatmentTexts texts;
   const Hashes source_hashes = hash_sources(model.checkpoint(), context);
   const fs::path work = staged.path() / "work";  // goes with the staging directory if the run ends early
@@ -288,11 +330,14 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   for (const std::string& reason : choice.reasons) context.sink.warn(reason);
   const std::vector<StoredAs> stored = measure(report, "write", [&] {
     const Provenance provenance{.command = request.command, .recipe = &recipe, .source_hashes = source_hashes};
-    return write_artifact(staged.path(), choice.container, model, provenance, context);
+    if (choice.container != Container::gguf) return write_artifact(staged.path(), choice.container, model, provenance, context);
+    const GgufPlan plan = plan_gguf(model, recipe.gguf);
+    for (const std::string& note : plan.notes) report.notes.push_back(note), context.sink.warn(note);
+    return write_gguf(staged.artifact(), model, recipe.gguf, plan, provenance, context);
   });
 
   const Model reopened = measure(report, "re-open", [&] {
-    Model read_back = load_model(staged.path(), request.ignored_config_fields, context);
+    Model read_back = load_model(staged.artifact(), request.ignored_config_fields, context);
     check_reopened(model, read_back, choice.container);
     return read_back;
   });

@@ -17,6 +17,9 @@
 
 namespace llmc {
 
+/// Whether weights that are quantized already may be rounded again, from what they mean.
+enum class Requantize { refuse, allow };
+
 struct CompressRequest {
   std::string command;                                  ///< for provenance
   std::filesystem::path model;
@@ -28,6 +31,7 @@ struct CompressRequest {
   std::vector<GateLimit> gates;
   std::set<std::string> ignored_config_fields;
   Overwrite overwrite = Overwrite::refuse;
+  Requantize requantize = Requantize::refuse;
   std::optional<std::filesystem::path> resume;           ///< directory for the state of a run, to go on after a kill
   uint64_t max_memory = 0;                               ///< bytes beyond which calibration activations spill to disk; 0: none
 };
@@ -54,7 +58,7 @@ CheckedRecipe check_recipe(const Recipe& recipe, const Model& model);
 void refuse_own_output(const std::filesystem::path& model, const std::filesystem::path& output);
 
 /// The model that a run starts from: floats, its head untied if the recipe says so. Throws Error(input) for a checkpoint that is
-/// compressed already.
+/// compressed already. The blocks of a GGUF file are decoded, if the request does not round them again or allows it.
 Model load_source(const CompressRequest& request, const RunContext& context);
 
 /// Runs the whole line. The output directory appears complete, with its report, or not at all; a missed gate is in the

@@ -16,7 +16,7 @@ using nlohmann::json;
 
 namespace {
 
-constexpr std::array format_names = {"auto", "hf", "packed"};
+constexpr std::array format_names = {"auto", "hf", "packed", "gguf"};
 
 /// A YAML tree as JSON: plain scalars become null, booleans, integers or numbers where they look like one (YAML 1.2 core).
 class YamlReader {
@@ -88,7 +88,7 @@ std::string_view to_string(Format format) { return format_names[static_cast<size
 Format parse_format(const std::string& text) {
   for (size_t i = 0; i < format_names.size(); ++i)
     if (text == format_names[i]) return static_cast<Format>(i);
-  throw Error(ErrorKind::usage, fmt::format("format '{}' is not known; expected auto, hf or packed", text));
+  throw Error(ErrorKind::usage, fmt::format("format '{}' is not known; expected auto, hf, packed or gguf", text));
 }
 
 Recipe parse_recipe(std::string_view yaml, const std::string& where) {
@@ -109,7 +109,11 @@ Recipe parse_recipe(std::string_view yaml, const std::string& where) {
   recipe.untie_head = fields.find_bool("untie_head").value_or(false);
   recipe.vocabulary = fields.find_strings("vocabulary");
   const json* steps = fields.find("steps");
-  if (recipe.vocabulary.empty() ? !steps || !steps->is_array() || steps->empty() : steps && !steps->is_array()) throw Error(ErrorKind::input, fmt::format("{}: steps: expected a list with at least one step", where));
+  const json* gguf = fields.find("gguf");
+  if (gguf && recipe.format != Format::gguf) throw Error(ErrorKind::input, fmt::format("{}: gguf makes no sense with format {}", where, to_string(recipe.format)));
+  if (gguf) recipe.gguf = read_gguf_options(*gguf, where + ": gguf");
+  const bool may_be_empty = !recipe.vocabulary.empty() || recipe.format == Format::gguf;
+  if (may_be_empty ? steps && !steps->is_array() : !steps || !steps->is_array() || steps->empty()) throw Error(ErrorKind::input, fmt::format("{}: steps: expected a list with at least one step", where));
   if (steps) recipe.steps.assign(steps->begin(), steps->end());
   if (const json* calibration = fields.find("calibration")) recipe.calibration = read_calibration_options(*calibration, where + ": calibration");
   fields.finish();
@@ -132,6 +136,7 @@ json to_json(const Recipe& recipe) {
   json result = {{"version", recipe_version}, {"seed", recipe.seed}, {"format", to_string(recipe.format)}, {"steps", recipe.steps}};
   if (recipe.untie_head) result["untie_head"] = true;
   if (!recipe.vocabulary.empty()) result["vocabulary"] = recipe.vocabulary;
+  if (recipe.format == Format::gguf) result["gguf"] = to_json(recipe.gguf);
   if (recipe.calibration) result["calibration"] = to_json(*recipe.calibration);
   return result;
 }

@@ -9,6 +9,7 @@
 #include "formats/checkpoint.h"
 #include "formats/codecs/compressed_tensors_codecs.h"
 #include "formats/codecs/packed_codecs.h"
+#include "formats/gguf_mix.h"
 #include "formats/scheme.h"
 #include "model/architecture.h"
 #include "passes/pass.h"
@@ -19,7 +20,7 @@ namespace {
 using nlohmann::json;
 
 json list_all() {
-  json result = {{"architectures", json::array()}, {"schemes", json::array()}, {"passes", json::array()}, {"formats", json::array()}, {"codecs", json::array()}};
+  json result = {{"architectures", json::array()}, {"schemes", json::array()}, {"passes", json::array()}, {"formats", json::array()}, {"codecs", json::array()}, {"gguf types", json::array()}};
   for (const Architecture& architecture : architecture_list()) result["architectures"].push_back({{"name", architecture.model_type}, {"summary", architecture.causal_class}});
   for (int bits = 2; bits <= 8; ++bits) {
     const std::string name = fmt::format("W{}A16", bits);
@@ -31,6 +32,7 @@ json list_all() {
   for (const ContainerInfo& container : container_list()) result["formats"].push_back({{"name", container.name}, {"summary", container.summary}});
   for (const auto codecs : {packed_codecs(), compressed_tensors_codecs()})
     for (const Codec& codec : codecs) result["codecs"].push_back({{"name", codec.name}, {"summary", codec.summary}});
+  for (const GgufMix& mix : gguf_mix_list()) result["gguf types"].push_back({{"name", mix.name}, {"summary", fmt::format("{} where no rule says otherwise", get_info(mix.type).name)}});
   return result;
 }
 
@@ -40,7 +42,7 @@ int run_list(const CommandContext& context) {
     fmt::print("{}", format_json(all));
     return exit_done;
   }
-  for (const char* section : {"architectures", "schemes", "passes", "formats", "codecs"}) {
+  for (const char* section : {"architectures", "schemes", "passes", "formats", "codecs", "gguf types"}) {
     Table table({{section, Align::left}, {"", Align::left}});
     for (const json& row : all[section]) table.add({"  " + row["name"].get<std::string>(), row["summary"].get<std::string>()});
     fmt::print("{}\n", table.text());

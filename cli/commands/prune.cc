@@ -103,6 +103,7 @@ CommandFunction add_prune(CLI::App& app) {
   app.footer("Examples:\n  llmc prune MODEL -o OUT --sparsity 0.5\n  llmc prune MODEL -o OUT --sparsity 30% --scope global --max-kl 0.05\n  llmc prune MODEL -o OUT --pattern 2:4 --format hf\n  llmc prune MODEL -o OUT --method sparsegpt --sparsity 0.5 --reconstruct --calibration text.txt\n  llmc prune MODEL -o OUT --structured ffn=30% --structured layers=2");
   auto options = std::make_shared<PruneOptions>();
   add_compress_options(app, options->common);
+  add_format_option(app, options->common);
   app.add_option("--sparsity", options->sparsity, "Share of the weights that become zero, such as 0.5 or 50%")->group("Pruning");
   app.add_option("--pattern", options->pattern, "unstructured; N:M such as 2:4: at most N of M neighbours along a row stay; block:RxC such as block:4x8: weights of a block go or stay together")->capture_default_str()->group("Pruning");
   app.add_option("--method", options->method, "What a weight is worth: magnitude, wanda (times the size of its input) or sparsegpt (the others make up for what goes); the last two need calibration text")->capture_default_str()->group("Pruning");

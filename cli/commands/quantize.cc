@@ -3,6 +3,7 @@
 
 #include "cli/calibration_flags.h"
 #include "cli/compress_options.h"
+#include "cli/gguf_flags.h"
 #include "cli/heal_flags.h"
 #include "cli/method.h"
 #include "core/units.h"
@@ -37,6 +38,7 @@ struct QuantizeOptions {
   std::optional<double> input_percentile;
   CalibrationFlags calibration;
   HealFlags heal;
+  GgufFlags gguf;
 };
 
 /// The scheme that the flags mean: a preset, a codebook, or --bits with 8-bit channels or groups of 128 below, changed by the
@@ -99,13 +101,30 @@ Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
   return recipe;
 }
 
+/// With --type nothing is rounded but the file: no step, and none of the flags that make one.
+Recipe make_gguf_recipe(QuantizeOptions& options, const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options())
+    for (const char* group : {"Scheme", "Method", "Calibration", "Healing"})
+      if (option->get_group() == group && option->count() > 0) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --type", option->get_name()));
+  for (const char* name : {"--include", "--exclude", "--keep-first", "--keep-last", "--keep-outliers"})
+    if (app.get_option(name)->count() > 0) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --type", name));
+  if (options.embedding != "keep") options.gguf.token_embedding_type = options.embedding;
+  if (options.head != "keep") options.gguf.output_tensor_type = options.head;
+  return {.format = Format::gguf, .gguf = read_gguf_flags(options.gguf, options.tensor_types)};
+}
+
+void refuse_gguf_flags(const QuantizeOptions& options) {
+  if (options.gguf.pure || options.gguf.leave_output_tensor || options.gguf.allow_fallback) throw Error(ErrorKind::usage, "--pure, --leave-output-tensor and --allow-fallback are about GGUF; give --type");
+}
+
 }  // namespace
 
 CommandFunction add_quantize(CLI::App& app) {
   app.description("Rounds the weights to 2 to 8 bits, writes an artifact, re-opens it and judges it.");
-  app.footer("Examples:\n  llmc quantize MODEL -o OUT --bits 8\n  llmc quantize MODEL -o OUT --preset W4A16-g32 --max-ppl-increase 2% --min-ratio 2\n  llmc quantize MODEL -o OUT --bits 3 --group-size 32 --method gptq --calibration text.txt --nsamples 64\n  llmc quantize MODEL -o OUT --bits 3 --group-size 64 --tensor-type 'down_proj=W8A16' --exclude 'layers\\.0\\.'");
+  app.footer("Examples:\n  llmc quantize MODEL -o OUT --bits 8\n  llmc quantize MODEL -o OUT --preset W4A16-g32 --max-ppl-increase 2% --min-ratio 2\n  llmc quantize MODEL -o OUT --bits 3 --group-size 32 --method gptq --calibration text.txt --nsamples 64\n  llmc quantize MODEL -o OUT --bits 3 --group-size 64 --tensor-type 'down_proj=W8A16' --exclude 'layers\\.0\\.'\n  llmc quantize MODEL -o OUT.gguf --type Q4_K_M");
   auto options = std::make_shared<QuantizeOptions>();
   add_compress_options(app, options->common);
+  add_format_option(app, options->common);
   app.add_option("--bits", options->bits, "Bits per weight, 2 to 8; 8 is per channel, less is in groups of 128 unless said otherwise")->group("Scheme");
   app.add_option("--preset", options->preset, "Instead of --bits: W8A16, W4A16, or with modifiers W4A16-g32-linear; FP8A16, NF4-g64, MXFP4A16, NVFP4A16, … (see llmc list)")->group("Scheme");
   app.add_option("--codebook", options->codebook, "Instead of --bits: 2 to 256 shared values (k-means), for the whole tensor unless --granularity or --group-size says otherwise")->group("Scheme");
@@ -135,10 +154,15 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--rotate", options->rotate, "Fold rotations into the weights first, which leaves the function as it is: values, residual, all, or none")->capture_default_str()->group("Scheme");
   app.add_option("--include", options->include, "Quantize only linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
   app.add_option("--exclude", options->exclude, "Leave linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
-  app.add_option("--tensor-type", options->tensor_types, "REGEX=SCHEME: another scheme, or keep, for matching tensors; the first that matches decides; may be repeated")->allow_extra_args(false)->group("Tensors");
-  app.add_option("--token-embedding-type", options->embedding, "Scheme of the token embedding (and of a head tied to it), or keep")->capture_default_str()->group("Tensors");
-  app.add_option("--output-tensor-type", options->head, "Scheme of an output head of its own, or keep")->capture_default_str()->group("Tensors");
-  return [options, &app](const CommandContext& context) { return run_compress("quantize", options->common, make_recipe(*options, app), context); };
+  app.add_option("--tensor-type", options->tensor_types, "REGEX=SCHEME: another scheme, or keep, for matching tensors; with --type REGEX=TYPE over GGUF's names; the first that matches decides; may be repeated")->allow_extra_args(false)->group("Tensors");
+  app.add_option("--token-embedding-type", options->embedding, "Scheme of the token embedding (and of a head tied to it), or keep; with --type a type")->capture_default_str()->group("Tensors");
+  app.add_option("--output-tensor-type", options->head, "Scheme of an output head of its own, or keep; with --type a type")->capture_default_str()->group("Tensors");
+  add_gguf_mix_flags(app, options->gguf);
+  return [options, &app](const CommandContext& context) {
+    if (!options->gguf.type.empty()) return run_compress("quantize", options->common, make_gguf_recipe(*options, app), context);
+    refuse_gguf_flags(*options);
+    return run_compress("quantize", options->common, make_recipe(*options, app), context);
+  };
 }
 
 }  // namespace llmc

@@ -50,7 +50,7 @@ def covers(commands, *flags):
 
 
 COMPRESSING = "quantize prune compress"
-EVERY = COMPRESSING + " distill evaluate export inspect list completions"
+EVERY = COMPRESSING + " convert distill evaluate export inspect list completions"
 
 
 def run(*args, **options):
@@ -169,6 +169,79 @@ def read_safetensors(path):
     header, data = read_header(path / "model.safetensors" if path.is_dir() else path)
     metadata = header.pop("__metadata__", {})
     return {name: Tensor(row["dtype"], row["shape"], data[slice(*row["data_offsets"])]) for name, row in header.items()}, metadata
+
+
+# GGUF files
+
+GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+GGUF_FLOATS = {0: "F32", 1: "F16", 30: "BF16"}
+
+
+def read_gguf(path):
+    """Keys with their values, and tensors by name (of a block type: dtype is ggml's number), in the order of the file."""
+    raw, at = Path(path).read_bytes(), 0
+
+    def take(code):
+        nonlocal at
+        value, = struct.unpack_from("<" + code, raw, at)
+        at += struct.calcsize("<" + code)
+        return value
+
+    def text():
+        nonlocal at
+        size = take("Q")
+        at += size
+        return raw[at - size:at].decode()
+
+    def value(kind):
+        if kind == 8:
+            return text()
+        if kind == 9:
+            inner, size = take("I"), take("Q")
+            return [value(inner) for _ in range(size)]
+        return take(GGUF_SCALARS[kind])
+
+    assert (take("4s"), take("I")) == (b"GGUF", 3)
+    tensors, keys = take("Q"), take("Q")
+    metadata = {text(): value(take("I")) for _ in range(keys)}
+    rows = []
+    for _ in range(tensors):
+        name = text()
+        shape = [take("Q") for _ in range(take("I"))][::-1]
+        rows.append((name, shape, take("I"), take("Q")))
+    alignment = metadata.get("general.alignment", 32)
+    data = raw[-(-at // alignment) * alignment:]
+    ends = [row[3] for row in rows[1:]] + [len(data)]
+    result = {}
+    for (name, shape, kind, offset), end in zip(rows, ends):
+        dtype = GGUF_FLOATS.get(kind, kind)
+        size = count(shape) * SIZES[dtype] if dtype in SIZES else end - offset
+        result[name] = Tensor(dtype, shape, data[offset:offset + size])
+    return metadata, result
+
+
+def write_gguf(path, metadata, tensors):
+    """Keys map to (type, value); tensors are floats."""
+    def text(value):
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    def pack(kind, value):
+        if kind == 8:
+            return text(value)
+        if kind == 9:
+            inner, values = value
+            return struct.pack("<IQ", inner, len(values)) + b"".join(pack(inner, v) for v in values)
+        return struct.pack("<" + GGUF_SCALARS[kind], value)
+
+    numbers = {name: number for number, name in GGUF_FLOATS.items()}
+    out, data = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)), b""
+    for key, (kind, value) in metadata.items():
+        out += text(key) + struct.pack("<I", kind) + pack(kind, value)
+    for name, tensor in tensors.items():
+        out += text(name) + struct.pack("<I", len(tensor.shape)) + b"".join(struct.pack("<Q", n) for n in reversed(tensor.shape)) + struct.pack("<IQ", numbers[tensor.dtype], len(data))
+        data += tensor.raw + bytes(-len(tensor.raw) % 32)
+    Path(path).write_bytes(out + bytes(-len(out) % 32) + data)
+    return path
 
 
 # Checkpoints

@@ -1,0 +1,29 @@
+// Owns writing a model as a GGUF file that llama.cpp runs: which type each tensor gets, the keys, the bytes.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/run_context.h"
+#include "formats/gguf_writer.h"
+#include "formats/weights_writer.h"
+#include "model/model.h"
+#include "passes/artifact.h"
+#include "passes/gguf_options.h"
+
+namespace llmc {
+
+/// Every tensor of the model by its GGUF name, in the order of Model::tensors(), with the type that it is to have.
+struct GgufPlan {
+  std::vector<GgufLayout> layouts;
+  std::vector<std::string> notes;  ///< tensors whose rows forbid the mix's type, and what they get instead
+};
+/// Throws Error(usage) for a type that is not known or that a tensor's rows do not fit, or when the model holds codes.
+GgufPlan plan_gguf(const Model& model, const GgufOptions& options);
+
+/// Writes the file, and compares what is then on disk with what was meant. Says how each tensor was stored. The same model
+/// gives the same bytes. Throws Error(input) naming a tensor with a value that its type cannot hold, and Error(output).
+std::vector<StoredAs> write_gguf(const std::filesystem::path& file, const Model& model, const GgufOptions& options, const GgufPlan& plan, const Provenance& provenance, const RunContext& context);
+
+}  // namespace llmc

@@ -1,0 +1,344 @@
+"""GGUF files: llmc convert and llmc quantize --type write them, every command reads them."""
+
+import json
+import os
+import struct
+import xml.etree.ElementTree as ElementTree
+
+import support
+from support import COMPRESSING, Case, Tensor, covers, ids, llama, llama_config, llama_shapes, make_llama, quill, random_tensors, read_gguf, read_safetensors, run, tiny, without_clocks, write_checkpoint, write_gguf
+
+ROLES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+         "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+
+
+def gguf_name(name):
+    """llama.cpp's name of a Llama tensor (gguf-py, tensor_mapping.py)."""
+    if name.startswith("model.layers."):
+        block, _, rest = name.removeprefix("model.layers.").partition(".")
+        module, _, part = rest.rpartition(".")
+        return f"blk.{block}.{ROLES[module]}.{part}"
+    return {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}[name]
+
+
+def paired(rows, head_size):
+    """convert_hf_to_gguf.py's permute: a head's rows 0, h/2, 1, h/2 + 1, …"""
+    half = head_size // 2
+    return [rows[start + half * (i % 2) + i // 2] for start in range(0, len(rows), head_size) for i in range(head_size)]
+
+
+class Gguf(Case):
+    def convert(self, *flags, model=None, name="out.gguf", data=None):
+        return ["convert", model or llama(), "-o", self.dir / name, "--eval-data", data or ids(), *flags]
+
+
+class Convert(Gguf):
+    @covers("convert", "--type", "--output")
+    def test_names_types_and_order_of_rows(self):
+        for dtype, changes in (("F32", {}), ("BF16", {}), ("F16", {"tie_word_embeddings": False})):
+            model = llama(dtype, **changes)
+            source = read_safetensors(model)[0]
+            for kind in ("F32", "F16", "BF16"):
+                with self.subTest(dtype=dtype, kind=kind, **changes):
+                    self.ok(*self.convert("--type", kind, "--force", model=model))
+                    tensors = read_gguf(self.dir / "out.gguf")[1]
+                    self.assertEqual(set(tensors), {gguf_name(name) for name in source})
+                    for name, tensor in source.items():
+                        stored = tensors[gguf_name(name)]
+                        self.assertEqual((stored.dtype, stored.shape), ("F32" if len(tensor.shape) == 1 else kind, tensor.shape))
+                        rows = tensor.rows() if len(tensor.shape) == 2 else [tensor.values()]
+                        if "q_proj" in name or "k_proj" in name:
+                            rows = paired(rows, 8)
+                        found = stored.rows() if len(tensor.shape) == 2 else [stored.values()]
+                        if kind == "F32" or kind == dtype:
+                            self.assertEqual([list(r) for r in found], [list(r) for r in rows], name)
+                        else:
+                            bound = {"F16": 2**-11, "BF16": 2**-8}[kind]  # half a unit in the last place
+                            for got, expected in zip(sum(map(list, found), []), sum(map(list, rows), [])):
+                                self.assertLessEqual(abs(got - expected), abs(expected) * bound + 2**-25)
+
+    def test_keys(self):
+        self.ok(*self.convert("--type", "BF16"))
+        keys = read_gguf(self.dir / "out.gguf")[0]
+        expected = {"general.architecture": "llama", "general.type": "model", "general.name": llama().name, "general.file_type": 32, "general.quantization_version": 2, "llama.vocab_size": 64, "llama.context_length": 64,
+                    "llama.embedding_length": 32, "llama.block_count": 2, "llama.feed_forward_length": 48, "llama.attention.head_count": 4, "llama.attention.head_count_kv": 2, "llama.attention.key_length": 8, "llama.attention.value_length": 8,
+                    "llama.rope.dimension_count": 8, "llama.rope.freq_base": 10000.0, "tokenizer.ggml.model": "no_vocab", "llmc.command": "convert"}
+        self.assertEqual({key: keys[key] for key in expected}, expected)
+        self.assertEqual(struct.pack("<f", keys["llama.attention.layer_norm_rms_epsilon"]), struct.pack("<f", 1e-5))
+
+    def test_gpt2(self):
+        for name in ("gpt2-tied", "gpt2-noprefix"):
+            with self.subTest(name):
+                model, data = tiny(name), tiny(name) / "input_ids.npy"
+                self.ok(*self.convert("--type", "F32", model=model, data=data, name=name + ".gguf"))
+                keys, tensors = read_gguf(self.dir / (name + ".gguf"))
+                source = read_safetensors(model)[0]
+                prefix = "" if name == "gpt2-noprefix" else "transformer."
+                self.assertEqual((keys["general.architecture"], keys["gpt2.feed_forward_length"], keys["gpt2.context_length"]), ("gpt2", 128, 32))
+                conv1d = source[prefix + "h.0.attn.c_attn.weight"]
+                self.assertEqual([list(row) for row in tensors["blk.0.attn_qkv.weight"].rows()], [list(column) for column in zip(*conv1d.rows())])
+                self.assertEqual(tensors["position_embd.weight"], source[prefix + "wpe.weight"])
+                self.assertEqual(tensors["blk.1.ffn_up.bias"], source[prefix + "h.1.mlp.c_fc.bias"])
+                quality = self.json("evaluate", self.dir / (name + ".gguf"), "--reference", model, "--data", data)["quality"]
+                self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
+        self.refused(2, ["activation is gelu,", "gelu_tanh"], *self.convert(model=tiny("gpt2-untied"), data=tiny("gpt2-untied") / "input_ids.npy"))
+
+    def test_position_embeddings_stay_f32(self):
+        model, data = tiny("gpt2-tied"), tiny("gpt2-tied") / "input_ids.npy"
+        self.ok(*self.convert(model=model, data=data))
+        tensors = read_gguf(self.dir / "out.gguf")[1]
+        self.assertEqual([tensors[name].dtype for name in ("position_embd.weight", "token_embd.weight", "blk.0.attn_qkv.weight", "blk.0.attn_qkv.bias")], ["F32", "F16", "F16", "F32"])
+
+    @covers("convert", "--threads")
+    def test_same_bytes_for_any_number_of_threads(self):
+        files = []
+        for threads in (1, 2, 7):
+            self.ok(*self.convert("--threads", threads, name=f"{threads}.gguf"))
+            files.append((self.dir / f"{threads}.gguf").read_bytes())
+        self.assertEqual(files[0], files[1])
+        self.assertEqual(files[0], files[2])
+
+    def test_values_that_a_type_cannot_hold(self):
+        config = llama_config()
+        tensors = random_tensors(llama_shapes(config), "F32", 3)
+        name = "model.layers.1.mlp.up_proj.weight"
+        tensors[name] = Tensor("F32", tensors[name].shape, struct.pack("<f", 70000.0) + tensors[name].raw[4:])
+        model = write_checkpoint(self.dir / "model", config, tensors)
+        self.refused(3, [name, "70000"], *self.convert("--type", "F16", model=model))
+        self.ok(*self.convert("--type", "BF16", model=model))
+
+    @covers("convert", "--force")
+    def test_force(self):
+        self.ok(*self.convert())
+        before = (self.dir / "out.gguf").read_bytes()
+        self.refused(4, ["already exists", "--force"], *self.convert("--type", "F32"))
+        self.assertEqual((self.dir / "out.gguf").read_bytes(), before)
+        self.ok(*self.convert("--type", "F32", "--force"))
+        self.assertNotEqual((self.dir / "out.gguf").read_bytes(), before)
+        (self.dir / "folder.gguf").mkdir()
+        self.refused(4, ["folder.gguf", "only a file"], *self.convert("--force", name="folder.gguf"))
+        self.refused(4, ["does not exist"], *self.convert(name="absent/out.gguf"))
+        self.refused(2, ["ends in .gguf"], *self.convert(name="out"))
+        self.assert_nothing_left(self.dir, "folder.gguf", "out.gguf", "out.report.json")
+
+    @covers("convert", "--dry-run")
+    def test_dry_run(self):
+        plan = self.json(*self.convert("--dry-run"))
+        self.assertIn("model.norm.weight", [t["name"] for t in plan["tensors"]])
+        self.assert_nothing_left(self.dir)
+
+    @covers("convert", "--json")
+    def test_report(self):
+        report = self.json(*self.convert())
+        self.assertEqual(json.loads((self.dir / "out.report.json").read_text()), report)
+        self.assertEqual(report["artifact"]["container"], "gguf")
+        self.assertEqual(report["artifact"]["bytes"], (self.dir / "out.gguf").stat().st_size)
+        self.assertEqual(report["recipe"]["gguf"], {"type": "F16"})
+        self.assertLess(report["quality"]["kl_mean"], 1e-5)  # F16 keeps 11 bits of weights of which bf16 inputs would keep 8
+
+    @covers("convert", "--untie")
+    def test_untie(self):
+        self.ok(*self.convert("--untie"))
+        tensors = read_gguf(self.dir / "out.gguf")[1]
+        self.assertEqual(tensors["output.weight"], tensors["token_embd.weight"])
+
+    @covers("convert", "--eval-data", "--eval-seqlen", "--max-windows", "--convention", "--precision", "--kv-cache-bits", "--seed")
+    def test_judging(self):
+        plain = self.json(*self.convert())["quality"]
+        self.assertEqual((plain["windows"], plain["tokens"]), (4, 256))
+        self.assertEqual(self.json(*self.convert("--eval-seqlen", 16, "--max-windows", 3, "--force"))["quality"]["windows"], 3)
+        self.assertIn("second half scored", self.json(*self.convert("--convention", "second-half", "--force"))["quality"]["convention"])
+        self.assertNotEqual(self.json(*self.convert("--precision", "bf16", "--force"))["quality"]["mean_nll"], plain["mean_nll"])
+        self.assertEqual(self.json(*self.convert("--kv-cache-bits", 8, "--force"))["quality"]["kv_cache_bits"], 8)
+        self.assertEqual(self.json(*self.convert("--seed", 5, "--force"))["recipe"]["seed"], 5)
+        self.refused(3, ["absent.u16"], *self.convert(data=self.dir / "absent.u16", name="no.gguf"))
+
+    @covers("convert", "--max-ppl-increase", "--max-kl", "--min-top1-agreement", "--max-size", "--min-ratio", "--junit")
+    def test_gates(self):
+        limits = {"--max-ppl-increase": (10, 0), "--max-kl": (1, 0), "--min-top1-agreement": (0, 1), "--max-size": ("1GB", 100), "--min-ratio": (0.1, 90)}
+        self.ok(*self.convert("--force", *[word for flag, (kept, _) in limits.items() for word in (flag, kept)], "--type", "BF16", "--junit", self.dir / "kept.xml"))
+        self.assertEqual(ElementTree.parse(self.dir / "kept.xml").getroot().findall(".//failure"), [])
+        for flag, (_, missed) in limits.items():
+            if flag in ("--max-ppl-increase", "--min-top1-agreement"):
+                continue  # this model may well keep them
+            with self.subTest(flag):
+                self.ok(*self.convert("--force", flag, missed, "--type", "BF16", "--junit", self.dir / "missed.xml"), code=1)
+                self.assertEqual(len(ElementTree.parse(self.dir / "missed.xml").getroot().findall(".//failure")), 1)
+
+    @covers("convert", "--ignore-config-field")
+    def test_ignored_config_fields(self):
+        config = llama_config(new_field=1)
+        model = write_checkpoint(self.dir / "model", config, random_tensors(llama_shapes(config), "F32", 3))
+        self.refused(3, ["new_field"], *self.convert(model=model))
+        self.ok(*self.convert("--ignore-config-field", "new_field", model=model))
+
+
+class Reading(Gguf):
+    def test_every_command_takes_a_gguf_file(self):
+        self.ok(*self.convert("--type", "F32"))
+        model = self.dir / "out.gguf"
+        quality = self.json("evaluate", model, "--reference", llama(), "--data", ids())["quality"]
+        self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
+        told = self.json("inspect", model)
+        self.assertEqual((told["container"], told["architecture"]), ("gguf", "llama"))
+        self.ok("export", model, "--dense", "-o", self.dir / "dense")
+        source = read_safetensors(llama())[0]
+        self.assertEqual(read_safetensors(self.dir / "dense")[0], source)
+        for flags in (["quantize", "--bits", 4, "--group-size", 16], ["prune", "--sparsity", 0.5]):
+            self.ok(flags[0], model, "-o", self.dir / "of-gguf", *flags[1:], "--eval-data", ids(), "--force")
+            self.ok(flags[0], llama(), "-o", self.dir / "of-directory", *flags[1:], "--eval-data", ids(), "--force")
+            self.assertEqual(*[read_safetensors(self.dir / name)[0] for name in ("of-gguf", "of-directory")])
+        for name in ("gpt2-tied",):
+            self.ok(*self.convert("--type", "F32", model=tiny(name), data=tiny(name) / "input_ids.npy", name=name + ".gguf"))
+            self.ok("export", self.dir / (name + ".gguf"), "--dense", "-o", self.dir / name)
+            self.assertEqual(read_safetensors(self.dir / name)[0], {n: t for n, t in read_safetensors(tiny(name))[0].items() if ".attn.bias" not in n and ".masked_bias" not in n})
+
+    def test_a_round_trip_keeps_every_key_and_tensor(self):
+        self.ok(*self.convert(name="a.gguf"))
+        keys, tensors = read_gguf(self.dir / "a.gguf")
+        kinds = {str: 8, bool: 7, int: 4, float: 6}
+        own = {"somebody.elses.key": (9, (8, ["a", "b"])), "tokenizer.ggml.added": (5, -3)}
+        write_gguf(self.dir / "b.gguf", {key: (kinds[type(value)], value) for key, value in keys.items()} | own, tensors)
+        self.ok(*self.convert(model=self.dir / "b.gguf", name="c.gguf"))
+        again, same = read_gguf(self.dir / "c.gguf")
+        self.assertEqual(again, keys | {key: value[1] if isinstance(value, tuple) else value for key, (_, value) in own.items()})
+        self.assertEqual(same, tensors)
+
+    def test_the_tokenizer_comes_along(self):
+        for kind in ("F16",):
+            self.ok("convert", quill(), "-o", self.dir / "quill.gguf", "--type", kind, "--max-windows", 1)
+        keys = read_gguf(self.dir / "quill.gguf")[0]
+        source = json.loads((quill() / "tokenizer.json").read_text())
+        self.assertEqual((keys["tokenizer.ggml.model"], keys["tokenizer.ggml.pre"], keys["tokenizer.ggml.bos_token_id"], keys["tokenizer.ggml.add_bos_token"]), ("gpt2", "gpt-2", 0, False))
+        self.assertEqual({token: i for i, token in enumerate(keys["tokenizer.ggml.tokens"])}, source["model"]["vocab"])
+        self.assertEqual(keys["tokenizer.ggml.merges"], [merge if isinstance(merge, str) else " ".join(merge) for merge in source["model"]["merges"]])
+        self.assertEqual([i for i, kind in enumerate(keys["tokenizer.ggml.token_type"]) if kind != 1], [0])
+        (self.dir / "text.txt").write_text("Call me Ishmael. Some years ago - never mind how long précisely - 1234 \n\n  sails.\n" * 20)
+        results = [self.json("evaluate", model, "--data", self.dir / "text.txt", "--seqlen", 64)["quality"] for model in (quill(), self.dir / "quill.gguf")]
+        self.assertEqual(results[0]["tokens"], results[1]["tokens"])
+        self.assertAlmostEqual(results[0]["mean_nll"], results[1]["mean_nll"], delta=1e-3)  # F16 has more bits than BF16, but fewer small numbers
+        self.ok("export", self.dir / "quill.gguf", "--dense", "-o", self.dir / "dense")
+        self.assertEqual(json.loads((self.dir / "dense" / "tokenizer.json").read_text())["model"]["vocab"], source["model"]["vocab"])
+        self.assertEqual(json.loads((self.dir / "dense" / "tokenizer_config.json").read_text())["bos_token"], "<|endoftext|>")
+
+    def test_what_is_not_understood_is_refused_by_name(self):
+        self.ok(*self.convert("--type", "F32", name="a.gguf"))
+        keys, tensors = read_gguf(self.dir / "a.gguf")
+        kinds = {str: 8, bool: 7, int: 4, float: 6}
+        plain = {key: (kinds[type(value)], value) for key, value in keys.items()}
+
+        def refused(words, keys=None, drop=(), add=None):
+            write_gguf(self.dir / "b.gguf", {k: v for k, v in (plain | (keys or {})).items() if k not in drop}, {n: t for n, t in (tensors | (add or {})).items() if n not in drop})
+            self.refused(3, ["b.gguf", *words], "evaluate", self.dir / "b.gguf", "--data", ids())
+
+        norm = tensors["output_norm.weight"]
+        refused(["general.architecture", '"llam"', 'did you mean "llama"'], {"general.architecture": (8, "llam")})
+        refused(["general.architecture", "missing"], drop=["general.architecture"])
+        refused(["llama.embedding_length", "missing"], drop=["llama.embedding_length"])
+        refused(["llama.attention.layer_norm_rms_epsilon", "missing"], drop=["llama.attention.layer_norm_rms_epsilon"])
+        refused(["llama.expert_count", "not understood"], {"llama.expert_count": (4, 8)})
+        refused(["llama.attention.sliding_window", "not understood"], {"llama.attention.sliding_window": (4, 8)})
+        refused(["llama.rope.scaling.type", "yarn"], {"llama.rope.scaling.type": (8, "yarn")})
+        refused(["llama.rope.dimension_count", "expected 8", "found 4"], {"llama.rope.dimension_count": (4, 4)})
+        refused(["llama.attention.causal", "found false"], {"llama.attention.causal": (7, False)})
+        refused(["llama.block_count", "an integer"], {"llama.block_count": (8, "two")})
+        refused(["model.layers.1.mlp.gate_proj.weight", "missing"], drop=["blk.1.ffn_gate.weight"])
+        refused(["rope_freqs.weight", "no such tensor"], add={"rope_freqs.weight": norm})
+        refused(["blk.0.ffn_gate_exps.weight", "no such tensor"], add={"blk.0.ffn_gate_exps.weight": norm})
+        write_gguf(self.dir / "ok.gguf", plain | {"llama.expert_count": (4, 0), "llama.attention.causal": (7, True), "llama.rope.scaling.type": (8, "none")}, tensors)
+        self.ok("evaluate", self.dir / "ok.gguf", "--data", ids())
+        write_gguf(self.dir / "vouched.gguf", plain | {"llama.logit_scale": (6, 1.0)}, tensors)
+        self.ok("evaluate", self.dir / "vouched.gguf", "--data", ids(), "--ignore-config-field", "llama.logit_scale")
+
+    def test_tokenizers_that_are_not_understood(self):
+        self.ok(*self.convert("--type", "F32", name="a.gguf"))
+        keys, tensors = read_gguf(self.dir / "a.gguf")
+        kinds = {str: 8, bool: 7, int: 4, float: 6}
+        plain = {key: (kinds[type(value)], value) for key, value in keys.items()}
+        (self.dir / "text.txt").write_text("some text " * 50)
+        tokens = {"tokenizer.ggml.model": (8, "gpt2"), "tokenizer.ggml.pre": (8, "gpt-2"), "tokenizer.ggml.tokens": (9, (8, ["a", "b"])), "tokenizer.ggml.merges": (9, (8, []))}
+        for changes, words in (({"tokenizer.ggml.model": (8, "llama")}, ["tokenizer.ggml.model", '"llama"', "token ids"]), (tokens | {"tokenizer.ggml.pre": (8, "new")}, ["tokenizer.ggml.pre", '"new"']),
+                               (tokens | {"tokenizer.ggml.tokens": (9, (8, ["a", "a"]))}, ["tokenizer.ggml.tokens", '"a" appears twice']), (tokens | {"tokenizer.ggml.token_type": (9, (5, [1]))}, ["tokenizer.ggml.token_type", "expected 2", "found 1"]),
+                               (tokens | {"tokenizer.ggml.add_bos_token": (7, True)}, ["tokenizer.ggml.bos_token_id", "missing"]), (tokens | {"tokenizer.ggml.add_bos_token": (7, True), "tokenizer.ggml.bos_token_id": (4, 7)}, ["tokenizer.ggml.bos_token_id", "below 2", "found 7"])):
+            with self.subTest(words):
+                write_gguf(self.dir / "b.gguf", plain | changes, tensors)
+                self.refused(3, ["b.gguf", *words], "evaluate", self.dir / "b.gguf", "--data", self.dir / "text.txt")
+                self.ok("evaluate", self.dir / "b.gguf", "--data", ids())
+
+
+class Types(Gguf):
+    WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+
+    def quantize(self, *flags, model=None, name="out.gguf"):
+        return ["quantize", model or llama(**self.WIDE), "-o", self.dir / name, "--eval-data", ids(), *flags]
+
+    def types(self, name="out.gguf"):
+        return {tensor: value.dtype for tensor, value in read_gguf(self.dir / name)[1].items()}
+
+    @covers("quantize", "--type", "--pure")
+    def test_types_of_a_mix(self):
+        report = self.json(*self.quantize("--type", "q4_k_m"))
+        types = self.types()
+        self.assertEqual((types["blk.0.ffn_gate.weight"], types["blk.1.ffn_down.weight"], types["token_embd.weight"], types["output_norm.weight"]), (12, 14, 14, "F32"))  # Q4_K, Q6_K, Q6_K
+        self.assertEqual(read_gguf(self.dir / "out.gguf")[0]["general.file_type"], 15)
+        self.assertEqual({t["codec"] for t in report["tensors"]}, {"Q4_K", "Q6_K", "F32"})
+        self.assertGreater(report["quality"]["kl_mean"], 0)
+        self.ok(*self.quantize("--type", "Q4_K_M", "--pure", "--force"))
+        self.assertEqual({kind for tensor, kind in self.types().items() if not tensor.endswith("norm.weight")}, {12})
+        self.refused(2, ["Q9_K"], *self.quantize("--type", "Q9_K", name="no.gguf"))
+        self.refused(2, ["--bits", "no sense with --type"], *self.quantize("--type", "Q8_0", "--bits", 4, name="no.gguf"))
+        self.refused(2, ["ends in .gguf"], *self.quantize("--type", "Q8_0", name="no"))
+        self.refused(2, ["give --type"], *self.quantize("--bits", 4, "--pure", name="no"))
+
+    @covers("quantize", "--leave-output-tensor")
+    def test_types_of_single_tensors(self):
+        model = llama("F16", tie_word_embeddings=False, **self.WIDE)
+        self.ok(*self.quantize("--type", "Q8_0", "--leave-output-tensor", "--token-embedding-type", "Q4_0", "--tensor-type", "ffn_up=Q5_1", model=model))
+        types = self.types()
+        self.assertEqual((types["output.weight"], types["token_embd.weight"], types["blk.0.ffn_up.weight"], types["blk.0.ffn_gate.weight"]), ("F16", 2, 7, 8))
+        self.ok(*self.quantize("--type", "Q8_0", "--output-tensor-type", "BF16", "--force", model=model))
+        self.assertEqual(self.types()["output.weight"], "BF16")
+        self.refused(2, ["output-tensor-type", "Q9"], *self.quantize("--type", "Q8_0", "--output-tensor-type", "Q9", model=model, name="no.gguf"))
+
+    @covers("quantize", "--allow-fallback")
+    def test_fallback(self):
+        self.refused(2, ["blk.0.attn_q.weight", "rows of 32", "--allow-fallback"], *self.quantize("--type", "Q4_K_M", model=llama()))
+        self.assert_nothing_left(self.dir)
+        config = {"intermediate_size": 96, "hidden_size": 32}
+        report = self.json(*self.quantize("--type", "Q4_K", "--allow-fallback", model=llama(**config)))
+        self.assertEqual(self.types()["blk.0.ffn_gate.weight"], 6)  # Q5_0
+        self.assertTrue(any("blk.0.attn_q.weight: Q5_0 instead of Q4_K" in note for note in report["notes"]), report["notes"])
+
+    @covers(COMPRESSING + " convert", "--allow-requantize")
+    def test_quantized_files_are_rounded_again_on_demand_only(self):
+        self.ok(*self.quantize("--type", "Q8_0", name="q8.gguf"))
+        model = self.dir / "q8.gguf"
+        recipe = self.dir / "r.yaml"
+        recipe.write_text("version: 1\nsteps: [{pass: prune.magnitude, sparsity: 0.5}]\n")
+        for command, *flags in (("quantize", "--bits", 4), ("prune", "--sparsity", 0.5), ("compress", "--recipe", recipe), ("quantize", "--type", "Q4_0")):
+            with self.subTest(command):
+                name = f"{command}-again" + (".gguf" if "--type" in flags else "")
+                self.refused(3, ["q8.gguf", "is Q8_0 already", "--allow-requantize"], command, model, "-o", self.dir / name, *flags, "--eval-data", ids())
+                self.ok(command, model, "-o", self.dir / name, *flags, "--eval-data", ids(), "--allow-requantize", "--force")
+        self.ok(*self.convert("--type", "F32", model=model, name="f32.gguf"))  # says what the codes mean
+        quality = self.json("evaluate", self.dir / "f32.gguf", "--reference", model, "--data", ids())["quality"]
+        self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
+        self.ok(*self.convert("--allow-requantize", "--type", "F16", model=model, name="f16.gguf"))
+
+    @covers("compress", "--format")
+    def test_steps_and_recipes(self):
+        recipe = self.dir / "r.yaml"
+        recipe.write_text("version: 1\nformat: gguf\ngguf: {type: Q8_0, tensor_types: [{pattern: ffn_down, type: F16}]}\nsteps: [{pass: prune.magnitude, sparsity: 0.5}]\n")
+        self.ok("compress", llama(**self.WIDE), "-o", self.dir / "out.gguf", "--recipe", recipe, "--eval-data", ids())
+        self.assertEqual((self.types()["blk.0.ffn_down.weight"], self.types()["blk.0.ffn_up.weight"]), ("F16", 8))
+        (self.dir / "again.yaml").write_text(json.dumps(json.loads(read_gguf(self.dir / "out.gguf")[0]["llmc.recipe"])))
+        self.ok("compress", llama(**self.WIDE), "-o", self.dir / "again.gguf", "--recipe", self.dir / "again.yaml", "--eval-data", ids())
+        self.assertEqual((self.dir / "out.gguf").read_bytes(), (self.dir / "again.gguf").read_bytes())
+        self.ok("prune", llama(), "-o", self.dir / "pruned.gguf", "--sparsity", 0.5, "--eval-data", ids())
+        self.refused(2, ["quantize.rtn", "GGUF has no such grid"], "quantize", llama(), "-o", self.dir / "codes.gguf", "--bits", 4, "--group-size", 16, "--eval-data", ids())
+        self.refused(2, ["ends in .gguf"], "prune", llama(), "-o", self.dir / "no", "--sparsity", 0.5, "--format", "gguf", "--eval-data", ids())
+        self.refused(2, ["does not end in .gguf"], "prune", llama(), "-o", self.dir / "no.gguf", "--sparsity", 0.5, "--format", "hf", "--eval-data", ids())
+
+
+if __name__ == "__main__":
+    support.main()

@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Compares llmc's GGUF files with the gguf package and with llama.cpp: keys, tensors, and the logits of the model that runs.
+
+    python test_gguf_files.py --llmc build/dev/llmc --model sample_models/quill-7m --tiny tests/golden/tiny
+
+Exit code: 0 all agree, 1 something differs, 77 gguf or llama-cpp-python is not installed.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+
+try:
+    import gguf
+    import numpy as np
+    import torch
+    from safetensors import safe_open
+    import llama_cpp  # noqa: F401
+except ImportError as error:
+    print(f"skipped: {error} (see tests/interop/requirements.txt)")
+    sys.exit(77)
+
+from llama_cpp_logits import logits
+
+# Largest |difference| of logits over the largest |logit|. llama.cpp rounds the inputs of a product to the type of the weights
+# before it multiplies: to 24, 11 or 8 bits of significand, for block types to 8 bits with a scale for 32 (or 256) of them. Over
+# quill-7m's 8 layers the differences were 1e-6, 3e-4, 3e-3, 9e-3 and 2e-2 when this was written; queries with their rows in
+# another order make WRONG_ORDER.
+BOUNDS = {"F32": 2e-5, "F16": 3e-3, "BF16": 3e-2, "Q8_0": 6e-2, "Q4_K_M": 1e-1}
+GELU_BOUND = 3e-3  # GPT-2 in F32: ggml reads its GELU from a table of F16, 11 bits
+
+
+def run(*args):
+    done = subprocess.run([str(a) for a in args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, args))}\n{done.stderr}")
+    return done.stdout
+
+
+def dense_tensors(folder):
+    """By name, in f32, whatever the dtype."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return {name: file.get_tensor(name).to(torch.float32).numpy() for name in file.keys()}
+
+
+def from_file_order(name, values, heads):
+    """Undoes convert_hf_to_gguf.py's permute of a Llama's queries and keys."""
+    for part, count in heads.items():
+        if part in name:
+            return values.reshape(count, values.shape[0] // count // 2, 2, -1).swapaxes(1, 2).reshape(values.shape)
+    return values
+
+
+def compare_with_gguf(llmc, path, work):
+    """The gguf package's decoding of every tensor against what llmc exports."""
+    run(llmc, "export", path, "--dense", "-o", work / "dense", "--force")
+    exported = dense_tensors(work / "dense")
+    reader = gguf.GGUFReader(path)
+    architecture = reader.get_field("general.architecture").contents()
+    heads = {"attn_q.": reader.get_field("llama.attention.head_count").contents(), "attn_k.": reader.get_field("llama.attention.head_count_kv").contents()} if architecture == "llama" else {}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA if architecture == "llama" else gguf.MODEL_ARCH.GPT2, 64)
+    stored = {tensor.name: from_file_order(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type), heads) for tensor in reader.tensors}
+    seen = 0
+    for name, values in exported.items():
+        base, _, part = name.rpartition(".")
+        mapped = f"{names.get_name(base)}.{part}"
+        found = stored[mapped]
+        if architecture == "gpt2" and values.ndim == 2 and found.shape != values.shape or "c_attn.weight" in name or "c_proj.weight" in name:
+            found = found.T
+        if not np.array_equal(found, values):
+            raise AssertionError(f"{path}: {mapped} as gguf reads it differs from {name} as llmc does")
+        seen += 1
+    if seen != len(stored):
+        raise AssertionError(f"{path}: gguf finds {len(stored)} tensors, llmc {seen}")
+    return seen
+
+
+def compare_logits(llmc, path, tokens, work, bound):
+    np.save(work / "ids.npy", tokens[None])
+    run(llmc, "evaluate", path, "--data", work / "ids.npy", "--seqlen", len(tokens), "--logits", work / "logits.npy")
+    ours, theirs = np.load(work / "logits.npy"), logits(path, tokens)
+    difference = float(np.abs(ours - theirs).max() / np.abs(ours).max())
+    if not difference <= bound:
+        raise AssertionError(f"{path}: logits differ from llama.cpp's by {difference:.2e} of the largest, over {bound:.0e}")
+    return difference
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("--llmc", "--model", "--tiny"):
+        parser.add_argument(name, type=Path, required=True)
+    options = parser.parse_args()
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        vocabulary = json.loads((options.model / "config.json").read_text())["vocab_size"]
+        tokens = np.random.default_rng(3).integers(0, vocabulary, 128).astype(np.int32)
+        cases = [(options.model, None, tokens, kind) for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_K_M")]
+        for name in ("gpt2-tied", "llama-gqa-tied", "llama-mha-untied", "llama-bias", "llama-headdim"):
+            data = options.tiny / name / "input_ids.npy"
+            cases += [(options.tiny / name, data, np.load(data).reshape(-1)[:24].astype(np.int32), kind) for kind in ("F32", "F16")]
+        for model, data, ids, kind in cases:
+            path = work / f"{model.name}-{kind}.gguf"
+            command = ["convert"] if kind in ("F32", "F16", "BF16") else ["quantize"]
+            evaluation = ["--eval-data", data] if data else ["--max-windows", 1]
+            try:
+                run(options.llmc, *command, model, "-o", path, "--type", kind, *evaluation)
+                tensors = compare_with_gguf(options.llmc, path, work)
+                bound = max(BOUNDS[kind], GELU_BOUND) if "gpt2" in model.name else BOUNDS[kind]
+                difference = compare_logits(options.llmc, path, ids, work, bound)
+                print(f"{path.name:32} {tensors:3} tensors, logits within {difference:.1e} of the largest (bound {bound:.0e})")
+            except AssertionError as problem:
+                print(f"FAILED {path.name}: {problem}")
+                failures += 1
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
