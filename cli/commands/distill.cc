@@ -102,6 +102,7 @@ CommandFunction add_distill(CLI::App& app) {
   app.footer("Examples:\n  llmc distill TEACHER --student-layers 4 -o OUT --data text.txt --steps 500\n  llmc distill TEACHER --student-layers 4 --student-ffn 50% -o OUT --data text.txt --max-minutes 10\n  llmc distill TEACHER --student config.json -o OUT --data text.txt --steps 5000 --ce-weight 0.5 --lr 1e-3");
   auto flags = std::make_shared<DistillFlags>();
   add_compress_options(app, flags->common);
+  add_format_option(app, flags->common);
   app.get_option("MODEL")->description("The teacher: a Hugging Face checkpoint directory");
   app.add_option("--student", flags->student, "A checkpoint directory to start from, or a config.json: a model of random weights that --seed makes")->group("Student");
   app.add_option("--from-bundle", flags->bundle, "Train what `llmc export --for-distillation` wrote: its student, on its samples and targets; the teacher is only judged beside")->group("Student");

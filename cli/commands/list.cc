@@ -20,7 +20,7 @@ namespace {
 using nlohmann::json;
 
 json list_all() {
-  json result = {{"architectures", json::array()}, {"schemes", json::array()}, {"passes", json::array()}, {"formats", json::array()}, {"codecs", json::array()}, {"gguf types", json::array()}};
+  json result = {{"architectures", json::array()}, {"schemes", json::array()}, {"passes", json::array()}, {"formats", json::array()}, {"codecs", json::array()}, {"mixes", json::array()}};
   for (const Architecture& architecture : architecture_list()) result["architectures"].push_back({{"name", architecture.model_type}, {"summary", architecture.causal_class}});
   for (int bits = 2; bits <= 8; ++bits) {
     const std::string name = fmt::format("W{}A16", bits);
@@ -32,7 +32,7 @@ json list_all() {
   for (const ContainerInfo& container : container_list()) result["formats"].push_back({{"name", container.name}, {"summary", container.summary}});
   for (const auto codecs : {packed_codecs(), compressed_tensors_codecs()})
     for (const Codec& codec : codecs) result["codecs"].push_back({{"name", codec.name}, {"summary", codec.summary}});
-  for (const GgufMix& mix : gguf_mix_list()) result["gguf types"].push_back({{"name", mix.name}, {"summary", fmt::format("{} where no rule says otherwise", get_info(mix.type).name)}});
+  for (const GgufMix& mix : gguf_mix_list()) result["mixes"].push_back({{"name", mix.name}, {"summary", fmt::format("{} where no rule says otherwise", get_info(mix.type).name)}});
   return result;
 }
 
@@ -42,7 +42,7 @@ int run_list(const CommandContext& context) {
     fmt::print("{}", format_json(all));
     return exit_done;
   }
-  for (const char* section : {"architectures", "schemes", "passes", "formats", "codecs", "gguf types"}) {
+  for (const char* section : {"architectures", "schemes", "passes", "formats", "codecs", "mixes"}) {
     Table table({{section, Align::left}, {"", Align::left}});
     for (const json& row : all[section]) table.add({"  " + row["name"].get<std::string>(), row["summary"].get<std::string>()});
     fmt::print("{}\n", table.text());
@@ -53,7 +53,7 @@ int run_list(const CommandContext& context) {
 }  // namespace
 
 CommandFunction add_list(CLI::App& app) {
-  app.description("Lists the architectures, schemes, passes, formats and codecs that this llmc knows.");
+  app.description("Lists the architectures, schemes, passes, formats, codecs and mixes of GGUF types that this llmc knows.");
   app.footer("Schemes take modifiers: W4A16-g32-linear is 4 bits in groups of 32 with zero points; also symmetric, tensor, channel.");
   return run_list;
 }

@@ -152,7 +152,8 @@ class List(Case):
     def test_sections(self):
         said = self.json("list", "--threads", 1)
         self.assertEqual({section: [row["name"] for row in rows] for section, rows in said.items()},
-                         {"architectures": ["llama", "gpt2"], "schemes": [f"W{b}A16" for b in range(2, 9)] + ["FP8A16", "FP8_E5M2A16", "MXFP8A16", "MXFP4A16", "NVFP4A16", "NF4", "codebook2 … codebook256"], "passes": ["distill", "heal", "prune.magnitude", "prune.sparsegpt", "prune.structured", "prune.wanda", "quantize.awq", "quantize.gptq", "quantize.learned", "quantize.rtn", "student", "transform.rotate"], "formats": ["dense", "compressed-tensors", "llmc-packed"],
+                         {"architectures": ["llama", "gpt2"], "schemes": [f"W{b}A16" for b in range(2, 9)] + ["FP8A16", "FP8_E5M2A16", "MXFP8A16", "MXFP4A16", "NVFP4A16", "NF4", "codebook2 … codebook256"], "passes": ["distill", "heal", "prune.magnitude", "prune.sparsegpt", "prune.structured", "prune.wanda", "quantize.awq", "quantize.gptq", "quantize.learned", "quantize.rtn", "student", "transform.rotate"], "formats": ["dense", "compressed-tensors", "llmc-packed", "gguf"],
+                          "mixes": ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4"],
                           "codecs": ["dense", "bitmask", "packed-int", "bitmask+packed-int", "packed-int+outliers", "bitmask+packed-int+outliers", "gaps", "coo", "csr", "n-of-m", "blocks", *(f"{way}+packed-codes" for way in ("bitmask", "gaps", "coo", "csr", "n-of-m", "blocks")), "int-quantized", "pack-quantized", "float-quantized", "mxfp8-quantized", "mxfp4-pack-quantized", "nvfp4-pack-quantized"]})
         told = self.ok("list").out
         for rows in said.values():

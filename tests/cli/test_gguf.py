@@ -83,6 +83,17 @@ class Convert(Gguf):
                 self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
         self.refused(2, ["activation is gelu,", "gelu_tanh"], *self.convert(model=tiny("gpt2-untied"), data=tiny("gpt2-untied") / "input_ids.npy"))
 
+    def test_biases_of_queries_and_keys_have_the_order_of_their_rows(self):
+        model, data = tiny("llama-bias"), tiny("llama-bias") / "input_ids.npy"
+        self.ok(*self.convert("--type", "F32", model=model, data=data))
+        keys, tensors = read_gguf(self.dir / "out.gguf")
+        source = read_safetensors(model)[0]
+        for part in ("q", "k"):
+            bias = list(source[f"model.layers.1.self_attn.{part}_proj.bias"].values())
+            self.assertEqual(list(tensors[f"blk.1.attn_{part}.bias"].values()), paired(bias, keys["llama.attention.key_length"]))
+        quality = self.json("evaluate", self.dir / "out.gguf", "--reference", model, "--data", data)["quality"]
+        self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
+
     def test_position_embeddings_stay_f32(self):
         model, data = tiny("gpt2-tied"), tiny("gpt2-tied") / "input_ids.npy"
         self.ok(*self.convert(model=model, data=data))
@@ -309,13 +320,13 @@ class Types(Gguf):
         self.assertEqual(self.types()["blk.0.ffn_gate.weight"], 6)  # Q5_0
         self.assertTrue(any("blk.0.attn_q.weight: Q5_0 instead of Q4_K" in note for note in report["notes"]), report["notes"])
 
-    @covers(COMPRESSING + " convert", "--allow-requantize")
+    @covers(COMPRESSING + " convert distill", "--allow-requantize")
     def test_quantized_files_are_rounded_again_on_demand_only(self):
         self.ok(*self.quantize("--type", "Q8_0", name="q8.gguf"))
         model = self.dir / "q8.gguf"
         recipe = self.dir / "r.yaml"
         recipe.write_text("version: 1\nsteps: [{pass: prune.magnitude, sparsity: 0.5}]\n")
-        for command, *flags in (("quantize", "--bits", 4), ("prune", "--sparsity", 0.5), ("compress", "--recipe", recipe), ("quantize", "--type", "Q4_0")):
+        for command, *flags in (("quantize", "--bits", 4), ("prune", "--sparsity", 0.5), ("compress", "--recipe", recipe), ("quantize", "--type", "Q4_0"), ("distill", "--student-layers", 1, "--data", ids(), "--steps", 1)):
             with self.subTest(command):
                 name = f"{command}-again" + (".gguf" if "--type" in flags else "")
                 self.refused(3, ["q8.gguf", "is Q8_0 already", "--allow-requantize"], command, model, "-o", self.dir / name, *flags, "--eval-data", ids())

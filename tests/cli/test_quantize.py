@@ -293,7 +293,7 @@ class Formats(Quantize):
             self.assertEqual(config.get("quant_method"), None if flag == "packed" else "compressed-tensors")
         _, metadata = read_safetensors(self.dir / "packed")
         self.assertEqual((metadata["llmc.format"], metadata["llmc.version"]), ("llmc-packed", "1"))
-        self.refused(2, ["'gguf'", "auto, hf or packed"], "quantize", llama(), "-o", self.dir / "no", "--bits", 8, "--format", "gguf", "--eval-data", ids())
+        self.refused(2, ["'onnx'", "auto, hf, packed or gguf"], "quantize", llama(), "-o", self.dir / "no", "--bits", 8, "--format", "onnx", "--eval-data", ids())
         figures = [self.json("evaluate", self.dir / flag, "--data", ids())["quality"]["perplexity"] for flag in ("auto", "hf", "packed")]
         self.assertEqual(len(set(figures)), 1)
 

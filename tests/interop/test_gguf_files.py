@@ -30,7 +30,7 @@ from llama_cpp_logits import logits
 # Largest |difference| of logits over the largest |logit|. llama.cpp rounds the inputs of a product to the type of the weights
 # before it multiplies: to 24, 11 or 8 bits of significand, for block types to 8 bits with a scale for 32 (or 256) of them. Over
 # quill-7m's 8 layers the differences were 1e-6, 3e-4, 3e-3, 9e-3 and 2e-2 when this was written; queries with their rows in
-# another order make WRONG_ORDER.
+# another order make it 1.
 BOUNDS = {"F32": 2e-5, "F16": 3e-3, "BF16": 3e-2, "Q8_0": 6e-2, "Q4_K_M": 1e-1}
 GELU_BOUND = 3e-3  # GPT-2 in F32: ggml reads its GELU from a table of F16, 11 bits
 
