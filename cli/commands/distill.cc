@@ -5,8 +5,6 @@
 #include <cmath>
 
 #include "cli/compress_options.h"
-#include "core/json.h"
-#include "core/mapped_file.h"
 #include "core/units.h"
 #include "passes/distillation_bundle.h"
 
@@ -27,13 +25,8 @@ struct DistillFlags {
   bool cache_teacher = false;
 };
 
-/// The teacher's sizes, without its weights.
-ModelConfig read_teacher_config(const DistillFlags& flags) {
-  const std::filesystem::path path = std::filesystem::path(flags.common.model) / "config.json";
-  const nlohmann::json json = parse_json(read_text_file(path), path.string());
-  FieldReader fields(json, path.string());
-  return read_config(json, get_architecture(fields.get_string("model_type"), path.string()), as_set(flags.common.ignored_config_fields), path.string());
-}
+/// The teacher's sizes; its weights stay in their files.
+ModelConfig read_teacher_config(const DistillFlags& flags) { return place_tensors(open_checkpoint(flags.common.model), as_set(flags.common.ignored_config_fields)).config(); }
 
 /// What of the teacher goes, as prune.structured reads it: the flags say what stays.
 nlohmann::json make_derivation(const DistillFlags& flags) {
