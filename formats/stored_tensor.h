@@ -36,12 +36,23 @@ class FloatData {
   Matrix unrounded_;
 };
 
-/// The parts a codec stored, still encoded; they borrow a mapped file.
+/// Bytes that move but are never copied, so that views of them stay right.
+struct OwnedBytes {
+  OwnedBytes() = default;
+  explicit OwnedBytes(std::vector<std::byte> values) : bytes(std::move(values)) {}
+  OwnedBytes(OwnedBytes&&) = default;
+  OwnedBytes& operator=(OwnedBytes&&) = default;
+
+  std::vector<std::byte> bytes;
+};
+
+/// The parts a codec stored, still encoded; they borrow a mapped file, or `owned`.
 struct EncodedData {
   const Codec* codec = nullptr;
   Scheme scheme;                            ///< meaningful when the codec holds codes
   std::map<std::string, TensorView> parts;  ///< by the codec's part names
   std::vector<int32_t> row_order;           ///< of a GGUF type: row r of the logical matrix (element r of a vector) is stored as row row_order[r]; empty: as stored
+  OwnedBytes owned = {};                    ///< of blocks that a pass made
 };
 
 /// `dtype` and `shape` are those of the dense float tensor in the source checkpoint, whatever the form.

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "formats/codecs/gguf_codecs.h"
 #include "formats/codecs/packed_codecs.h"
 #include "formats/packed_container.h"
 
@@ -16,8 +17,9 @@ namespace {
 /// A tensor to be written: `view` shares the form of the original where it can, and owns it where it had to be decoded.
 StoredTensor decoded_copy(const StoredTensor& tensor) {
   const EncodedData& data = std::get<EncodedData>(tensor.form);
-  StoredTensor copy{.name = tensor.name, .dtype = tensor.dtype, .shape = tensor.shape, .transposed = tensor.transposed, .pruned = tensor.pruned, .form = data, .input_grid = tensor.input_grid};
-  decode(copy);
+  StoredTensor copy{.name = tensor.name, .dtype = tensor.dtype, .shape = tensor.shape, .transposed = tensor.transposed, .pruned = tensor.pruned, .form = FloatData(), .input_grid = tensor.input_grid};
+  auto meaning = data.codec->decode(tensor, data);
+  std::visit([&](auto& value) { copy.form = std::move(value); }, meaning);
   return copy;
 }
 
@@ -49,8 +51,15 @@ struct Chosen {
   std::vector<std::pair<std::string_view, uint64_t>> candidates;
 };
 
+/// Blocks of a GGUF type stay what they are where that is possible: nothing else says them in so few bytes.
+bool holds_blocks(const StoredTensor& tensor) {
+  const GgufTypeInfo* type = find_gguf_type_of(tensor);
+  return type && !type->dtype;
+}
+
 Chosen choose_codec(Container container, const StoredTensor& tensor) {
   if (container == Container::dense) return {{find_packed_codec("dense"), {{"values", find_scheme(tensor) ? DType::f32 : tensor.dtype, tensor.shape}}}, {}};
+  if (container == Container::llmc_packed && holds_blocks(tensor)) return {{std::get<EncodedData>(tensor.form).codec, std::get<EncodedData>(tensor.form).codec->layout(tensor)}, {}};
   find_input_quantization(tensor);  // a static input without its grid must not be written
   StoredTensor decoded;
   const bool is_encoded = std::holds_alternative<EncodedData>(tensor.form);
@@ -81,6 +90,7 @@ bool has_outliers(const StoredTensor& tensor) {
 
 std::string reason_against_compressed_tensors(const StoredTensor& tensor, ModuleKind kind) {
   const Scheme* scheme = find_scheme(tensor);
+  if (holds_blocks(tensor)) return fmt::format("{} is in blocks of {}: compressed-tensors has no such type", tensor.name, find_gguf_type_of(tensor)->name);
   if (!scheme) return tensor.pruned ? fmt::format("{} is pruned: compressed-tensors has no sparse codec any more", tensor.name) : "";
   if (tensor.transposed) return fmt::format("{} is a transposed Conv1D weight: its readers handle Linear only", tensor.name);
   if (tensor.pruned) return fmt::format("{} is pruned and quantized: compressed-tensors would store the zeros", tensor.name);
@@ -121,7 +131,7 @@ std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container
     const StoredTensor* tensor = choice.tensor;
     StoredTensor converted;
     if (dense && find_scheme(*tensor)) converted = dense_copy(*tensor), tensor = &converted;
-    else if (std::holds_alternative<EncodedData>(tensor->form)) converted = decoded_copy(*tensor), tensor = &converted;
+    else if (std::holds_alternative<EncodedData>(tensor->form) && (dense || !holds_blocks(*tensor))) converted = decoded_copy(*tensor), tensor = &converted;
     std::vector<EncodedPart> parts = choice.codec->encode(*tensor);
     std::ranges::move(input_parts(container, *tensor), std::back_inserter(parts));
     for (const EncodedPart& part : parts)

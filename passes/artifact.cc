@@ -29,6 +29,10 @@ ModuleKind kind_of(const PlacedTensor& placed) { return placed.row->kind == Tens
 std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.size() - std::string_view(".weight").size()); }
 
 bool is_quantized(const PlacedTensor& placed) { return find_scheme(*placed.tensor) != nullptr; }
+bool holds_blocks(const PlacedTensor& placed) {
+  const GgufTypeInfo* type = find_gguf_type_of(*placed.tensor);
+  return type && !type->dtype;
+}
 
 std::string head_module(const Model& model) {
   const auto row = std::ranges::find(model.architecture().tensors, Role::output_head, &TensorRow::role);
@@ -84,7 +88,7 @@ json describe_provenance(const Provenance& provenance, Container container) {
 }  // namespace
 
 ContainerChoice choose_container(Format format, const Model& model) {
-  const bool any_codes = std::ranges::any_of(model.tensors(), is_quantized);
+  const bool any_codes = std::ranges::any_of(model.tensors(), is_quantized), any_blocks = std::ranges::any_of(model.tensors(), holds_blocks);
   const bool any_pruned = std::ranges::any_of(model.tensors(), [](const PlacedTensor& placed) { return placed.tensor->pruned; });
   if (format == Format::packed) return {Container::llmc_packed, {}};
   if (format == Format::gguf) return {Container::gguf, {}};
@@ -94,9 +98,9 @@ ContainerChoice choose_container(Format format, const Model& model) {
   for (const PlacedTensor& placed : model.tensors()) {
     const bool zeros_are_fine = format == Format::huggingface && !placed.tensor->transposed;
     const std::string reason = zeros_are_fine && placed.tensor->pruned ? "" : reason_against_compressed_tensors(*placed.tensor, kind_of(placed));
-    if (!reason.empty() && (is_quantized(placed) || format == Format::automatic)) reasons.push_back(reason);
+    if (!reason.empty() && (is_quantized(placed) || holds_blocks(placed) || format == Format::automatic)) reasons.push_back(reason);
   }
-  if (reasons.empty() || (!any_codes && !any_pruned)) return {huggingface, {}};
+  if (reasons.empty() || (!any_codes && !any_blocks && !any_pruned)) return {huggingface, {}};
   const std::string summary = reasons.size() == 1 ? reasons[0] : fmt::format("{} (and {} more tensors)", reasons[0], reasons.size() - 1);
   if (format == Format::huggingface) throw Error(ErrorKind::usage, fmt::format("--format hf: {}; --format packed stores it, and `llmc export --dense` makes an ordinary checkpoint of that", summary));
   return {Container::llmc_packed, {fmt::format("stored in llmc's packed container: {}", summary)}};

@@ -250,7 +250,7 @@ CheckedRecipe check_recipe(const Recipe& recipe, const Model& model) {
     }
   }
   for (const json& step : recipe.steps)
-    if (recipe.format == Format::gguf && step.at("pass").get<std::string>().starts_with("quantize.")) problems.add(fmt::format("{}: GGUF has no such grid; leave the step out and give a type of GGUF (--type, in a recipe gguf: {{type: …}})", step.at("pass").get<std::string>()));
+    if (recipe.format == Format::gguf && step.at("pass").get<std::string>().starts_with("quantize.") && step.at("pass") != "quantize.gguf") problems.add(fmt::format("{}: GGUF has no such grid; leave the step out and give a type of GGUF (--type, in a recipe gguf: {{type: …}})", step.at("pass").get<std::string>()));
   problems.throw_if_any(ErrorKind::usage, "recipe");
   return checked;
 }

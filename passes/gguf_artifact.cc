@@ -11,6 +11,7 @@
 #include "core/parallel.h"
 #include "core/sha256.h"
 #include "core/version.h"
+#include "formats/codecs/gguf_codecs.h"
 #include "formats/gguf_tokenizer.h"
 #include "model/gguf_model.h"
 #include "passes/block_search.h"
@@ -68,8 +69,26 @@ GgufMetadata make_metadata(const Model& model, const GgufOptions& options, const
   return metadata;
 }
 
+/// The type of a tensor that a pass rounded to blocks; nullptr for any other.
+const GgufTypeInfo* find_block_type(const PlacedTensor& placed) {
+  const GgufTypeInfo* type = find_gguf_type_of(*placed.tensor);
+  return type && !type->dtype ? type : nullptr;
+}
+
+/// The blocks that a pass made, their rows as the file orders them.
+std::vector<std::byte> order_blocks(const Model& model, const PlacedTensor& placed) {
+  std::vector<std::byte> blocks = read_gguf_blocks(*placed.tensor);
+  const std::vector<int32_t> source = gguf_source_rows(model, placed);
+  if (source.empty()) return blocks;
+  const auto row_bytes = std::ssize(blocks) / std::ssize(source);
+  std::vector<std::byte> ordered(blocks.size());
+  for (int64_t r = 0; r < std::ssize(source); ++r) std::copy_n(blocks.begin() + source[static_cast<size_t>(r)] * row_bytes, row_bytes, ordered.begin() + r * row_bytes);
+  return ordered;
+}
+
 /// The tensor's rows as the file orders them, rounded to its type.
 std::vector<std::byte> encode(const Model& model, const PlacedTensor& placed, const GgufTypeInfo& type) {
+  if (find_block_type(placed)) return order_blocks(model, placed);
   Matrix values = read_matrix(*placed.tensor);
   const std::vector<int32_t> source = gguf_source_rows(model, placed);
   if (!source.empty()) {
@@ -95,7 +114,8 @@ GgufPlan plan_gguf(const Model& model, const GgufOptions& options) {
   const std::vector<ChosenType> chosen = choose_gguf_types(get_gguf_mix(options.type, "type"), {.layers = config.layers, .heads = config.heads, .kv_heads = config.kv_heads, .importance = MixImportance::none}, make_overrides(options), inputs);
   GgufPlan plan;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    const GgufTypeInfo& type = get_info(chosen[i].type.value_or(kept_type(model.tensors()[i])));
+    const GgufTypeInfo* made = find_block_type(model.tensors()[i]);
+    const GgufTypeInfo& type = made ? *made : get_info(chosen[i].type.value_or(kept_type(model.tensors()[i])));
     plan.layouts.push_back({inputs[i].name, &type, inputs[i].shape});
     if (!chosen[i].instead_of) continue;
     const GgufTypeInfo& wanted = get_info(*chosen[i].instead_of);

@@ -121,9 +121,23 @@ Recipe parse_recipe(std::string_view yaml, const std::string& where) {
   return recipe;
 }
 
+namespace {
+
+/// A step that rounds to blocks and the file that takes them say the same types; the step may leave them out.
+void agree_on_types(json& step, const Recipe& recipe, const std::string& where) {
+  if (recipe.format != Format::gguf || !step.is_object() || step.value("pass", "") != "quantize.gguf") return;
+  const json types = to_json(recipe.gguf);
+  if (!step.contains("types")) step["types"] = types;
+  const json found = to_json(read_gguf_options(step.at("types"), where + ": types"));
+  if (found != types) throw Error(ErrorKind::usage, fmt::format("{}: types: expected those of the recipe's gguf, {}, found {}", where, types.dump(), found.dump()));
+}
+
+}  // namespace
+
 void complete_recipe(Recipe& recipe, const std::string& where) {
   bool needs_calibration = false;
   for (size_t i = 0; i < recipe.steps.size(); ++i) {
+    agree_on_types(recipe.steps[i], recipe, fmt::format("{}: step {}", where, i + 1));
     const auto pass = make_pass(recipe.steps[i], fmt::format("{}: step {}", where, i + 1));
     recipe.steps[i] = pass->options();
     needs_calibration |= pass->needs_calibration();

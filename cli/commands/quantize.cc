@@ -101,20 +101,42 @@ Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
   return recipe;
 }
 
-/// With --type nothing is rounded but the file: no step, and none of the flags that make one.
+/// How the blocks of --type are found: by a search at the end, or by a step that calibrates, which calibration flags ask for too.
+std::string find_rounding(const QuantizeOptions& options, const CLI::App& app) {
+  const std::string rounding = !options.gguf.rounding.empty() ? options.gguf.rounding : given_calibration_flags(app).empty() ? "search" : "compensated";
+  if (rounding != "search" && rounding != "weighted" && rounding != "compensated") throw Error(ErrorKind::usage, fmt::format("--rounding: expected search, weighted or compensated, found '{}'", rounding));
+  return rounding;
+}
+
+/// With --type weights are rounded to what the file's types say, and none of the flags that make other steps is left.
 Recipe make_gguf_recipe(QuantizeOptions& options, const CLI::App& app) {
+  const std::string rounding = find_rounding(options, app);
+  const auto belongs = [&](const std::string& name, const std::string& group) {
+    if (group == "Calibration") return rounding != "search";
+    return rounding == "compensated" && (name == "--damping" || name == "--order" || name == "--refinements" || name == "--drift-correction");
+  };
   for (const CLI::Option* option : app.get_options())
     for (const char* group : {"Scheme", "Method", "Calibration", "Healing"})
-      if (option->get_group() == group && option->count() > 0) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --type", option->get_name()));
+      if (option->get_group() == group && option->count() > 0 && !belongs(option->get_name(), group)) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --type and --rounding {}", option->get_name(), rounding));
   for (const char* name : {"--include", "--exclude", "--keep-first", "--keep-last", "--keep-outliers"})
     if (app.get_option(name)->count() > 0) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --type", name));
   if (options.embedding != "keep") options.gguf.token_embedding_type = options.embedding;
   if (options.head != "keep") options.gguf.output_tensor_type = options.head;
-  return {.format = Format::gguf, .gguf = read_gguf_flags(options.gguf, options.tensor_types)};
+  Recipe recipe{.format = Format::gguf, .gguf = read_gguf_flags(options.gguf, options.tensor_types)};
+  if (rounding == "search") return recipe;
+  nlohmann::json step = {{"pass", "quantize.gguf"}, {"types", to_json(recipe.gguf)}, {"rounding", rounding}};
+  if (options.damping) step["damping"] = *options.damping;
+  if (!options.order.empty()) step["order"] = options.order;
+  if (options.refinements) step["refinements"] = *options.refinements;
+  if (options.drift_correction) step["drift_correction"] = *options.drift_correction;
+  recipe.steps.push_back(std::move(step));
+  take_calibration(recipe, "--rounding " + rounding, options.calibration, app);
+  complete_recipe(recipe, "quantize");
+  return recipe;
 }
 
 void refuse_gguf_flags(const QuantizeOptions& options) {
-  if (options.gguf.pure || options.gguf.leave_output_tensor || options.gguf.allow_fallback) throw Error(ErrorKind::usage, "--pure, --leave-output-tensor and --allow-fallback are about GGUF; give --type");
+  if (options.gguf.pure || options.gguf.leave_output_tensor || options.gguf.allow_fallback || !options.gguf.rounding.empty()) throw Error(ErrorKind::usage, "--pure, --leave-output-tensor, --allow-fallback and --rounding are about GGUF; give --type");
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "core/error.h"
@@ -10,11 +11,10 @@
 namespace llmc {
 namespace {
 
-bool never_fits(const StoredTensor&) { return false; }
-
-[[noreturn]] void refuse_to_store(const StoredTensor& tensor) { throw Error(ErrorKind::bug, fmt::format("tensor {}: GGUF types round, so they cannot store it as a codec does", tensor.name)); }
-std::vector<TensorLayout> no_layout(const StoredTensor& tensor) { refuse_to_store(tensor); }
-std::vector<EncodedPart> no_parts(const StoredTensor& tensor) { refuse_to_store(tensor); }
+/// Rounding is a pass's work: a codec only hands on what is in blocks already.
+bool fits(const StoredTensor&) { return false; }
+std::vector<TensorLayout> layout(const StoredTensor& tensor) { return {{"blocks", DType::u8, std::get<EncodedData>(tensor.form).parts.at("blocks").shape}}; }
+std::vector<EncodedPart> encode(const StoredTensor& tensor) { return {{layout(tensor)[0], read_gguf_blocks(tensor)}}; }
 
 /// Rows as they are stored: a vector whose elements have an order is a column of them.
 std::pair<int64_t, int64_t> stored_size(const StoredTensor& tensor, const EncodedData& data) {
@@ -57,7 +57,7 @@ EncodedData& encoded(StoredTensor& tensor) {
 std::span<const Codec> gguf_codecs() {
   static const std::vector<Codec> codecs = [] {
     std::vector<Codec> rows;
-    for (const GgufTypeInfo& type : gguf_type_list()) rows.push_back({.name = type.name, .summary = "GGUF tensor type", .fits = never_fits, .layout = no_layout, .encode = no_parts, .decode = decode_blocks});
+    for (const GgufTypeInfo& type : gguf_type_list()) rows.push_back({.name = type.name, .summary = "GGUF tensor type", .fits = fits, .layout = layout, .encode = encode, .decode = decode_blocks});
     return rows;
   }();
   return codecs;
@@ -68,6 +68,23 @@ StoredTensor make_gguf_tensor(const GgufTensor& tensor) {
   if (tensor.type->dtype) result.form = FloatData(tensor.bytes);
   else result.form = EncodedData{.codec = &gguf_codecs()[static_cast<size_t>(tensor.type->type)], .scheme = {}, .parts = {{"blocks", {DType::u8, {static_cast<int64_t>(tensor.bytes.size())}, tensor.bytes}}}, .row_order = {}};
   return result;
+}
+
+void set_gguf_blocks(StoredTensor& tensor, const GgufTypeInfo& type, std::vector<std::byte> blocks) {
+  tensor.dtype = DType::f32;
+  EncodedData data{.codec = &gguf_codecs()[static_cast<size_t>(type.type)], .scheme = {}, .parts = {}, .row_order = {}, .owned = OwnedBytes(std::move(blocks))};
+  data.parts["blocks"] = {DType::u8, {std::ssize(data.owned.bytes)}, data.owned.bytes};
+  tensor.form = std::move(data);
+}
+
+std::vector<std::byte> read_gguf_blocks(const StoredTensor& tensor) {
+  const EncodedData& data = std::get<EncodedData>(tensor.form);
+  const std::span<const std::byte> stored = data.parts.at("blocks").bytes;
+  std::vector<std::byte> rows(stored.begin(), stored.end());
+  if (data.row_order.empty()) return rows;
+  const size_t row_bytes = stored.size() / data.row_order.size();
+  for (size_t r = 0; r < data.row_order.size(); ++r) std::ranges::copy(stored.subspan(static_cast<size_t>(data.row_order[r]) * row_bytes, row_bytes), rows.begin() + static_cast<ptrdiff_t>(r * row_bytes));
+  return rows;
 }
 
 void set_row_order(StoredTensor& tensor, std::vector<int32_t> order) { encoded(tensor).row_order = std::move(order); }

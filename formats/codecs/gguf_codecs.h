@@ -1,4 +1,5 @@
-// Owns GGUF's tensor types as codecs: floats that are read, decoded where they are needed, and never chosen to store a meaning exactly.
+// Owns GGUF's tensor types as codecs: blocks that are kept as they are, decoded where they are needed, and never chosen to store
+// floats exactly.
 #pragma once
 
 #include <span>
@@ -14,6 +15,11 @@ std::span<const Codec> gguf_codecs();
 
 /// The tensor as it lies in the file: floats borrowed, blocks encoded (of dtype f32).
 StoredTensor make_gguf_tensor(const GgufTensor& tensor);
+
+/// Makes the tensor hold blocks of a type, the rows of the logical matrix one behind the other. Its dtype is f32 from then on.
+void set_gguf_blocks(StoredTensor& tensor, const GgufTypeInfo& type, std::vector<std::byte> blocks);
+/// The rows of a tensor that holds blocks, in the order of the logical matrix.
+std::vector<std::byte> read_gguf_blocks(const StoredTensor& tensor);
 
 /// Says that the tensor's rows are stored in another order (see EncodedData), or that its shape and dtype in a checkpoint
 /// directory are those of the transposed matrix [in, out].

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "formats/bit_stream.h"
 #include "formats/codecs/code_parts.h"
+#include "formats/codecs/gguf_codecs.h"
 #include "formats/codecs/sparse_codecs.h"
 
 namespace llmc {
@@ -228,6 +229,8 @@ std::span<const Codec> packed_codecs() {
 
 const Codec* find_packed_codec(std::string_view name) {
   for (const Codec& codec : packed_codecs())
+    if (codec.name == name) return &codec;
+  for (const Codec& codec : gguf_codecs())
     if (codec.name == name) return &codec;
   return nullptr;
 }

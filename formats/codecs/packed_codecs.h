@@ -12,6 +12,7 @@ namespace llmc {
 /// dense, bitmask, packed-int, bitmask+packed-int, the last two with outliers, and the sparse codecs: the order is the order of
 /// preference at equal size.
 std::span<const Codec> packed_codecs();
+/// One of those, or of gguf_codecs(), which store what is in blocks already.
 const Codec* find_packed_codec(std::string_view name);
 
 /// A codec that fits a tensor, and what it would store.

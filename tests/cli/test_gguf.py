@@ -350,6 +350,34 @@ class Types(Gguf):
         self.refused(2, ["ends in .gguf"], "prune", llama(), "-o", self.dir / "no", "--sparsity", 0.5, "--format", "gguf", "--eval-data", ids())
         self.refused(2, ["does not end in .gguf"], "prune", llama(), "-o", self.dir / "no.gguf", "--sparsity", 0.5, "--format", "hf", "--eval-data", ids())
 
+    @covers("quantize", "--rounding")
+    def test_rounding_that_calibrates(self):
+        model = llama("BF16", **self.WIDE)
+        calibration = ["--calibration", ids(), "--nsamples", 4, "--seqlen", 8]
+        errors = {}
+        for rounding in ("weighted", "compensated"):
+            report = self.json(*self.quantize("--type", "Q3_K_M", "--rounding", rounding, *calibration, model=model, name=f"{rounding}.gguf"))
+            step = next(step for step in report["steps"] if step["name"] == "quantize.gguf")["details"]
+            self.assertEqual(step["tensors"], len([t for t in report["tensors"] if t["codec"] != "F32"]))
+            self.assertEqual({t["codec"] for t in report["tensors"]}, {"Q3_K", "Q4_K", "Q5_K", "Q6_K", "F32"})
+            self.assertIn(f", {rounding}", next(t for t in report["tensors"] if t["codec"] == "Q3_K")["treatment"])
+            errors[rounding] = {row["tensor"]: row.get("error", row["search_error"]) for row in step["layers"]}
+        self.assertLess(sum(errors["compensated"].values()), 0.7 * sum(errors["weighted"].values()))
+        # a flag for calibration asks for the best that it makes possible; the file is the same for any number of threads
+        self.ok(*self.quantize("--type", "Q3_K_M", *calibration, "--threads", 1, model=model, name="again.gguf"))
+        self.assertEqual((self.dir / "again.gguf").read_bytes(), (self.dir / "compensated.gguf").read_bytes())
+        # without a GGUF file around it, the packed container takes the blocks
+        recipe = self.dir / "r.yaml"
+        recipe.write_text(json.dumps({"version": 1, "steps": [{"pass": "quantize.gguf", "types": {"type": "Q3_K_M"}}], "calibration": {"files": [str(ids())], "nsamples": 4, "seqlen": 8}}))
+        report = self.json("compress", model, "-o", self.dir / "packed", "--recipe", recipe, "--eval-data", ids())
+        self.assertEqual(report["artifact"]["container"], "llmc-packed")
+        quality = self.json("evaluate", self.dir / "packed", "--reference", self.dir / "compensated.gguf", "--data", ids())["quality"]
+        self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
+        self.refused(2, ["--rounding: expected search, weighted or compensated", "'best'"], *self.quantize("--type", "Q4_0", "--rounding", "best", name="no.gguf"))
+        self.refused(2, ["--nsamples", "no sense with --type and --rounding search"], *self.quantize("--type", "Q4_0", "--rounding", "search", "--nsamples", 4, name="no.gguf"))
+        recipe.write_text(json.dumps({"version": 1, "format": "gguf", "gguf": {"type": "Q4_0"}, "steps": [{"pass": "quantize.gguf", "types": {"type": "Q3_K_M"}}]}))
+        self.refused(2, ["expected those of the recipe's gguf", "Q4_0", "Q3_K_M"], "compress", model, "-o", self.dir / "no.gguf", "--recipe", recipe, "--eval-data", ids())
+
 
 if __name__ == "__main__":
     support.main()
