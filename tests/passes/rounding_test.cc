@@ -99,9 +99,9 @@ TEST_CASE("the mse range puts a symmetric grid's longer side where the weights n
   for (const auto& [name, scale] : {std::pair("W3A16-channel", -1.0f), std::pair("W3A16-channel-linear", 1.0f)}) {
     INFO(name);
     const QuantizedMatrix matrix = round_to_nearest(values.view(), parse_scheme(name), DType::f32, {.rule = RangeRule::mse}, "t");
-    CHECK(matrix.scales[0] == scale);
-    CHECK(matrix.scales[1] == 1);
-    CHECK(test::squared_error(values, matrix) == 0);
+    CHECK(matrix.scales[0] == Approx(scale).margin(0.005));  // the search goes in steps of 0.007 of the range, 0.0093
+    CHECK(matrix.scales[1] == Approx(1).margin(0.005));
+    CHECK(test::squared_error(values, matrix) < 0.0022);  // at most 0.005 of every weight
   }
   const QuantizedMatrix fixed = round_to_nearest(values.view(), parse_scheme("W3A16-channel"), DType::f32, {}, "t");
   CHECK(fixed.scales[0] == 4.0f / 3);  // the formula of min-max stays
