@@ -9,12 +9,13 @@ cross-entropy of the next token. Judged on all of the held-out text. Rows that t
 """
 
 import argparse
-import csv
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
+
+from result_rows import ResultRows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOSSES = {"distilled": [], "text alone": ["--kl-weight", 0, "--ce-weight", 1]}
@@ -37,22 +38,13 @@ def main():
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--csv", type=pathlib.Path, default=ROOT / "bench" / "results" / "distill.csv")
     options = parser.parse_args()
-    rows = []
-    if options.csv.exists() and not options.fresh:
-        with open(options.csv, newline="") as file:
-            rows = list(csv.DictReader(file))
-    done = {(int(row["seed"]), row["loss"]) for row in rows}
+    table = ResultRows(options.csv, COLUMNS, ("seed", "loss"), options.fresh)
     for seed in options.seeds:
         for loss in LOSSES:
-            if (seed, loss) in done:
+            if table.has(seed, loss):
                 continue
             figures = measure(options.llmc, loss, seed, options.threads)
-            rows.append({"model": "quill-7m", "student": "4 of 8 layers", "seed": seed, "loss": loss, **figures})
-            options.csv.parent.mkdir(parents=True, exist_ok=True)
-            with open(options.csv, "w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            table.add({"model": "quill-7m", "student": "4 of 8 layers", "seed": seed, "loss": loss, **figures})
             print(f"seed {seed}, {loss}: perplexity {figures['perplexity']} of {figures['reference_perplexity']}, KL {figures['kl_mean']}", file=sys.stderr)
 
 

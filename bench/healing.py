@@ -9,13 +9,14 @@ library only.
 """
 
 import argparse
-import csv
 import json
 import pathlib
 import resource
 import subprocess
 import sys
 import tempfile
+
+from result_rows import ResultRows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEAL = {"pass": "heal", "epochs": 2}
@@ -52,26 +53,17 @@ def main():
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--csv", type=pathlib.Path, default=ROOT / "bench" / "results" / "healing.csv")
     options = parser.parse_args()
-    rows = []
-    if options.csv.exists() and not options.fresh:
-        with open(options.csv, newline="") as file:
-            rows = list(csv.DictReader(file))
-    done = {row["setting"] for row in rows}
+    table = ResultRows(options.csv, COLUMNS, ("setting",), options.fresh)
     for setting in options.settings:
-        if setting in done:
+        if table.has(setting):
             continue
         steps, training = SETTINGS[setting]
         plain, _ = run(options.llmc, steps, options.threads)
         healed, seconds = run(options.llmc, [*steps, training], options.threads)
         reference = plain["reference_perplexity"]
         recovered = (plain["perplexity"] - healed["perplexity"]) / (plain["perplexity"] - reference)
-        rows.append({"model": "quill-7m", "setting": setting, "training": training["pass"], "plain": f"{plain['perplexity']:.6g}", "healed": f"{healed['perplexity']:.6g}", "reference": f"{reference:.6g}", "recovered": f"{recovered:.3f}", "kl_plain": f"{plain['kl_mean']:.6g}", "kl_healed": f"{healed['kl_mean']:.6g}", "cpu_seconds": f"{seconds:.0f}"})
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        print(f"{setting}: perplexity {rows[-1]['plain']} → {rows[-1]['healed']} of {rows[-1]['reference']}, {rows[-1]['recovered']} recovered in {rows[-1]['cpu_seconds']} s", file=sys.stderr)
+        table.add({"model": "quill-7m", "setting": setting, "training": training["pass"], "plain": f"{plain['perplexity']:.6g}", "healed": f"{healed['perplexity']:.6g}", "reference": f"{reference:.6g}", "recovered": f"{recovered:.3f}", "kl_plain": f"{plain['kl_mean']:.6g}", "kl_healed": f"{healed['kl_mean']:.6g}", "cpu_seconds": f"{seconds:.0f}"})
+        print(f"{setting}: perplexity {table.rows[-1]['plain']} → {table.rows[-1]['healed']} of {table.rows[-1]['reference']}, {table.rows[-1]['recovered']} recovered in {table.rows[-1]['cpu_seconds']} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

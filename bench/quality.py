@@ -13,12 +13,13 @@ Python's standard library only.
 """
 
 import argparse
-import csv
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
+
+from result_rows import ResultRows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 IDS = ROOT / "tests" / "golden" / "ids"
@@ -70,14 +71,6 @@ def measure(options, model, make_command, setting, method):
     return {"bits_per_weight": report["bits_per_weight"], **{key: report["quality"][key] for key in ("perplexity", "reference_perplexity", "kl_mean", "top1_agreement", "scored_tokens")}}
 
 
-def write(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def make_table(description, name, settings, methods, make_command):
     """Every setting by every method, as bench/results/NAME.csv; make_command(setting, method, work folder) as `quantize`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -92,19 +85,14 @@ def make_table(description, name, settings, methods, make_command):
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--csv", type=pathlib.Path, default=ROOT / "bench" / "results" / f"{name}.csv")
     options = parser.parse_args()
-    rows = []
-    if options.csv.exists() and not options.fresh:
-        with open(options.csv, newline="") as file:
-            rows = list(csv.DictReader(file))
-    done = {(row["model"], row["setting"], row["method"]) for row in rows}
+    table = ResultRows(options.csv, COLUMNS, ("model", "setting", "method"), options.fresh)
     for name, model in find_models(options).items():
         for setting in options.settings:
             for method in options.methods:
-                if (name, setting, method) in done:
+                if table.has(name, setting, method):
                     continue
                 figures = measure(options, model, make_command, setting, method)
-                rows.append({"model": name, "setting": setting, "method": method, **{key: f"{value:.6g}" if isinstance(value, float) else value for key, value in figures.items()}})
-                write(options.csv, rows)
+                table.add({"model": name, "setting": setting, "method": method, **{key: f"{value:.6g}" if isinstance(value, float) else value for key, value in figures.items()}})
                 print(f"{name} {setting} {method}: " + (figures.get("note") or f"KL {figures['kl_mean']:.4f}, perplexity {figures['perplexity']:.3f} of {figures['reference_perplexity']:.3f}"), file=sys.stderr)
 
 

@@ -7,12 +7,13 @@ that the file has already are kept and not run again; --fresh starts over. Pytho
 """
 
 import argparse
-import csv
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
+
+from result_rows import ResultRows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SETTINGS = {"ffn 10 %": ["ffn=10%"], "ffn 20 %": ["ffn=20%"], "ffn 30 %": ["ffn=30%"], "heads 50 %": ["heads=50%"], "hidden 12.5 %": ["hidden=12.5%"], "1 layer": ["layers=1"], "2 layers": ["layers=2"], "ffn 20 %, heads 50 %, 1 layer": ["ffn=20%", "heads=50%", "layers=1"]}
@@ -41,23 +42,14 @@ def main():
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--csv", type=pathlib.Path, default=ROOT / "bench" / "results" / "structured.csv")
     options = parser.parse_args()
-    rows = []
-    if options.csv.exists() and not options.fresh:
-        with open(options.csv, newline="") as file:
-            rows = list(csv.DictReader(file))
-    done = {(row["setting"], row["method"]) for row in rows}
+    table = ResultRows(options.csv, COLUMNS, ("setting", "method"), options.fresh)
     for setting in options.settings:
         ranks_layers_only = setting in ("1 layer", "2 layers")
         for method in options.methods:
-            if (setting, method) in done or ranks_layers_only and not method.startswith("loss"):  # layers have one ranking
+            if table.has(setting, method) or ranks_layers_only and not method.startswith("loss"):  # layers have one ranking
                 continue
             figures = measure(options.llmc, setting, method, options.threads)
-            rows.append({"model": "quill-7m", "setting": setting, "method": method, **figures})
-            options.csv.parent.mkdir(parents=True, exist_ok=True)
-            with open(options.csv, "w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            table.add({"model": "quill-7m", "setting": setting, "method": method, **figures})
             print(f"{setting}, {method}: KL {figures['kl_mean']}, perplexity {figures['perplexity']} of {figures['reference_perplexity']}", file=sys.stderr)
 
 
