@@ -86,28 +86,19 @@ uint64_t gguf_file_bytes(const GgufMetadata& metadata, const std::vector<GgufLay
   return bytes;
 }
 
-GgufWriter::GgufWriter(const std::filesystem::path& path, const GgufMetadata& metadata, const std::vector<GgufLayout>& layouts) : file_(path), alignment_(alignment_of(metadata)) {
-  file_.write(make_header(metadata, layouts));
+GgufWriter::GgufWriter(const std::filesystem::path& path, const GgufMetadata& metadata, const std::vector<GgufLayout>& layouts) : file_(path, make_header(metadata, layouts)), alignment_(alignment_of(metadata)) {
   uint64_t offset = file_.size();
   for (const GgufLayout& layout : layouts) {
-    if (!places_.try_emplace(layout.name, Place{.offset = offset, .size = layout.bytes()}).second) throw Error(ErrorKind::bug, fmt::format("tensor {} would be written twice", layout.name));
+    file_.place(layout.name, offset, layout.bytes());
     offset += round_up(layout.bytes(), alignment_);
   }
 }
 
 void GgufWriter::write(const std::string& name, std::span<const std::byte> bytes) {
-  const auto place = places_.find(name);
-  if (place == places_.end() || place->second.written || place->second.size != bytes.size()) throw Error(ErrorKind::bug, fmt::format("tensor {}: {} bytes do not fit its layout", name, bytes.size()));
-  file_.write_at(place->second.offset, bytes);
-  const std::vector<std::byte> padding(static_cast<size_t>(round_up(bytes.size(), alignment_) - bytes.size()));
-  file_.write_at(place->second.offset + bytes.size(), padding);
-  place->second.written = true;
+  const uint64_t end = file_.write(name, bytes);
+  file_.pad(end, round_up(bytes.size(), alignment_) - bytes.size());
 }
 
-void GgufWriter::close() {
-  for (const auto& [name, place] : places_)
-    if (!place.written) throw Error(ErrorKind::bug, fmt::format("tensor {} was never written", name));
-  file_.close();
-}
+void GgufWriter::close() { file_.close(); }
 
 }  // namespace llmc

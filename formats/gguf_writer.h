@@ -2,14 +2,13 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "core/output.h"
 #include "core/tensor.h"
 #include "formats/gguf.h"
+#include "formats/tensor_file.h"
 
 namespace llmc {
 
@@ -35,14 +34,8 @@ class GgufWriter {
   void close();
 
  private:
-  struct Place {
-    uint64_t offset = 0;
-    uint64_t size = 0;
-    bool written = false;
-  };
-  OutputFile file_;
+  TensorFile file_;
   uint64_t alignment_;
-  std::map<std::string, Place> places_;
 };
 
 }  // namespace llmc

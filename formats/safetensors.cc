@@ -127,27 +127,16 @@ std::string make_header(std::vector<TensorLayout>& layouts, const std::map<std::
 
 }  // namespace
 
-SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorLayout> layouts, const std::map<std::string, std::string>& metadata) : file_(path) {
-  file_.write(make_header(layouts, metadata));
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorLayout> layouts, const std::map<std::string, std::string>& metadata) : file_(path, make_header(layouts, metadata)) {
   uint64_t offset = file_.size();
   for (const TensorLayout& layout : layouts) {
-    places_[layout.name] = {.offset = offset, .size = static_cast<uint64_t>(layout.bytes())};
+    file_.place(layout.name, offset, static_cast<uint64_t>(layout.bytes()));
     offset += static_cast<uint64_t>(layout.bytes());
   }
 }
 
-void SafetensorsWriter::write(const std::string& name, std::span<const std::byte> bytes) {
-  const auto place = places_.find(name);
-  if (place == places_.end() || place->second.written || place->second.size != bytes.size())
-    throw Error(ErrorKind::bug, fmt::format("tensor {}: {} bytes do not fit its layout", name, bytes.size()));
-  file_.write_at(place->second.offset, bytes);
-  place->second.written = true;
-}
+void SafetensorsWriter::write(const std::string& name, std::span<const std::byte> bytes) { file_.write(name, bytes); }
 
-void SafetensorsWriter::close() {
-  for (const auto& [name, place] : places_)
-    if (!place.written) throw Error(ErrorKind::bug, fmt::format("tensor {} was never written", name));
-  file_.close();
-}
+void SafetensorsWriter::close() { file_.close(); }
 
 }  // namespace llmc

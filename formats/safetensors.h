@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "core/output.h"
 #include "core/tensor.h"
+#include "formats/tensor_file.h"
 
 namespace llmc {
 
@@ -47,13 +47,7 @@ class SafetensorsWriter {
   void close();
 
  private:
-  struct Place {
-    uint64_t offset = 0;
-    uint64_t size = 0;
-    bool written = false;
-  };
-  OutputFile file_;
-  std::map<std::string, Place> places_;
+  TensorFile file_;
 };
 
 }  // namespace llmc

@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "core/parallel.h"
-#include "model/backward_kernels.h"
 #include "model/kernels.h"
 #include "model/matmul.h"
 
