@@ -5,10 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${SECONDS_EACH:-60}
 cmake --preset fuzz
-fuzzers=(fuzz_safetensors fuzz_checkpoint fuzz_config fuzz_recipe fuzz_npy fuzz_tokenizer fuzz_gguf)
-cmake --build --preset fuzz --target "${fuzzers[@]}" make_codec_seeds make_gguf_seeds
+fuzzers=(fuzz_safetensors fuzz_checkpoint fuzz_config fuzz_recipe fuzz_npy fuzz_tokenizer fuzz_gguf fuzz_imatrix)
+cmake --build --preset fuzz --target "${fuzzers[@]}" make_codec_seeds make_gguf_seeds make_imatrix_seeds
 seeds=build/fuzz/seeds
-rm -rf "$seeds" && mkdir -p "$seeds"/{safetensors,checkpoint,config,recipe,npy,tokenizer,gguf}
+rm -rf "$seeds" && mkdir -p "$seeds"/{safetensors,checkpoint,config,recipe,npy,tokenizer,gguf,imatrix}
 for model in tests/golden/tiny/*/; do
   cp "$model/config.json" "$seeds/config/$(basename "$model").json"
   cp "$model/input_ids.npy" "$seeds/npy/$(basename "$model").npy"
@@ -16,6 +16,7 @@ done
 printf 'version: 1\nsteps:\n  - {pass: prune.magnitude, sparsity: 0.5, exclude: [x]}\n  - {pass: quantize.rtn, scheme: W4A16-g32-linear, tensor_types: [{pattern: a, scheme: keep}]}\n' > "$seeds/recipe/two-steps.yaml"
 build/fuzz/tests/fuzz/make_codec_seeds "$seeds/checkpoint" "$seeds/safetensors"
 build/fuzz/tests/fuzz/make_gguf_seeds "$seeds/gguf"
+build/fuzz/tests/fuzz/make_imatrix_seeds "$seeds/imatrix"
 cp tests/golden/tokenizer/*/tokenizer.json "$seeds/tokenizer/" 2>/dev/null || true
 for fuzzer in "${fuzzers[@]}"; do
   name=${fuzzer#fuzz_}
