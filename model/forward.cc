@@ -68,7 +68,7 @@ Linear load_linear(const Model& model, Role role, int64_t block, const ForwardOp
 
 class BlockEntry {
  public:
-  BlockEntry(const Model& model, int64_t block) : norm(model, Role::attention_norm, block) {}
+  BlockEntry(const Model& model, Role role, int64_t block) : norm(model, role, block) {}
 
   NormWeights norm;
 };
@@ -95,7 +95,7 @@ class StageWeights {
 class BlockWeights {
  public:
   BlockWeights(const Model& model, int64_t block, const ForwardOptions& options)
-      : entry(model, block), stages{StageWeights(model, block, all_taps[0], options), StageWeights(model, block, all_taps[1], options), StageWeights(model, block, all_taps[2], options), StageWeights(model, block, all_taps[3], options)} {}
+      : entry(model, Role::attention_norm, block), stages{StageWeights(model, block, all_taps[0], options), StageWeights(model, block, all_taps[1], options), StageWeights(model, block, all_taps[2], options), StageWeights(model, block, all_taps[3], options)} {}
 
   BlockEntry entry;
   std::array<StageWeights, all_taps.size()> stages;
@@ -229,7 +229,9 @@ void run_feed_forward(const ModelConfig& config, const StageWeights& stage, Cons
 
 }  // namespace
 
-std::shared_ptr<const BlockEntry> Forward::load_entry(int64_t block) const { return std::make_shared<const BlockEntry>(state_->model, block); }
+std::shared_ptr<const BlockEntry> Forward::load_entry(int64_t block) const { return std::make_shared<const BlockEntry>(state_->model, Role::attention_norm, block); }
+
+std::shared_ptr<const BlockEntry> Forward::load_head_entry() const { return std::make_shared<const BlockEntry>(state_->model, Role::final_norm, -1); }
 
 void Forward::enter_block(const BlockEntry& entry, ConstMatrixView hidden, MatrixView input) const { entry.norm.apply(hidden, input); }
 

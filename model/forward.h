@@ -23,7 +23,7 @@ struct ForwardOptions {
   std::optional<int> kv_cache_bits = std::nullopt;  ///< 8 or 4: keys and values as a cache of so many bits would give them back; none: as they are
 };
 
-/// The norm in front of a block, ready to run.
+/// The norm in front of a block or of the head, ready to run.
 class BlockEntry;
 /// The linear layers that read one tap, and what follows them up to the next tap, ready to run.
 class StageWeights;
@@ -59,7 +59,8 @@ class Forward {
   // The same block tap by tap, for calibration: enter, then the stage of each tap in order. `hidden` [T, hidden] is changed
   // by the stages of attention_context and ffn_activation, which add to it.
   std::shared_ptr<const BlockEntry> load_entry(int64_t block) const;
-  /// input [T, hidden] of the first tap.
+  std::shared_ptr<const BlockEntry> load_head_entry() const;
+  /// input [T, hidden] of the first tap, or of the head.
   void enter_block(const BlockEntry& entry, ConstMatrixView hidden, MatrixView input) const;
   std::shared_ptr<const StageWeights> load_stage(int64_t block, Tap tap) const;
   /// From the input at a tap to that of the next one; next_input is not used (and may be empty) at the last tap.
