@@ -50,6 +50,7 @@ CommandFunction add_convert(CLI::App& app);
 CommandFunction add_distill(CLI::App& app);
 CommandFunction add_evaluate(CLI::App& app);
 CommandFunction add_export(CLI::App& app);
+CommandFunction add_imatrix(CLI::App& app);
 CommandFunction add_inspect(CLI::App& app);
 CommandFunction add_list(CLI::App& app);
 CommandFunction add_completions(CLI::App& app);

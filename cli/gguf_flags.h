@@ -13,7 +13,7 @@ struct GgufFlags {
   std::string type;  ///< empty: not given
   bool pure = false, leave_output_tensor = false, allow_fallback = false;
   std::string output_tensor_type, token_embedding_type;
-  std::string rounding;  ///< empty: not given
+  std::string rounding, imatrix;  ///< empty: not given
 };
 
 /// --type, --pure and the others, for a command that has --tensor-type, --output-tensor-type and --token-embedding-type.

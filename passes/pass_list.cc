@@ -40,7 +40,7 @@ std::span<const PassInfo> pass_list() {
       PassInfo{"prune.structured", "removes whole layers, heads and feed-forward channels, and lets the others make up for them; the model becomes a smaller dense one", make_prune_structured},
       PassInfo{"prune.wanda", "sets the weights to zero that are small and multiply small inputs; needs calibration text", make_prune_wanda},
       PassInfo{"quantize.awq", "rounds weights to nearest after rescaling channels by the size of their inputs; needs calibration text", make_quantize_awq},
-      PassInfo{"quantize.gguf", "rounds weights to the block types of GGUF files, a mix of them as llama-quantize has it, by a search or with errors made up for; the latter needs calibration text", make_quantize_gguf},
+      PassInfo{"quantize.gguf", "rounds weights to the block types of GGUF files, a mix of them as llama-quantize has it, by a search or with errors made up for; needs calibration text, or for the search an imatrix", make_quantize_gguf},
       PassInfo{"quantize.gptq", "rounds weights to a grid, each error made up for by the weights that come later; needs calibration text", make_quantize_gptq},
       PassInfo{"quantize.learned", "starts at gptq, then learns the rounding and the scales of each block by gradients; the best and the slowest", make_quantize_learned},
       PassInfo{"quantize.rtn", "rounds weights to the nearest value of a 2- to 8-bit grid", make_quantize_rtn},

@@ -1,5 +1,6 @@
 // llmc quantize: a recipe of one quantize step, from flags.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "cli/calibration_flags.h"
 #include "cli/compress_options.h"
@@ -101,10 +102,16 @@ Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
   return recipe;
 }
 
-/// How the blocks of --type are found: by a search at the end, or by a step that calibrates, which calibration flags ask for too.
+/// How the blocks of --type are found: by a search at the end, or by a step that calibrates or reads an imatrix, which flags about
+/// those ask for too.
 std::string find_rounding(const QuantizeOptions& options, const CLI::App& app) {
-  const std::string rounding = !options.gguf.rounding.empty() ? options.gguf.rounding : given_calibration_flags(app).empty() ? "search" : "compensated";
+  const std::vector<std::string> calibrating = given_calibration_flags(app);
+  const bool has_imatrix = !options.gguf.imatrix.empty();
+  if (has_imatrix && !calibrating.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --imatrix, which says what calibration would measure", fmt::join(calibrating, ", ")));
+  const std::string rounding = !options.gguf.rounding.empty() ? options.gguf.rounding : has_imatrix ? "weighted" : calibrating.empty() ? "search" : "compensated";
   if (rounding != "search" && rounding != "weighted" && rounding != "compensated") throw Error(ErrorKind::usage, fmt::format("--rounding: expected search, weighted or compensated, found '{}'", rounding));
+  if (has_imatrix && rounding == "search") throw Error(ErrorKind::usage, "--imatrix makes no sense with --rounding search, which weighs all errors alike; expected weighted");
+  if (has_imatrix && rounding == "compensated") throw Error(ErrorKind::usage, "--imatrix makes no sense with --rounding compensated: the file says how large each input is, but making up for errors takes the products of all pairs; give --calibration");
   return rounding;
 }
 
@@ -112,6 +119,7 @@ std::string find_rounding(const QuantizeOptions& options, const CLI::App& app) {
 Recipe make_gguf_recipe(QuantizeOptions& options, const CLI::App& app) {
   const std::string rounding = find_rounding(options, app);
   const auto belongs = [&](const std::string& name, const std::string& group) {
+    if (name == "--resume") return rounding == "compensated";  // the others are done in one forward pass, which keeps no state
     if (group == "Calibration") return rounding != "search";
     return rounding == "compensated" && (name == "--damping" || name == "--order" || name == "--refinements" || name == "--drift-correction");
   };
@@ -125,6 +133,7 @@ Recipe make_gguf_recipe(QuantizeOptions& options, const CLI::App& app) {
   Recipe recipe{.format = Format::gguf, .gguf = read_gguf_flags(options.gguf, options.tensor_types)};
   if (rounding == "search") return recipe;
   nlohmann::json step = {{"pass", "quantize.gguf"}, {"types", to_json(recipe.gguf)}, {"rounding", rounding}};
+  if (!options.gguf.imatrix.empty()) step["imatrix"] = options.gguf.imatrix;
   if (options.damping) step["damping"] = *options.damping;
   if (!options.order.empty()) step["order"] = options.order;
   if (options.refinements) step["refinements"] = *options.refinements;
@@ -136,14 +145,14 @@ Recipe make_gguf_recipe(QuantizeOptions& options, const CLI::App& app) {
 }
 
 void refuse_gguf_flags(const QuantizeOptions& options) {
-  if (options.gguf.pure || options.gguf.leave_output_tensor || options.gguf.allow_fallback || !options.gguf.rounding.empty()) throw Error(ErrorKind::usage, "--pure, --leave-output-tensor, --allow-fallback and --rounding are about GGUF; give --type");
+  if (options.gguf.pure || options.gguf.leave_output_tensor || options.gguf.allow_fallback || !options.gguf.rounding.empty() || !options.gguf.imatrix.empty()) throw Error(ErrorKind::usage, "--pure, --leave-output-tensor, --allow-fallback, --rounding and --imatrix are about GGUF; give --type");
 }
 
 }  // namespace
 
 CommandFunction add_quantize(CLI::App& app) {
   app.description("Rounds the weights to 2 to 8 bits, writes an artifact, re-opens it and judges it.");
-  app.footer("Examples:\n  llmc quantize MODEL -o OUT --bits 8\n  llmc quantize MODEL -o OUT --preset W4A16-g32 --max-ppl-increase 2% --min-ratio 2\n  llmc quantize MODEL -o OUT --bits 3 --group-size 32 --method gptq --calibration text.txt --nsamples 64\n  llmc quantize MODEL -o OUT --bits 3 --group-size 64 --tensor-type 'down_proj=W8A16' --exclude 'layers\\.0\\.'\n  llmc quantize MODEL -o OUT.gguf --type Q4_K_M");
+  app.footer("Examples:\n  llmc quantize MODEL -o OUT --bits 8\n  llmc quantize MODEL -o OUT --preset W4A16-g32 --max-ppl-increase 2% --min-ratio 2\n  llmc quantize MODEL -o OUT --bits 3 --group-size 32 --method gptq --calibration text.txt --nsamples 64\n  llmc quantize MODEL -o OUT --bits 3 --group-size 64 --tensor-type 'down_proj=W8A16' --exclude 'layers\\.0\\.'\n  llmc quantize MODEL -o OUT.gguf --type Q4_K_M\n  llmc quantize MODEL -o OUT.gguf --type Q4_K_M --imatrix imatrix.gguf");
   auto options = std::make_shared<QuantizeOptions>();
   add_compress_options(app, options->common);
   add_format_option(app, options->common);

@@ -245,6 +245,7 @@ class Streams(Compress):
             yield command, self.run_of(command, name=f"{command}-{self.count}"), True
         yield "export", ["export", self.dir / f"prune-{self.count}", "--dense", "-o", self.dir / f"dense-{self.count}"], True
         yield "evaluate", ["evaluate", llama(), "--data", ids()], True
+        yield "imatrix", ["imatrix", llama(), "-o", self.dir / f"imatrix-{self.count}.gguf", "--calibration", ids(), "--nsamples", 4], True
         yield "inspect", ["inspect", llama()], True
         yield "list", ["list"], False
         yield "completions", ["completions", "bash"], False

@@ -11,6 +11,7 @@ import test_fail_closed
 import test_gguf
 import test_grids
 import test_heal
+import test_imatrix
 import test_judge
 import test_output
 import test_prune
@@ -20,7 +21,7 @@ import test_transform
 from support import COVERED, EVERY
 from test_commands import long_flags
 
-FILES = (test_calibrated, test_commands, test_compress, test_distill, test_fail_closed, test_gguf, test_grids, test_heal, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
+FILES = (test_calibrated, test_commands, test_compress, test_distill, test_fail_closed, test_gguf, test_grids, test_heal, test_imatrix, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
 
 
 class Flags(unittest.TestCase):

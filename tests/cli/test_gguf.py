@@ -354,15 +354,16 @@ class Types(Gguf):
     def test_rounding_that_calibrates(self):
         model = llama("BF16", **self.WIDE)
         calibration = ["--calibration", ids(), "--nsamples", 4, "--seqlen", 8]
-        errors = {}
         for rounding in ("weighted", "compensated"):
             report = self.json(*self.quantize("--type", "Q3_K_M", "--rounding", rounding, *calibration, model=model, name=f"{rounding}.gguf"))
             step = next(step for step in report["steps"] if step["name"] == "quantize.gguf")["details"]
             self.assertEqual(step["tensors"], len([t for t in report["tensors"] if t["codec"] != "F32"]))
             self.assertEqual({t["codec"] for t in report["tensors"]}, {"Q3_K", "Q4_K", "Q5_K", "Q6_K", "F32"})
             self.assertIn(f", {rounding}", next(t for t in report["tensors"] if t["codec"] == "Q3_K")["treatment"])
-            errors[rounding] = {row["tensor"]: row.get("error", row["search_error"]) for row in step["layers"]}
-        self.assertLess(sum(errors["compensated"].values()), 0.7 * sum(errors["weighted"].values()))
+            if rounding == "compensated":
+                self.assertLess(sum(row["error"] for row in step["layers"]), 0.7 * sum(row["search_error"] for row in step["layers"]))
+            else:
+                self.assertTrue(all(0 < row["weighted_error"] < 0.1 for row in step["layers"]))
         # a flag for calibration asks for the best that it makes possible; the file is the same for any number of threads
         self.ok(*self.quantize("--type", "Q3_K_M", *calibration, "--threads", 1, model=model, name="again.gguf"))
         self.assertEqual((self.dir / "again.gguf").read_bytes(), (self.dir / "compensated.gguf").read_bytes())
