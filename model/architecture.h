@@ -86,6 +86,7 @@ struct Architecture {
   bool heads_divide_hidden = false;  ///< the transformers class refuses a hidden size that is no multiple of the number of heads
   std::vector<ConfigRow> config;
   std::vector<FixedRow> fixed;
+  std::vector<FixedRow> fixed_by_block = {};  ///< config keys of lists with an entry for each block, which must all have this value
   std::vector<const char*> harmless;  ///< config keys that do not change the forward pass
   std::vector<TensorRow> tensors;
   std::vector<const char*> buffers;  ///< patterns of stored tensors that are constants of the code, not weights

@@ -92,6 +92,16 @@ void check_fixed(const FixedRow& row, FieldReader& fields) {
   if (value && *value != json::parse(row.json)) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected {} (llmc implements no other), found {}", row.key, row.json, value->dump()));
 }
 
+/// A list with an entry for each block.
+void check_fixed_by_block(const FixedRow& row, FieldReader& fields, int64_t blocks) {
+  const json* list = fields.find(row.key);
+  if (!list || blocks == 0) return;
+  if (!list->is_array() || static_cast<int64_t>(list->size()) != blocks) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected a list of {} entries, one for each block, found {}", row.key, blocks, list->is_array() ? std::to_string(list->size()) : list->dump()));
+  const json expected = json::parse(row.json);
+  for (size_t block = 0; block < list->size(); ++block)
+    if ((*list)[block] != expected) throw Error(ErrorKind::input, fmt::format("field \"{}\": block {}: expected {} (llmc implements no other), found {}", row.key, block, row.json, (*list)[block].dump()));
+}
+
 void check_class(FieldReader& fields, const Architecture& architecture) {
   const auto classes = fields.find_strings("architectures");
   if (!classes.empty() && classes.front() != architecture.causal_class)
@@ -129,6 +139,7 @@ ModelConfig read_config(const json& object, const Architecture& architecture, co
   if (architecture.positions == Positions::rope) attempt([&] { config.rope_theta = read_rope_theta(fields); });
   for (const FixedRow& row : fixed_everywhere) attempt([&] { check_fixed(row, fields); });
   for (const FixedRow& row : architecture.fixed) attempt([&] { check_fixed(row, fields); });
+  for (const FixedRow& row : architecture.fixed_by_block) attempt([&] { check_fixed_by_block(row, fields, config.layers); });
   for (const char* key : harmless_everywhere) fields.find(key);
   for (const char* key : architecture.harmless) fields.find(key);
   for (const std::string& key : fields.unread())

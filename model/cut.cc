@@ -14,6 +14,12 @@ namespace {
 
 using Indices = std::vector<int64_t>;
 
+Indices first_indices(int64_t count) {
+  Indices indices(static_cast<size_t>(count));
+  std::iota(indices.begin(), indices.end(), 0);
+  return indices;
+}
+
 const ConfigRow* find_row(const Architecture& architecture, int64_t ModelConfig::* field) {
   const auto row = std::ranges::find(architecture.config, field, &ConfigRow::count);
   return row == architecture.config.end() ? nullptr : &*row;
@@ -30,9 +36,14 @@ ModelConfig resize(ModelConfig config, const Sizes& sizes) {
   return config;
 }
 
-/// config.json of a smaller model: every size that changed, and the size of a head, which others are the fallback of.
-nlohmann::json resize_json(const Model& model, const ModelConfig& after) {
+/// config.json of a smaller model with those blocks: every size that changed, and the size of a head, which others are the fallback of.
+nlohmann::json resize_json(const Model& model, const ModelConfig& after, const Indices& blocks) {
   nlohmann::json config = model.checkpoint().config;
+  if (const auto types = config.find("layer_types"); types != config.end() && types->is_array() && static_cast<int64_t>(types->size()) == model.config().layers) {  // one entry for each block
+    nlohmann::json left = nlohmann::json::array();
+    for (int64_t block : blocks) left.push_back(types->at(static_cast<size_t>(block)));
+    *types = std::move(left);
+  }
   for (const ConfigRow& row : model.architecture().config) {
     const bool follows = row.count == &ModelConfig::head_dim || row.count == &ModelConfig::kv_heads || row.count == &ModelConfig::ffn;  // absent, they would follow another size
     if (row.count && (model.config().*row.count != after.*row.count || (follows && sizes_of(model.config()) != sizes_of(after)))) config[row.key] = after.*row.count;
@@ -123,7 +134,7 @@ void check_sizes(const Model& model, const Sizes& sizes, Problems& problems) {
 Model cut_model(Model model, const Kept& kept) {
   const ModelConfig before = model.config();
   Indices blocks = kept.blocks;
-  if (blocks.empty()) blocks.resize(static_cast<size_t>(before.layers)), std::iota(blocks.begin(), blocks.end(), 0);
+  if (blocks.empty()) blocks = first_indices(before.layers);
   const Sizes sizes{.blocks = static_cast<int64_t>(blocks.size()),
                     .kv_groups = kept.kv_groups.empty() ? before.kv_heads : static_cast<int64_t>(kept.kv_groups[0].size()),
                     .ffn = kept.ffn.empty() ? before.ffn : static_cast<int64_t>(kept.ffn[0].size()),
@@ -152,12 +163,7 @@ Model cut_model(Model model, const Kept& kept) {
     else cut_tensor(placed, out, find_kept(placed.row->in, kept, number, before));
     tensors.push_back(std::move(*placed.tensor));
   }
-  nlohmann::json config = resize_json(model, resize(before, sizes));
-  if (const auto types = config.find("layer_types"); types != config.end() && static_cast<int64_t>(types->size()) == before.layers) {  // one entry for each block, in configs whose user vouched for it
-    nlohmann::json left = nlohmann::json::array();
-    for (int64_t block : blocks) left.push_back(types->at(static_cast<size_t>(block)));
-    *types = std::move(left);
-  }
+  nlohmann::json config = resize_json(model, resize(before, sizes), blocks);
   Checkpoint checkpoint = std::move(model.checkpoint());
   checkpoint.config = std::move(config);
   checkpoint.tensors = std::move(tensors);
@@ -171,7 +177,7 @@ Model outline_model(const Model& model, const Sizes& sizes) {
   const ModelConfig after = resize(model.config(), sizes);
   Checkpoint outline;
   outline.directory = model.checkpoint().directory;
-  outline.config = resize_json(model, after);
+  outline.config = resize_json(model, after, first_indices(after.layers));
   for (const PlacedTensor& placed : model.tensors()) {
     if (placed.block >= after.layers) continue;
     const StoredTensor& tensor = *placed.tensor;
