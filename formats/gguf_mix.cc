@@ -46,9 +46,10 @@ const std::vector<GgufMix>& mixes() {
   return list;
 }
 
-/// Where the value projections are an eighth of the queries' size and there are many layers, they get 5 bits at least.
-constexpr int64_t many_layers = 80;
-bool is_large(const MixFacts& facts) { return facts.layers == many_layers && facts.heads != facts.kv_heads; }
+bool is_large(const MixFacts& facts) {
+  if (facts.layers != 80) return false;
+  return facts.large == GgufLarge::every || (facts.large == GgufLarge::shared_heads && facts.heads != facts.kv_heads);
+}
 
 /// What stays as it is though it has rows: parts of names.
 constexpr std::array kept_parts = {"_norm.weight", "ffn_gate_inp.weight", ".position_embd", "ssm_conv1d", "attn_rel_b.weight"};

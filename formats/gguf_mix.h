@@ -49,11 +49,15 @@ std::span<const GgufMix> gguf_mix_list();
 /// Capitals and small letters are the same; Q3_K, Q4_K and Q5_K are their M mixes. Throws Error(usage) that lists what is known.
 const GgufMix& get_gguf_mix(const std::string& name, const std::string& where);
 
+/// Of which models llama.cpp takes those of 80 layers for its 70B, whose value projections get 5 bits at least.
+enum class GgufLarge { none, shared_heads, every };
+
 /// What the rules ask of a model.
 struct MixFacts {
   int64_t layers = 0;
   int64_t heads = 0;
   int64_t kv_heads = 0;
+  GgufLarge large = GgufLarge::none;
   MixImportance importance = MixImportance::none;  ///< given or none
 };
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/gguf_mix.h"
 #include "model/config.h"
 
 namespace llmc {
@@ -72,6 +73,9 @@ struct FixedRow {
 /// as Hugging Face has them, or the two of each pair side by side.
 enum class GgufRotary { halves, pairs };
 
+/// What llama.cpp loads: heads of any size, or only those that together are as wide as the hidden state.
+enum class GgufHeads { any, fill_hidden };
+
 struct Architecture {
   const char* model_type;    ///< as config.json says
   const char* causal_class;  ///< the transformers class
@@ -80,6 +84,8 @@ struct Architecture {
   const char* activation_fallback;
   const char* gguf_name = nullptr;  ///< general.architecture of GGUF files; llama.cpp runs it with the activation above
   GgufRotary gguf_rotary = GgufRotary::halves;
+  GgufHeads gguf_heads = GgufHeads::any;
+  GgufLarge gguf_large = GgufLarge::none;
   Norm norm;
   Positions positions;
   FeedForward feed_forward;

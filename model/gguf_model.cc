@@ -238,13 +238,25 @@ std::vector<int32_t> gguf_source_rows(const Model& model, const PlacedTensor& pl
   return source;
 }
 
-void add_gguf_config(GgufMetadata& metadata, const Model& model) {
+MixFacts gguf_mix_facts(const Model& model, MixImportance importance) {
+  const ModelConfig& config = model.config();
+  return {.layers = config.layers, .heads = config.heads, .kv_heads = config.kv_heads, .large = model.architecture().gguf_large, .importance = importance};
+}
+
+void check_gguf_model(const Model& model) {
   const Architecture& architecture = model.architecture();
   const ModelConfig& config = model.config();
   const std::string where = model.checkpoint().directory.string();
   if (!architecture.gguf_name) throw Error(ErrorKind::usage, fmt::format("{}: llama.cpp has no architecture for {}", where, architecture.causal_class));
   const Activation run = default_activation(architecture);
   if (config.activation != run) throw Error(ErrorKind::usage, fmt::format("{}: its activation is {}, but llama.cpp runs {} with {}", where, to_string(config.activation), architecture.gguf_name, to_string(run)));
+  if (architecture.gguf_heads == GgufHeads::fill_hidden && config.query_width() != config.hidden)
+    throw Error(ErrorKind::usage, fmt::format("{}: {} heads of {} make {}, but llama.cpp loads {} only where they make the hidden size, {}", where, config.heads, config.head_dim, config.query_width(), architecture.gguf_name, config.hidden));
+}
+
+void add_gguf_config(GgufMetadata& metadata, const Model& model) {
+  const Architecture& architecture = model.architecture();
+  const ModelConfig& config = model.config();
   const auto set = [&](const char* key, GgufValue value) { metadata.set(fmt::format("{}.{}", architecture.gguf_name, key), std::move(value)); };
   for (const CountKey& row : count_keys) set(row.key, gguf_u32(static_cast<uint32_t>(config.*row.field)));
   set("attention.value_length", gguf_u32(static_cast<uint32_t>(config.head_dim)));

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "formats/gguf_metadata.h"
+#include "formats/gguf_mix.h"
 #include "model/model.h"
 
 namespace llmc {
@@ -20,7 +21,13 @@ std::string gguf_tensor_name(const PlacedTensor& placed);
 /// Which row of the logical matrix each row in the file is; empty when they are the same.
 std::vector<int32_t> gguf_source_rows(const Model& model, const PlacedTensor& placed);
 
-/// The keys that describe the model's maths. Throws Error(usage) for what llama.cpp would run otherwise.
+/// What llama-quantize's rules ask of a model.
+MixFacts gguf_mix_facts(const Model& model, MixImportance importance);
+
+/// Throws Error(usage) for what llama.cpp has no architecture for, does not load, or would run otherwise.
+void check_gguf_model(const Model& model);
+
+/// The keys that describe the model's maths.
 void add_gguf_config(GgufMetadata& metadata, const Model& model);
 
 }  // namespace llmc

@@ -318,7 +318,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   if (text.calibration) report.calibration = describe_calibration(text, report, context);
   CheckedRecipe checked = check_recipe(request.recipe, model);
 
-  if (request.recipe.format == Format::gguf && checked.outlines.empty()) plan_gguf(model, request.recipe.gguf);  // refused before the work
+  if (request.recipe.format == Format::gguf) plan_gguf(checked.outlines.empty() ? model : checked.outlines.back(), request.recipe.gguf);  // refused before the work
   TreatmentTexts texts;
   const Hashes source_hashes = hash_sources(model.checkpoint(), context);
   const fs::path work = staged.path() / "work";  // goes with the staging directory if the run ends early

@@ -52,7 +52,6 @@ std::string model_name(const Model& model) {
 GgufMetadata make_metadata(const Model& model, const GgufOptions& options, const Provenance& provenance) {
   const Checkpoint& checkpoint = model.checkpoint();
   GgufMetadata metadata = checkpoint.gguf.value_or(GgufMetadata(checkpoint.directory.string()));
-  if (!model.architecture().gguf_name) throw Error(ErrorKind::usage, fmt::format("{}: llama.cpp has no architecture for {}", checkpoint.directory.string(), model.architecture().causal_class));
   metadata.set("general.architecture", gguf_string(model.architecture().gguf_name));
   if (!checkpoint.gguf) {
     metadata.set("general.type", gguf_string("model"));
@@ -105,13 +104,13 @@ std::vector<std::byte> encode(const Model& model, const PlacedTensor& placed, co
 }  // namespace
 
 GgufPlan plan_gguf(const Model& model, const GgufOptions& options) {
+  check_gguf_model(model);
   std::vector<MixInput> inputs;
   for (const PlacedTensor& placed : model.tensors()) {
     if (const Scheme* scheme = find_scheme(*placed.tensor)) throw Error(ErrorKind::usage, fmt::format("tensor {}: is {}: GGUF has no such grid; leave that step out and give a type of GGUF", placed.tensor->name, to_string(*scheme)));
     inputs.push_back({gguf_tensor_name(placed), file_shape(placed)});
   }
-  const ModelConfig& config = model.config();
-  const std::vector<ChosenType> chosen = choose_gguf_types(get_gguf_mix(options.type, "type"), {.layers = config.layers, .heads = config.heads, .kv_heads = config.kv_heads, .importance = MixImportance::none}, make_overrides(options), inputs);
+  const std::vector<ChosenType> chosen = choose_gguf_types(get_gguf_mix(options.type, "type"), gguf_mix_facts(model, MixImportance::none), make_overrides(options), inputs);
   GgufPlan plan;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const GgufTypeInfo* made = find_block_type(model.tensors()[i]);

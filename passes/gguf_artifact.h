@@ -19,7 +19,8 @@ struct GgufPlan {
   std::vector<GgufLayout> layouts;
   std::vector<std::string> notes;  ///< tensors whose rows forbid the mix's type, and what they get instead
 };
-/// Throws Error(usage) for a type that is not known or that a tensor's rows do not fit, or when the model holds codes.
+/// Throws Error(usage) for a type that is not known or that a tensor's rows do not fit, when the model holds codes, or for a model
+/// that llama.cpp does not run.
 GgufPlan plan_gguf(const Model& model, const GgufOptions& options);
 
 /// Writes the file, and compares what is then on disk with what was meant. Says how each tensor was stored. The same model

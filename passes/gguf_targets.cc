@@ -11,8 +11,7 @@ std::vector<GgufTarget> find_gguf_targets(const Model& model, const GgufOptions&
   std::vector<MixInput> inputs;
   Problems problems;
   for (const PlacedTensor& placed : model.tensors()) inputs.push_back({gguf_tensor_name(placed), is_vector(placed) ? placed.tensor->shape : Shape{placed.tensor->rows(), placed.tensor->cols()}});
-  const ModelConfig& config = model.config();
-  const auto chosen = choose_gguf_types(get_gguf_mix(options.type, "type"), {.layers = config.layers, .heads = config.heads, .kv_heads = config.kv_heads, .importance = importance}, make_overrides(options), inputs);
+  const auto chosen = choose_gguf_types(get_gguf_mix(options.type, "type"), gguf_mix_facts(model, importance), make_overrides(options), inputs);
   std::vector<GgufTarget> targets;
   for (size_t i = 0; i < chosen.size(); ++i) {
     if (!chosen[i].type || get_info(*chosen[i].type).dtype) continue;

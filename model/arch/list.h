@@ -7,5 +7,6 @@ namespace llmc {
 
 Architecture make_llama();
 Architecture make_gpt2();
+Architecture make_qwen2();
 
 }  // namespace llmc

@@ -14,6 +14,7 @@ Architecture make_llama() {
       .activation_fallback = "silu",
       .gguf_name = "llama",
       .gguf_rotary = GgufRotary::pairs,
+      .gguf_large = GgufLarge::shared_heads,
       .norm = Norm::rms,
       .positions = Positions::rope,
       .feed_forward = FeedForward::gated,

@@ -94,6 +94,24 @@ class Convert(Gguf):
         quality = self.json("evaluate", self.dir / "out.gguf", "--reference", model, "--data", data)["quality"]
         self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
 
+    def test_qwen2(self):
+        for name, tied in (("qwen2-untied", False), ("qwen2-tied", True)):
+            with self.subTest(name):
+                model, data = tiny(name), tiny(name) / "input_ids.npy"
+                self.ok(*self.convert("--type", "F32", model=model, data=data, name=name + ".gguf"))
+                keys, tensors = read_gguf(self.dir / (name + ".gguf"))
+                source = read_safetensors(model)[0]
+                self.assertEqual((keys["general.architecture"], keys["qwen2.rope.freq_base"], keys["qwen2.attention.head_count_kv"]), ("qwen2", 1000000.0, 2))
+                self.assertFalse([key for key in keys if key.startswith("llama.")])
+                self.assertEqual({gguf_name(tensor): values for tensor, values in source.items()}, tensors)  # rows of queries and keys as they are
+                self.assertEqual("output.weight" in tensors, not tied)
+                quality = self.json("evaluate", self.dir / (name + ".gguf"), "--reference", model, "--data", data)["quality"]
+                self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
+                self.ok("export", self.dir / (name + ".gguf"), "--dense", "-o", self.dir / name)
+                self.assertEqual(read_safetensors(self.dir / name)[0], source)
+        model = tiny("qwen2-untied")
+        self.refused(2, ["2 heads of 16 make 32", "qwen2", "hidden size, 64"], "prune", model, "-o", self.dir / "no.gguf", "--structured", "heads=50%", "--importance", "magnitude", "--compensate", "false", "--eval-data", model / "input_ids.npy")
+
     def test_position_embeddings_stay_f32(self):
         model, data = tiny("gpt2-tied"), tiny("gpt2-tied") / "input_ids.npy"
         self.ok(*self.convert(model=model, data=data))

@@ -7,7 +7,7 @@ import random
 import support
 from support import Case, ids, tiny, treatments, workshop, write_ids
 
-MODELS = ("llama-gqa-tied", "gpt2-tied")  # rows of 32, 64, 96 and 128
+MODELS = ("llama-gqa-tied", "gpt2-tied", "qwen2-untied")  # rows of 32, 64, 96 and 128
 GRIDS = (
     "W4A16-g32-symmetric", "W3A16-g16-linear", "W4A16-channel-linear", "W8A16-tensor-symmetric", "W4A8-g32-symmetric-dynamic", "W8A8-channel-symmetric-static",
     "FP8A16-channel", "FP8_E5M2A16-tensor", "MXFP8A16-g32", "MXFP4A16-g32", "NVFP4A16-g16", "NF4-g16", "codebook16-tensor", "codebook5-channel", "codebook4-g32",

@@ -23,7 +23,8 @@ LETTERS = {name: chr(ord("a") + i) for i, name in enumerate(
     ["F32", "F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"])}
 # name: architecture, layers, hidden, feed-forward, heads, key-value heads, whether the head has a weight of its own
 MODELS = {"quill": ("llama", 8, 256, 768, 8, 4, False), "smollm2": ("llama", 30, 576, 1536, 9, 3, False),
-          "untied": ("llama", 17, 512, 1024, 8, 2, True), "seventy": ("llama", 80, 256, 256, 8, 1, True), "gpt2": ("gpt2", 12, 256, 1024, 4, 4, True)}
+          "untied": ("llama", 17, 512, 1024, 8, 2, True), "seventy": ("llama", 80, 256, 256, 8, 1, True), "gpt2": ("gpt2", 12, 256, 1024, 4, 4, True),
+          "qwen2": ("qwen2", 24, 256, 768, 14, 2, False), "qwen2-seventy": ("qwen2", 80, 256, 256, 8, 8, True)}
 
 
 def tensors_of(name):
@@ -38,6 +39,8 @@ def tensors_of(name):
         columns[f"blk.{layer}.attn_norm.weight"] = 0
         if kind == "gpt2":
             columns[f"blk.{layer}.attn_qkv.bias"] = 0
+        if kind == "qwen2":
+            columns |= {f"blk.{layer}.attn_{part}.bias": 0 for part in "qkv"}
     columns["output_norm.weight"] = 0
     if untied:
         columns["output.weight"] = hidden
@@ -86,7 +89,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "gguf")
     arguments = parser.parse_args()
-    models = {name: {"layers": row[1], "heads": row[4], "kv_heads": row[5], "names": list(tensors_of(name)), "columns": list(tensors_of(name).values())} for name, row in MODELS.items()}
+    models = {name: {"architecture": row[0], "layers": row[1], "heads": row[4], "kv_heads": row[5], "names": list(tensors_of(name)), "columns": list(tensors_of(name).values())} for name, row in MODELS.items()}
     cases = []
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
@@ -94,7 +97,7 @@ def main():
             write_model(name, source)
             for mix in MIXES:
                 for importance, pure in ((False, False), (True, False), (False, True)):
-                    if (pure or importance) and name in ("seventy", "gpt2") or pure and mix not in ("Q4_K_M", "Q2_K"):
+                    if (pure or importance) and name in ("seventy", "gpt2", "qwen2-seventy") or pure and mix not in ("Q4_K_M", "Q2_K"):
                         continue
                     types = quantize(name, source, Path(folder) / "out.gguf", mix, importance, pure)
                     if types is None:

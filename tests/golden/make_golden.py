@@ -39,8 +39,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import (
     AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers,
 )
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
 from transformers.models.llama import modeling_llama
+from transformers.models.qwen2 import modeling_qwen2
 
 HERE = Path(__file__).resolve().parent
 BATCH, POSITIONS = 2, 24
@@ -71,20 +72,31 @@ def _attention_any_dtype(module, query, key, value, attention_mask, scaling, dro
     return (probabilities @ value).transpose(1, 2).contiguous(), probabilities
 
 
+# Of each architecture with rotary positions: its module, and how the names of its classes start.
+ROTARY = {"llama": (modeling_llama, "Llama"), "qwen2": (modeling_qwen2, "Qwen2")}
+
+
 @contextlib.contextmanager
-def true_float64():
-    """Removes the float32 steps that transformers' Llama keeps even after `model.double()`:
-    RMSNorm (input, variance and product), the attention softmax, and cos/sin of the rotary angles.
-    The angles themselves stay float32, because they define the model. GPT-2 has no such steps."""
-    norm, rotary = modeling_llama.LlamaRMSNorm, modeling_llama.LlamaRotaryEmbedding
-    saved = norm.forward, rotary.forward, modeling_llama.eager_attention_forward
-    norm.forward = _rms_norm_any_dtype
-    rotary.forward = _rotary_float32_angles
-    modeling_llama.eager_attention_forward = _attention_any_dtype
+def _replaced(*replacements):
+    """(owner, attribute, value) while it lasts."""
+    saved = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
+    for owner, name, value in replacements:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        norm.forward, rotary.forward, modeling_llama.eager_attention_forward = saved
+        for owner, name, value in saved:
+            setattr(owner, name, value)
+
+
+def true_float64():
+    """Removes the float32 steps that transformers' Llama and its like keep even after `model.double()`:
+    RMSNorm (input, variance and product), the attention softmax, and cos/sin of the rotary angles.
+    The angles themselves stay float32, because they define the model. GPT-2 has no such steps."""
+    return _replaced(*(replacement for module, name in ROTARY.values() for replacement in (
+        (getattr(module, f"{name}RMSNorm"), "forward", _rms_norm_any_dtype),
+        (getattr(module, f"{name}RotaryEmbedding"), "forward", _rotary_float32_angles),
+        (module, "eager_attention_forward", _attention_any_dtype))))
 
 
 def load_model(folder):
@@ -126,6 +138,16 @@ def llama(**changes):
     return LlamaConfig(**(settings | changes))
 
 
+def qwen2(**changes):
+    settings = dict(
+        vocab_size=112, hidden_size=48, intermediate_size=80, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+        rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+        tie_word_embeddings=False, bos_token_id=0, eos_token_id=1,
+    )
+    return Qwen2Config(**(settings | changes))
+
+
 def gpt2(**changes):
     settings = dict(
         vocab_size=112, n_embd=48, n_layer=2, n_head=4, n_positions=32,
@@ -155,6 +177,8 @@ TINY = {
     "gpt2-untied": (
         gpt2(n_inner=104, tie_word_embeddings=False, activation_function="gelu", layer_norm_epsilon=1e-3), {}),
     "gpt2-noprefix": (gpt2(n_embd=32), {"original_gpt2_names": True}),
+    "qwen2-untied": (qwen2(hidden_size=64, intermediate_size=96), {}),
+    "qwen2-tied": (qwen2(num_hidden_layers=3, tie_word_embeddings=True), {"old_style_config": True}),
 }
 
 
@@ -183,7 +207,9 @@ def use_old_style_config(folder):
     config["rope_scaling"] = None
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.41.2"
-    config.pop("head_dim")
+    config.pop("head_dim", None)
+    if config.pop("layer_types", None):  # a window that is there and not used
+        config |= {"sliding_window": 32768, "max_window_layers": config["num_hidden_layers"] - 1}
     path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n")
 
 
@@ -223,16 +249,6 @@ def max_abs(a, b):
     return float(np.max(np.abs(a.astype(np.float64) - b)))
 
 
-@contextlib.contextmanager
-def _rotary(forward):
-    rotary = modeling_llama.LlamaRotaryEmbedding
-    saved, rotary.forward = rotary.forward, forward
-    try:
-        yield
-    finally:
-        rotary.forward = saved
-
-
 def _rotary_float64_angles(self, x, position_ids):
     config = self.config
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -264,8 +280,9 @@ def make_tiny(out, shared):
         plain_double = logits_of(load_model(folder).double(), ids)
         row = {"name": name, "std": double.std(), "largest": np.abs(double).max(),
                "single": max_abs(single, double), "plain": max_abs(plain_double, double)}
-        if config.model_type == "llama":
-            with true_float64(), _rotary(_rotary_float64_angles):
+        if config.model_type in ROTARY:
+            module, prefix = ROTARY[config.model_type]
+            with true_float64(), _replaced((getattr(module, f"{prefix}RotaryEmbedding"), "forward", _rotary_float64_angles)):
                 row["rope"] = max_abs(logits_of(load_model(folder).double(), ids), double)
         rows.append(row)
         size = sum(file.stat().st_size for file in folder.iterdir())

@@ -63,7 +63,7 @@ def compare_with_gguf(llmc, path, work):
     reader = gguf.GGUFReader(path)
     architecture = reader.get_field("general.architecture").contents()
     heads = {"attn_q.": reader.get_field("llama.attention.head_count").contents(), "attn_k.": reader.get_field("llama.attention.head_count_kv").contents()} if architecture == "llama" else {}
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA if architecture == "llama" else gguf.MODEL_ARCH.GPT2, 64)
+    names = gguf.get_tensor_name_map(next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture), 64)
     stored = {tensor.name: from_file_order(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type), heads) for tensor in reader.tensors}
     seen = 0
     for name, values in exported.items():
@@ -101,7 +101,7 @@ def main():
         vocabulary = json.loads((options.model / "config.json").read_text())["vocab_size"]
         tokens = np.random.default_rng(3).integers(0, vocabulary, 128).astype(np.int32)
         cases = [(options.model, None, tokens, kind) for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_K_M")]
-        for name in ("gpt2-tied", "llama-gqa-tied", "llama-mha-untied", "llama-bias", "llama-headdim"):
+        for name in ("gpt2-tied", "llama-gqa-tied", "llama-mha-untied", "llama-bias", "llama-headdim", "qwen2-untied", "qwen2-tied"):
             data = options.tiny / name / "input_ids.npy"
             cases += [(options.tiny / name, data, np.load(data).reshape(-1)[:24].astype(np.int32), kind) for kind in ("F32", "F16")]
         for model, data, ids, kind in cases:

@@ -16,6 +16,13 @@ json llama() {
   return {{"model_type", "llama"}, {"architectures", {"LlamaForCausalLM"}}, {"vocab_size", 96}, {"hidden_size", 64}, {"intermediate_size", 128}, {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"max_position_embeddings", 128}, {"rms_norm_eps", 1e-5}, {"hidden_act", "silu"}};
 }
 
+json qwen2() {
+  json config = llama();
+  config["model_type"] = "qwen2";
+  config["architectures"] = {"Qwen2ForCausalLM"};
+  return config;
+}
+
 ModelConfig read(const json& object, const std::set<std::string>& ignored = {}) { return read_config(object, get_architecture(object.at("model_type"), "c"), ignored, "config.json"); }
 
 json with(json object, const std::string& key, json value) {
@@ -79,6 +86,19 @@ TEST_CASE("what changes the maths and is not understood is refused by name", "[c
   CHECK_THROWS_WITH(get_architecture("lama", "c"), Contains("did you mean \"llama\""));
   const json gpt2 = {{"model_type", "gpt2"}, {"vocab_size", 10}, {"n_embd", 8}, {"n_layer", 1}, {"n_head", 2}, {"n_positions", 16}, {"scale_attn_by_inverse_layer_idx", true}};
   CHECK_THROWS_WITH(read(gpt2), Contains("scale_attn_by_inverse_layer_idx"));
+}
+
+TEST_CASE("a window that is switched off says nothing, one that is on is refused", "[config]") {
+  const json off = with(with(with(qwen2(), "use_sliding_window", false), "sliding_window", 32), "max_window_layers", 1);
+  CHECK(read(off).context == 128);
+  CHECK(read(with(off, "layer_types", {"full_attention", "full_attention"})).layers == 2);
+  CHECK(read(with(qwen2(), "sliding_window", nullptr)).head_dim == 16);
+  CHECK_THROWS_WITH(read(with(off, "use_sliding_window", true)), Contains("\"use_sliding_window\": expected false (llmc implements no other), found true"));
+  CHECK_THROWS_WITH(read(with(off, "layer_types", {"full_attention", "sliding_attention"})), Contains("\"layer_types\": block 1: expected \"full_attention\" (llmc implements no other), found \"sliding_attention\""));
+  CHECK_THROWS_WITH(read(with(off, "layer_types", {"full_attention"})), Contains("\"layer_types\": expected a list of 2 entries, one for each block, found 1"));
+  CHECK_THROWS_WITH(read(with(off, "layer_types", "full_attention")), Contains("found \"full_attention\""));
+  CHECK_THROWS_WITH(read(with(qwen2(), "use_mrope", true)), Contains("\"use_mrope\": expected false"));
+  CHECK_THROWS_WITH(read(with(qwen2(), "attention_bias", false)), Contains("\"attention_bias\": false is not understood"));
 }
 
 TEST_CASE("a field that the user vouches for is let through", "[config]") {

@@ -1,5 +1,6 @@
 #include "model/cut.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "model/forward.h"
@@ -37,7 +38,8 @@ TEST_CASE("A cut model computes what the whole one does when nothing reads what 
     CAPTURE(directory.filename().string());
     Model model = load_model(directory, {}, test::context());
     const ModelConfig config = model.config();
-    const bool cuts_heads = model.architecture().heads_divide_hidden && config.kv_heads > 1;
+    const bool states_head_size = std::ranges::any_of(model.architecture().config, [](const ConfigRow& row) { return row.count == &ModelConfig::head_dim; });
+    const bool cuts_heads = states_head_size && config.kv_heads > 1;
     const int64_t shared = config.query_width() / config.kv_heads;
     Kept kept;
     Sizes sizes = sizes_of(config);
@@ -68,7 +70,7 @@ TEST_CASE("A cut model computes what the whole one does when nothing reads what 
 }
 
 TEST_CASE("Blocks that stay are renumbered and remember where they come from", "[cut]") {
-  for (const char* name : {"llama-gqa-tied", "gpt2-noprefix"}) {
+  for (const char* name : {"llama-gqa-tied", "gpt2-noprefix", "qwen2-untied"}) {
     const Model source = load_model(golden_root() / name, {}, test::context());
     Model model = load_model(golden_root() / name, {}, test::context());
     const int64_t last = model.config().layers - 1;

@@ -219,7 +219,7 @@ TEST_CASE("A learned grid keeps pruned weights at 0, whatever the width of a row
 }
 
 TEST_CASE("Learned rounding brings a block's output closer, on every architecture and scheme") {
-  for (const char* model : {"llama-gqa-tied", "llama-bias", "gpt2-untied"})
+  for (const char* model : {"llama-gqa-tied", "llama-bias", "gpt2-untied", "qwen2-untied"})
     for (const char* scheme : {"W3A16-g8-symmetric", "W2A16-g8-linear", "W4A16-channel-symmetric", "NF4-g8", "codebook8-channel"}) {
       CAPTURE(model, scheme);
       const Problem problem(model, scheme);
