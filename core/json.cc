@@ -43,6 +43,11 @@ const json* FieldReader::find(const std::string& key) {
   return it == object_.end() || it->is_null() ? nullptr : &*it;
 }
 
+bool FieldReader::is_null(const std::string& key) const {
+  const auto it = object_.find(key);
+  return it != object_.end() && it->is_null();
+}
+
 void FieldReader::wrong_type(const std::string& key, const char* expected) const {
   throw Error(ErrorKind::input, fmt::format("{}: field \"{}\": expected {}, found {}", where_, key, expected, object_.at(key).dump()));
 }

@@ -24,6 +24,7 @@ class FieldReader {
   FieldReader(const nlohmann::json& object, std::string where);
 
   const nlohmann::json* find(const std::string& key);
+  bool is_null(const std::string& key) const;  ///< there, and null
   std::optional<int64_t> find_int(const std::string& key);
   std::optional<double> find_number(const std::string& key);
   std::optional<bool> find_bool(const std::string& key);

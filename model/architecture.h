@@ -61,6 +61,7 @@ struct ConfigRow {
   bool ModelConfig::* flag = nullptr;
   int64_t ModelConfig::* fallback_count = nullptr;  ///< field to copy when the key is absent
   std::optional<double> fallback;                   ///< value when the key is absent
+  std::optional<double> null = {};                  ///< value of a null count; else it means the same as absent
 };
 
 /// A config key that must have this value (as JSON text) when it is there: llmc implements no other.

@@ -59,7 +59,7 @@ KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64
 void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
   assert(length_ < values_.rows() / sequences_ && q.rows == sequences_ && k.rows == sequences_ && v.rows == sequences_ && out.rows == sequences_);
   const int64_t width = config_.head_dim, group = config_.heads / config_.kv_heads;
-  const int64_t seen = length_ + 1, padded = (seen + key_step - 1) / key_step * key_step;  // the keys between are 0
+  const int64_t first = config_.first_seen(length_), seen = length_ + 1, padded = (seen + key_step - 1) / key_step * key_step;  // the keys between are 0
   const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
   parallel_for(sequences_, [&](int64_t s) {
     const MatrixView keys_of = keys(s), values_of = values(s);
@@ -70,13 +70,15 @@ void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatri
       const std::span<float> query = thread_scratch<float, 3>(static_cast<size_t>(width)), scores = thread_scratch<float, 2>(static_cast<size_t>(padded));
       for (int64_t i = 0; i < width; ++i) query[static_cast<size_t>(i)] = scale * q.row(s)[head * width + i];
       multiply_row(query, keys_of.row_range(from, width).column_range(0, padded), scores);
-      const std::span<float> weights = scores.first(static_cast<size_t>(seen));
+      const std::span<float> weights = scores.subspan(static_cast<size_t>(first), static_cast<size_t>(seen - first));
       softmax(weights);
-      multiply_row(weights, values_of.row_range(0, seen).column_range(from, width), out.row_span(s).subspan(static_cast<size_t>(head * width), static_cast<size_t>(width)));
+      multiply_row(weights, values_of.row_range(first, seen - first).column_range(from, width), out.row_span(s).subspan(static_cast<size_t>(head * width), static_cast<size_t>(width)));
     }
   });
   ++length_;
 }
+
+int64_t first_key(const ModelConfig& config, int64_t first) { return config.first_seen(first) / attention_tile * attention_tile; }
 
 void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
   constexpr int64_t tile = attention_tile;
@@ -89,18 +91,19 @@ void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, Co
   parallel_for(config.heads * tiles, [&](int64_t index) {
     const int64_t head = index / tiles;
     const int64_t first = index % tiles * tile;
-    const int64_t keys = first + tile;  // a query sees no key after itself
+    const int64_t from = first_key(config, first), keys = first + tile - from;  // a query sees no key after itself
     const auto of_head = [&](auto rows, int64_t number) { return rows.column_range(number * width, width); };
     // The scores of one tile are all that is kept of [T, T].
     const MatrixView scores{thread_scratch<float, 2>(static_cast<size_t>(tile * keys)).data(), tile, keys, keys};
-    multiply(backend, scale, of_head(q, head).row_range(first, tile), of_head(k, head / group).row_range(0, keys), Transpose::yes, scores);
+    multiply(backend, scale, of_head(q, head).row_range(first, tile), of_head(k, head / group).row_range(from, keys), Transpose::yes, scores);
     for (int64_t r = 0; r < std::min(tile, length - first); ++r) {
       const std::span<float> row = scores.row_span(r);
-      const auto seen = static_cast<size_t>(first + r + 1);
-      softmax(row.first(seen));
-      std::ranges::fill(row.subspan(seen), 0.0f);
+      const auto begin = static_cast<size_t>(config.first_seen(first + r) - from), end = static_cast<size_t>(first + r + 1 - from);
+      softmax(row.subspan(begin, end - begin));
+      std::ranges::fill(row.first(begin), 0.0f);
+      std::ranges::fill(row.subspan(end), 0.0f);
     }
-    multiply(backend, 1.0f, scores, of_head(v, head / group).row_range(0, keys), Transpose::no, of_head(out, head).row_range(first, tile));
+    multiply(backend, 1.0f, scores, of_head(v, head / group).row_range(from, keys), Transpose::no, of_head(out, head).row_range(first, tile));
   });
 }
 

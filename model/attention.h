@@ -44,7 +44,10 @@ class RotaryTable {
 /// Queries that are worked on together. Keys and values are taken in as many rows as well.
 inline constexpr int64_t attention_tile = 64;
 
-/// out = softmax(Q · Kᵀ / √head_dim, causal) · V for each head, of the first `length` rows of q [rows, query_width] and
+/// The first key, in whole tiles, that the tile of queries from `first` on looks at.
+int64_t first_key(const ModelConfig& config, int64_t first);
+
+/// out = softmax(Q · Kᵀ / √head_dim, causal, within the window) · V for each head, of the first `length` rows of q [rows, query_width] and
 /// k, v [rows, kv_width]; query heads share key and value heads in equal groups, in order. `rows` is a multiple of
 /// attention_tile and the rows from `length` on are zero: so the products have the same shapes for any length, and what
 /// a query finds depends, bit for bit, on nothing after it.
@@ -57,7 +60,7 @@ class KeyValueCache {
   KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity);
 
   int64_t length() const { return length_; }
-  /// Adds the next position of every sequence, k and v [sequences, kv_width], and attends to it and all before it: q and out
+  /// Adds the next position of every sequence, k and v [sequences, kv_width], and attends to it and all before it that it sees: q and out
   /// [sequences, query_width]. The capacity must not be used up.
   void attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out);
 

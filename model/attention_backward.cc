@@ -23,26 +23,26 @@ void attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t k
 
   for (int64_t first = 0; first < of.q.rows; first += tile)
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-      const int64_t keys = first + tile;
+      const int64_t from = first_key(config, first), keys = first + tile - from;
       const ConstMatrixView q = of_head(of.q, head).row_range(first, tile);
       const ConstMatrixView d_context = of_head(d_out, head).row_range(first, tile);
       const MatrixView weights{thread_scratch<float, 2>(static_cast<size_t>(tile * keys)).data(), tile, keys, keys};
       const MatrixView d_scores{thread_scratch<float, 3>(static_cast<size_t>(tile * keys)).data(), tile, keys, keys};
-      multiply(backend, scale, q, k.row_range(0, keys), Transpose::yes, weights);
-      multiply(backend, 1, d_context, v.row_range(0, keys), Transpose::yes, d_scores);
+      multiply(backend, scale, q, k.row_range(from, keys), Transpose::yes, weights);
+      multiply(backend, 1, d_context, v.row_range(from, keys), Transpose::yes, d_scores);
       for (int64_t r = 0; r < tile; ++r) {
-        const size_t seen = first + r < length ? static_cast<size_t>(first + r + 1) : 0;
+        const size_t end = first + r < length ? static_cast<size_t>(first + r + 1 - from) : 0;
+        const size_t begin = std::min(static_cast<size_t>(config.first_seen(first + r) - from), end), seen = end - begin;
         const std::span<float> row = weights.row_span(r), d_row = d_scores.row_span(r);
         if (seen > 0) {
-          softmax(row.first(seen));
-          softmax_backward(row.first(seen), scale, d_row.first(seen));
+          softmax(row.subspan(begin, seen));
+          softmax_backward(row.subspan(begin, seen), scale, d_row.subspan(begin, seen));
         }
-        std::ranges::fill(row.subspan(seen), 0.0f);
-        std::ranges::fill(d_row.subspan(seen), 0.0f);
+        for (const std::span<float> unseen : {row.first(begin), row.subspan(end), d_row.first(begin), d_row.subspan(end)}) std::ranges::fill(unseen, 0.0f);
       }
-      add_transposed_product(backend, 1, weights, d_context, d_v.row_range(0, keys));
-      add_transposed_product(backend, 1, d_scores, q, d_k.row_range(0, keys));
-      multiply(backend, 1, d_scores, k.row_range(0, keys), Transpose::no, of_head(d.q, head).row_range(first, tile));
+      add_transposed_product(backend, 1, weights, d_context, d_v.row_range(from, keys));
+      add_transposed_product(backend, 1, d_scores, q, d_k.row_range(from, keys));
+      multiply(backend, 1, d_scores, k.row_range(from, keys), Transpose::no, of_head(d.q, head).row_range(first, tile));
     }
 }
 

@@ -40,6 +40,8 @@ void read_row(const ConfigRow& row, FieldReader& fields, ModelConfig& config) {
     if (value) {
       if (*value < 1 || *value >= most_elements_per_dimension) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected 1 to {}, found {}", row.key, most_elements_per_dimension - 1, *value));
       config.*row.count = *value;
+    } else if (row.null && fields.is_null(row.key)) {
+      config.*row.count = static_cast<int64_t>(*row.null);
     } else if (row.fallback_count) {
       config.*row.count = config.*row.fallback_count;
     } else if (row.fallback) {

@@ -25,6 +25,7 @@ struct ModelConfig {
   int64_t head_dim = 0;
   int64_t ffn = 0;
   int64_t context = 0;      ///< most positions the model was made for
+  int64_t window = 0;       ///< most positions that a query sees, its own among them; 0: all before it
   double norm_epsilon = 0;
   double rope_theta = 0;
   Norm norm = Norm::rms;
@@ -37,6 +38,8 @@ struct ModelConfig {
 
   int64_t query_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
+  /// The first position that a query at that one sees.
+  int64_t first_seen(int64_t position) const { return window > 0 && position >= window ? position - window + 1 : 0; }
 };
 
 /// Reads config.json with the rows of its architecture. Throws Error(input) that names every field that is missing, out

@@ -250,6 +250,7 @@ void check_gguf_model(const Model& model) {
   if (!architecture.gguf_name) throw Error(ErrorKind::usage, fmt::format("{}: llama.cpp has no architecture for {}", where, architecture.causal_class));
   const Activation run = default_activation(architecture);
   if (config.activation != run) throw Error(ErrorKind::usage, fmt::format("{}: its activation is {}, but llama.cpp runs {} with {}", where, to_string(config.activation), architecture.gguf_name, to_string(run)));
+  if (config.window > 0 && config.window < config.context) throw Error(ErrorKind::usage, fmt::format("{}: its queries see {} of {} positions, but llama.cpp runs {} without a window", where, config.window, config.context, architecture.gguf_name));
   if (architecture.gguf_heads == GgufHeads::fill_hidden && config.query_width() != config.hidden)
     throw Error(ErrorKind::usage, fmt::format("{}: {} heads of {} make {}, but llama.cpp loads {} only where they make the hidden size, {}", where, config.heads, config.head_dim, config.query_width(), architecture.gguf_name, config.hidden));
 }

@@ -164,16 +164,17 @@ class Oracle {
       const size_t at = static_cast<size_t>(head) * width;
       const size_t kv_at = static_cast<size_t>(head / (config_.heads / config_.kv_heads)) * width;
       for (size_t t = 0; t < x.size(); ++t) {
+        const size_t past = config_.window > 0 && t + 1 > static_cast<size_t>(config_.window) ? t + 1 - static_cast<size_t>(config_.window) : 0;  // out of the window
         std::vector<double> weights(t + 1);
         double highest = -INFINITY;
-        for (size_t s = 0; s <= t; ++s) {
+        for (size_t s = past; s <= t; ++s) {
           for (size_t i = 0; i < width; ++i) weights[s] += q[t][at + i] * k[s][kv_at + i];
           weights[s] *= scale;
           highest = std::max(highest, weights[s]);
         }
         double sum = 0;
-        for (double& weight : weights) sum += weight = std::exp(weight - highest);
-        for (size_t s = 0; s <= t; ++s)
+        for (size_t s = past; s <= t; ++s) sum += weights[s] = std::exp(weights[s] - highest);
+        for (size_t s = past; s <= t; ++s)
           for (size_t i = 0; i < width; ++i) mixed[t][at + i] += weights[s] / sum * v[s][kv_at + i];
       }
     }

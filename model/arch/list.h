@@ -8,5 +8,6 @@ namespace llmc {
 Architecture make_llama();
 Architecture make_gpt2();
 Architecture make_qwen2();
+Architecture make_mistral();
 
 }  // namespace llmc

@@ -112,6 +112,15 @@ class Convert(Gguf):
         model = tiny("qwen2-untied")
         self.refused(2, ["2 heads of 16 make 32", "qwen2", "hidden size, 64"], "prune", model, "-o", self.dir / "no.gguf", "--structured", "heads=50%", "--importance", "magnitude", "--compensate", "false", "--eval-data", model / "input_ids.npy")
 
+    def test_mistral(self):
+        model, data = tiny("mistral-whole"), tiny("mistral-whole") / "input_ids.npy"
+        self.ok(*self.convert("--type", "F32", model=model, data=data))
+        keys = read_gguf(self.dir / "out.gguf")[0]
+        self.assertEqual((keys["general.architecture"], keys["llama.rope.freq_base"]), ("llama", 1000000.0))
+        quality = self.json("evaluate", self.dir / "out.gguf", "--reference", model, "--data", data)["quality"]
+        self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
+        self.refused(2, ["queries see 7 of 64 positions", "llama without a window"], *self.convert(model=tiny("mistral-window"), data=data, name="no.gguf"))
+
     def test_position_embeddings_stay_f32(self):
         model, data = tiny("gpt2-tied"), tiny("gpt2-tied") / "input_ids.npy"
         self.ok(*self.convert(model=model, data=data))

@@ -19,7 +19,7 @@ import torch
 
 from make_golden import HERE, load_model, true_float64
 
-NAMES = ("llama-gqa-tied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied")
+NAMES = ("llama-gqa-tied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window")
 LENGTHS = (70, 9)
 
 
@@ -34,6 +34,8 @@ def run_block(model, hidden):
     if model.config.model_type == "gpt2":
         out = model.transformer.h[0](hidden, attention_mask=mask)
     else:
+        if window := getattr(model.config, "sliding_window", None):
+            mask += torch.full_like(mask, float("-inf")).tril(-window)
         positions = torch.arange(length)[None]
         rotary = model.model.rotary_emb(hidden, positions)
         out = model.model.layers[0](hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)

@@ -39,8 +39,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import (
     AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers,
 )
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
 from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
 
 HERE = Path(__file__).resolve().parent
@@ -73,7 +74,7 @@ def _attention_any_dtype(module, query, key, value, attention_mask, scaling, dro
 
 
 # Of each architecture with rotary positions: its module, and how the names of its classes start.
-ROTARY = {"llama": (modeling_llama, "Llama"), "qwen2": (modeling_qwen2, "Qwen2")}
+ROTARY = {"llama": (modeling_llama, "Llama"), "mistral": (modeling_mistral, "Mistral"), "qwen2": (modeling_qwen2, "Qwen2")}
 
 
 @contextlib.contextmanager
@@ -138,14 +139,14 @@ def llama(**changes):
     return LlamaConfig(**(settings | changes))
 
 
-def qwen2(**changes):
+def like_llama(make_config, **changes):
     settings = dict(
         vocab_size=112, hidden_size=48, intermediate_size=80, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
-        rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+        rms_norm_eps=1e-6, rope_parameters=default_rope(1000000.0),
         tie_word_embeddings=False, bos_token_id=0, eos_token_id=1,
     )
-    return Qwen2Config(**(settings | changes))
+    return make_config(**(settings | changes))
 
 
 def gpt2(**changes):
@@ -177,8 +178,10 @@ TINY = {
     "gpt2-untied": (
         gpt2(n_inner=104, tie_word_embeddings=False, activation_function="gelu", layer_norm_epsilon=1e-3), {}),
     "gpt2-noprefix": (gpt2(n_embd=32), {"original_gpt2_names": True}),
-    "qwen2-untied": (qwen2(hidden_size=64, intermediate_size=96), {}),
-    "qwen2-tied": (qwen2(num_hidden_layers=3, tie_word_embeddings=True), {"old_style_config": True}),
+    "qwen2-untied": (like_llama(Qwen2Config, hidden_size=64, intermediate_size=96), {}),
+    "qwen2-tied": (like_llama(Qwen2Config, num_hidden_layers=3, tie_word_embeddings=True), {"old_style_config": True}),
+    "mistral-window": (like_llama(MistralConfig, sliding_window=7, head_dim=16), {}),
+    "mistral-whole": (like_llama(MistralConfig, sliding_window=None, tie_word_embeddings=True), {}),
 }
 
 

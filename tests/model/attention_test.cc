@@ -28,7 +28,8 @@ Matrix attend_plainly(const ModelConfig& config, ConstMatrixView q, ConstMatrixV
       const int64_t shared = head / (config.heads / config.kv_heads) * config.head_dim;
       std::vector<double> weights;
       double total = 0;
-      for (int64_t s = 0; s <= t; ++s) {
+      const int64_t first = config.window > 0 ? std::max<int64_t>(0, t + 1 - config.window) : 0;
+      for (int64_t s = first; s <= t; ++s) {
         double score = 0;
         for (int64_t i = 0; i < config.head_dim; ++i) score += double{q.row(t)[at + i]} * k.row(s)[shared + i];
         weights.push_back(std::exp(score / std::sqrt(static_cast<double>(config.head_dim))));
@@ -36,7 +37,7 @@ Matrix attend_plainly(const ModelConfig& config, ConstMatrixView q, ConstMatrixV
       }
       for (int64_t i = 0; i < config.head_dim; ++i) {
         double sum = 0;
-        for (int64_t s = 0; s <= t; ++s) sum += weights[static_cast<size_t>(s)] * v.row(s)[shared + i];
+        for (int64_t s = first; s <= t; ++s) sum += weights[static_cast<size_t>(s - first)] * v.row(s)[shared + i];
         out.row(t)[at + i] = static_cast<float>(sum / total);
       }
     }
@@ -79,6 +80,64 @@ TEST_CASE("Attention agrees with one query at a time, across tiles and head grou
           CHECK(std::memcmp(again.row(0), out.row(0), expected.values().size_bytes()) == 0);
         }
   }
+}
+
+namespace {
+
+/// q, k and v of one sequence, as attend takes them.
+struct Operands {
+  Operands(const ModelConfig& config, int64_t rows) : q(random_matrix(rows, config.query_width(), "q")), k(random_matrix(rows, config.kv_width(), "k")), v(random_matrix(rows, config.kv_width(), "v")), d_out(random_matrix(rows, config.query_width(), "d")) {}
+  Operands(const ModelConfig& config, const Operands& of, int64_t first, int64_t rows) : Operands(config, rows) {
+    for (const auto& [to, from] : {std::pair(&q, &of.q), {&k, &of.k}, {&v, &of.v}, {&d_out, &of.d_out}}) std::copy(from->row(first), from->row(first + rows), to->row(0));
+  }
+
+  /// The gradients of all three.
+  Operands backward(const ModelConfig& config, MatmulBackend backend) const {
+    Operands d(config, q.rows());
+    for (int64_t head = 0; head < config.kv_heads; ++head) attend_backward(config, backend, head, q.rows(), {q.view(), k.view(), v.view()}, d_out.view(), {d.q.view(), d.k.view(), d.v.view()});
+    return d;
+  }
+
+  Matrix q, k, v, d_out;
+};
+
+}  // namespace
+
+TEST_CASE("Through a window attention sees the last positions only, forward, one by one and backward") {
+  ModelConfig config;
+  config.heads = 4, config.kv_heads = 2, config.head_dim = 16;
+  constexpr int64_t rows = 4 * attention_tile, last = 3 * attention_tile;
+  for (MatmulBackend backend : {MatmulBackend::onednn, MatmulBackend::eigen})
+    for (int64_t window : {1, 5, 64, 65, 100, 1000}) {
+      if (!has_backend(backend)) continue;
+      CAPTURE(to_string(backend), window);
+      config.window = window;
+      Operands all(config, rows);
+      Matrix out(rows, config.query_width()), next(1, config.query_width());
+      attend(config, backend, rows, all.q.view(), all.k.view(), all.v.view(), out.view());
+      const Matrix expected = attend_plainly(config, all.q.view(), all.k.view(), all.v.view());
+      const auto largest = [](std::span<const float> a, std::span<const float> b) {
+        double worst = 0;
+        for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(double{a[i]} - b[i]));
+        return worst;
+      };
+      CHECK(largest(out.values(), expected.values()) <= 5e-6);  // as above
+      KeyValueCache cache(config, 1, rows);
+      for (int64_t r = 0; r < rows; ++r) {
+        cache.attend_next(all.q.view().row_range(r, 1), all.k.view().row_range(r, 1), all.v.view().row_range(r, 1), next.view());
+        REQUIRE(largest(next.values(), expected.view().row_span(r)) <= 5e-6);
+      }
+      // With no gradient but in the last tile, all else is as if the sequence began where its first query begins to see.
+      const int64_t begin = config.first_seen(last) / attention_tile * attention_tile;
+      std::fill(all.d_out.row(0), all.d_out.row(last), 0.0f);
+      const Operands whole = all.backward(config, backend), part = Operands(config, all, begin, rows - begin).backward(config, backend);
+      for (const auto& [found, expected_part] : {std::pair(&whole.q, &part.q), {&whole.k, &part.k}, {&whole.v, &part.v}}) {
+        const auto values = found->values();
+        const auto cut = static_cast<size_t>(begin * found->cols());
+        CHECK(largest(values.subspan(cut), expected_part->values()) <= 1e-5);  // sums in another order
+        CHECK(std::ranges::all_of(values.first(cut), [](float value) { return value == 0; }));
+      }
+    }
 }
 
 TEST_CASE("Rotary angles are f32, at any position") {

@@ -101,6 +101,17 @@ TEST_CASE("a window that is switched off says nothing, one that is on is refused
   CHECK_THROWS_WITH(read(with(qwen2(), "attention_bias", false)), Contains("\"attention_bias\": false is not understood"));
 }
 
+TEST_CASE("Mistral's window is 4096 where nothing is said, and none where null is", "[config]") {
+  json config = llama();
+  config["model_type"] = "mistral";
+  config["architectures"] = {"MistralForCausalLM"};
+  CHECK(read(config).window == 4096);
+  CHECK(read(with(config, "sliding_window", nullptr)).window == 0);
+  CHECK(read(with(config, "sliding_window", 32)).window == 32);
+  CHECK_THROWS_WITH(read(with(config, "sliding_window", 0)), Contains("\"sliding_window\": expected 1 to"));
+  CHECK(read(with(llama(), "num_key_value_heads", nullptr)).kv_heads == 4);
+}
+
 TEST_CASE("a field that the user vouches for is let through", "[config]") {
   CHECK(read(with(llama(), "sliding_window", 4096), {"sliding_window"}).hidden == 64);
 }
