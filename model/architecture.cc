@@ -5,13 +5,14 @@
 namespace llmc {
 
 std::string_view to_string(Role role) {
-  constexpr std::array names = {"token_embedding", "position_embedding", "attention_norm", "query", "key", "value", "query_key_value", "attention_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "final_norm", "output_head"};
+  constexpr std::array names = {"token_embedding", "position_embedding", "attention_norm", "query", "key", "value", "query_key_value", "query_norm", "key_norm", "attention_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "final_norm", "output_head"};
   return names[static_cast<size_t>(role)];
 }
 
 int64_t get_size(Dimension dimension, const ModelConfig& config) {
   switch (dimension) {
     case Dimension::hidden: return config.hidden;
+    case Dimension::head: return config.head_dim;
     case Dimension::query_width: return config.query_width();
     case Dimension::kv_width: return config.kv_width();
     case Dimension::query_key_value_width: return config.query_width() + 2 * config.kv_width();

@@ -21,6 +21,8 @@ enum class Role {
   key,
   value,
   query_key_value,  ///< the three in one matrix, in this order along the output
+  query_norm,       ///< of each head, the same for all
+  key_norm,
   attention_output,
   ffn_norm,
   ffn_gate,
@@ -32,7 +34,7 @@ enum class Role {
 std::string_view to_string(Role role);
 
 /// A size in terms of the config.
-enum class Dimension { hidden, query_width, kv_width, query_key_value_width, ffn, vocabulary, context };
+enum class Dimension { hidden, head, query_width, kv_width, query_key_value_width, ffn, vocabulary, context };
 int64_t get_size(Dimension dimension, const ModelConfig& config);
 
 enum class TensorKind {
@@ -52,6 +54,9 @@ struct TensorRow {
   Dimension in = Dimension::hidden;  ///< of linear, conv1d and embedding
   Bias bias = Bias::never;
 };
+
+/// A norm of the hidden states, not of single heads.
+inline bool is_hidden_norm(const TensorRow& row) { return row.kind == TensorKind::norm && row.out == Dimension::hidden; }
 
 /// A config key that fills a field. Exactly one of the three member pointers is set.
 struct ConfigRow {

@@ -1,6 +1,7 @@
 #include "model/backward.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <optional>
 #include <utility>
@@ -53,7 +54,7 @@ BlockTensors read_block(const Model& model, int64_t block) {
 }
 
 struct BlockTape::Buffers {
-  Buffer attention_normed, query_key_value, context, middle, ffn_normed, gate, up, active;
+  Buffer attention_normed, unnormed_query, unnormed_key, query_key_value, context, middle, ffn_normed, gate, up, active;
   Buffer d_middle, d_context, d_query_key_value;
 };
 
@@ -67,8 +68,11 @@ struct TrainableBlock::Weights {
   Precision precision = Precision::f32;
   MatmulBackend backend = MatmulBackend::eigen;
   std::optional<RotaryTable> rotary;
-  TrainableNorm attention_norm, ffn_norm;
+  TrainableNorm attention_norm, query_norm, key_norm, ffn_norm;
   std::map<Role, TrainableLinear> linears;
+
+  std::array<std::pair<Role, TrainableNorm*>, 4> norms() { return {{{Role::attention_norm, &attention_norm}, {Role::query_norm, &query_norm}, {Role::key_norm, &key_norm}, {Role::ffn_norm, &ffn_norm}}}; }
+  bool has_head_norms() const { return !query_norm.weight.empty(); }
 
   bool is_fused() const { return linears.contains(Role::query_key_value); }
   bool is_gated() const { return linears.contains(Role::ffn_gate); }
@@ -96,7 +100,7 @@ TrainableBlock::TrainableBlock(const ModelConfig& config, Precision precision, M
   weights_->config = config;
   weights_->precision = precision;
   weights_->backend = backend;
-  for (TrainableNorm* norm : {&weights_->attention_norm, &weights_->ffn_norm}) norm->kind = config.norm, norm->epsilon = config.norm_epsilon;
+  for (const auto& [role, norm] : weights_->norms()) norm->kind = config.norm, norm->epsilon = config.norm_epsilon;
   if (config.positions == Positions::rope) weights_->rotary.emplace(config.head_dim, config.rope_theta);
 }
 
@@ -105,11 +109,11 @@ TrainableBlock::TrainableBlock(TrainableBlock&&) noexcept = default;
 
 void TrainableBlock::set(const BlockTensors& values) {
   Weights& w = *weights_;
-  w.attention_norm.set(values, Role::attention_norm);
-  w.ffn_norm.set(values, Role::ffn_norm);
+  const auto norms = w.norms();
+  for (const auto& [role, norm] : norms) norm->set(values, role);
   for (const auto& [place, matrix] : values) {
     const auto [role, part] = place;
-    if (part == Part::bias || role == Role::attention_norm || role == Role::ffn_norm || matrix.empty()) continue;  // a bias goes with its weight
+    if (part == Part::bias || std::ranges::find(norms, role, [](const auto& entry) { return entry.first; }) != norms.end() || matrix.empty()) continue;  // a bias goes with its weight
     w.linears.insert_or_assign(role, TrainableLinear(matrix, values.find(role, Part::bias), w.precision, w.backend));
   }
 }
@@ -124,13 +128,18 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
   const MatrixView normed = kept.attention_normed.resize(rows, config.hidden);
   const MatrixView projected = kept.query_key_value.resize(rows, config.query_width() + 2 * config.kv_width());
   const auto operands = w.split(projected);
+  const MatrixView unnormed_query = kept.unnormed_query.resize(w.has_head_norms() ? rows : 0, config.query_width());
+  const MatrixView unnormed_key = kept.unnormed_key.resize(w.has_head_norms() ? rows : 0, config.kv_width());
   for_each_tile(rows, [&](int64_t first, int64_t count) {
     const auto part = [&](auto matrix) { return matrix.row_range(first, count); };
     w.attention_norm.apply(part(hidden), part(normed));
     if (w.is_fused()) return w.apply(Role::query_key_value, part(normed), part(projected));
-    w.apply(Role::query, part(normed), part(operands.q));
-    w.apply(Role::key, part(normed), part(operands.k));
     w.apply(Role::value, part(normed), part(operands.v));
+    w.apply(Role::query, part(normed), part(w.has_head_norms() ? unnormed_query : operands.q));
+    w.apply(Role::key, part(normed), part(w.has_head_norms() ? unnormed_key : operands.k));
+    if (!w.has_head_norms()) return;
+    w.query_norm.apply_to_heads(part(unnormed_query), part(operands.q));
+    w.key_norm.apply_to_heads(part(unnormed_key), part(operands.k));
   });
 
   const MatrixView context = kept.context.resize(rows, config.query_width());
@@ -235,6 +244,16 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
       w.rotary->rotate_back(d_operands.q.row_range(first, length));
       w.rotary->rotate_back(d_operands.k.row_range(first, length));
     }
+  if (w.has_head_norms()) {
+    NormGradients query_norm(gradients, Role::query_norm, tiles, config.head_dim), key_norm(gradients, Role::key_norm, tiles, config.head_dim);
+    for_each_tile(rows, [&](int64_t first, int64_t rows_here) {
+      const auto part = [&](auto matrix) { return matrix.row_range(first, rows_here); };
+      w.query_norm.apply_back_to_heads(part(kept.unnormed_query.view()), part(d_operands.q), query_norm.weight_share(first / tile));
+      w.key_norm.apply_back_to_heads(part(kept.unnormed_key.view()), part(d_operands.k), key_norm.weight_share(first / tile));
+    });
+    query_norm.finish();
+    key_norm.finish();
+  }
   if (w.is_fused()) {
     w.add_gradients(Role::query_key_value, d_projected, kept.attention_normed.view(), gradients);
   } else {

@@ -64,7 +64,8 @@ std::optional<Indices> find_kept(Dimension dimension, const Kept& kept, size_t b
   switch (dimension) {
     case Dimension::hidden: return all_or(kept.hidden);
     case Dimension::vocabulary: return all_or(kept.tokens);
-    case Dimension::context: return std::nullopt;
+    case Dimension::context:
+    case Dimension::head: return std::nullopt;
     case Dimension::ffn: return kept.ffn.empty() ? std::nullopt : std::optional(kept.ffn[block]);
     default: break;
   }

@@ -46,6 +46,11 @@ class NormWeights {
     if (const StoredTensor* bias = model.find(role, block, Part::bias)) bias_ = read_matrix(*bias);
   }
 
+  /// Every head of every row, in place.
+  void apply_to_heads(MatrixView rows) const {
+    for (int64_t at = 0; at < rows.cols; at += weight_.cols()) apply(rows.column_range(at, weight_.cols()), rows.column_range(at, weight_.cols()));
+  }
+
   void apply(ConstMatrixView x, MatrixView y) const {
     for_each_row(x.rows, [&](int64_t r) {
       if (kind_ == Norm::rms) rms_norm(x.row_span(r), weight_.values(), epsilon_, y.row_span(r));
@@ -56,7 +61,7 @@ class NormWeights {
  private:
   Norm kind_;
   double epsilon_;
-  Matrix weight_;  ///< [1, hidden]
+  Matrix weight_;  ///< [1, hidden], or of a head
   Matrix bias_;    ///< [1, hidden] or empty
 };
 
@@ -78,6 +83,7 @@ class StageWeights {
   StageWeights(const Model& model, int64_t block, Tap of, const ForwardOptions& options) : tap(of) {
     for (const TensorRow& row : model.architecture().tensors)
       if (find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
+    if (tap == Tap::attention_input && model.find(Role::query_norm, block)) query_norm.emplace(model, Role::query_norm, block), key_norm.emplace(model, Role::key_norm, block);
     if (tap == Tap::attention_context) next_norm.emplace(model, Role::ffn_norm, block);
   }
 
@@ -89,7 +95,8 @@ class StageWeights {
 
   Tap tap;
   std::map<Role, Linear> linears;
-  std::optional<NormWeights> next_norm;  ///< in front of the feed-forward
+  std::optional<NormWeights> query_norm, key_norm;  ///< of each head, or none
+  std::optional<NormWeights> next_norm;             ///< in front of the feed-forward
 };
 
 class BlockWeights {
@@ -179,6 +186,8 @@ void run_attention(const ModelConfig& config, const ForwardOptions& options, con
   }
   for (const MatrixView& part : {q, k, v})
     for (int64_t r = length; r < rows; ++r) std::ranges::fill(part.row_span(r), 0.0f);
+  if (stage.query_norm) stage.query_norm->apply_to_heads(q.row_range(0, length));
+  if (stage.key_norm) stage.key_norm->apply_to_heads(k.row_range(0, length));
   if (rotary) {
     rotary->rotate(q.row_range(0, length));
     rotary->rotate(k.row_range(0, length));
@@ -203,6 +212,8 @@ void run_attention_next(const ModelConfig& config, const StageWeights& stage, co
     stage.get(Role::key).apply(normed, k);
     stage.get(Role::value).apply(normed, v);
   }
+  if (stage.query_norm) stage.query_norm->apply_to_heads(q);
+  if (stage.key_norm) stage.key_norm->apply_to_heads(k);
   for (int64_t r = 0; rotary && r < normed.rows; ++r) {
     rotary->rotate_row(q.row_span(r), cache.length());
     rotary->rotate_row(k.row_span(r), cache.length());

@@ -19,7 +19,7 @@ namespace {
 
 /// By role: names without .weight or .bias; {} is the number of the block. Source: gguf-py's constants.py (TENSOR_NAMES).
 std::string_view name_of(Role role) {
-  constexpr std::array names = {"token_embd", "position_embd", "blk.{}.attn_norm", "blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v", "blk.{}.attn_qkv", "blk.{}.attn_output", "blk.{}.ffn_norm", "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_down", "output_norm", "output"};
+  constexpr std::array names = {"token_embd", "position_embd", "blk.{}.attn_norm", "blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v", "blk.{}.attn_qkv", "blk.{}.attn_q_norm", "blk.{}.attn_k_norm", "blk.{}.attn_output", "blk.{}.ffn_norm", "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_down", "output_norm", "output"};
   return names[static_cast<size_t>(role)];
 }
 

@@ -50,6 +50,16 @@ void TrainableNorm::apply_back(ConstMatrixView x, MatrixView d, std::span<float>
   }
 }
 
+void TrainableNorm::apply_to_heads(ConstMatrixView x, MatrixView y) const {
+  const int64_t width = weight.cols();
+  for (int64_t at = 0; at < x.cols; at += width) apply(x.column_range(at, width), y.column_range(at, width));
+}
+
+void TrainableNorm::apply_back_to_heads(ConstMatrixView x, MatrixView d, std::span<float> d_weight) const {
+  const int64_t width = weight.cols();
+  for (int64_t at = 0; at < x.cols; at += width) apply_back(x.column_range(at, width), d.column_range(at, width), d_weight, {});
+}
+
 NormGradients::NormGradients(BlockTensors& gradients, Role role, int64_t tiles, int64_t width)
     : weight_(gradients.find(role)), bias_(gradients.find(role, Part::bias)), weights_(weight_ ? tiles : 0, width), biases_(bias_ ? tiles : 0, width) {}
 

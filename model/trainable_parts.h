@@ -41,7 +41,7 @@ struct TrainableLinear {
 struct TrainableNorm {
   Norm kind = Norm::rms;
   double epsilon = 0;
-  Matrix weight;  ///< [1, hidden]
+  Matrix weight;  ///< [1, hidden], or of a head
   Matrix bias;    ///< [1, hidden] or empty
 
   /// Takes those values of the role that are there.
@@ -49,6 +49,9 @@ struct TrainableNorm {
   void apply(ConstMatrixView x, MatrixView y) const;
   /// From the gradient of y to that of x, in place; adds to d_weight and d_bias unless they are empty.
   void apply_back(ConstMatrixView x, MatrixView d, std::span<float> d_weight, std::span<float> d_bias) const;
+  /// The same for every head of every row.
+  void apply_to_heads(ConstMatrixView x, MatrixView y) const;
+  void apply_back_to_heads(ConstMatrixView x, MatrixView d, std::span<float> d_weight) const;
 };
 
 /// Shares of a norm's gradients, one row for each tile, so that they are added up in order.

@@ -101,7 +101,7 @@ void rescale_norms(Model& model, const HiddenChoice& choice, int64_t before) {
   if (!choice.head_mean_square.empty())
     for (int64_t dimension : choice.kept) left += choice.head_mean_square[static_cast<size_t>(dimension)] / static_cast<double>(before);
   for (const PlacedTensor& placed : model.tensors()) {
-    if (placed.row->kind != TensorKind::norm || placed.part != Part::weight) continue;
+    if (!is_hidden_norm(*placed.row) || placed.part != Part::weight) continue;
     Matrix gain = read_matrix(*placed.tensor);
     const double factor = std::sqrt(placed.row->role == Role::final_norm ? stretch * left : stretch);
     for (float& value : gain.values()) value = static_cast<float>(value * factor);

@@ -26,9 +26,8 @@ Space parse_space(const std::string& text, const std::string& where) {
   return static_cast<Space>(found - space_names.begin());
 }
 
-bool is_norm(const TensorRow& row) { return row.kind == TensorKind::norm; }
 /// Starts the residual stream or adds to it.
-bool writes_residual(const TensorRow& row) { return row.kind == TensorKind::embedding || (!is_norm(row) && row.out == Dimension::hidden); }
+bool writes_residual(const TensorRow& row) { return row.kind == TensorKind::embedding || (row.kind != TensorKind::norm && row.out == Dimension::hidden); }
 
 /// The norm whose output a linear layer reads; nothing for other roles.
 std::optional<Role> norm_before(Role role) {
@@ -97,7 +96,7 @@ class TransformRotate final : public Pass {
     const Role role = placed.row->role;
     const bool is_weight = placed.part == Part::weight;
     const bool in_values = role == Role::value || role == Role::query_key_value || (role == Role::attention_output && is_weight);
-    const bool in_residual = is_norm(*placed.row) || writes_residual(*placed.row) || (norm_before(role) && is_weight);
+    const bool in_residual = is_hidden_norm(*placed.row) || writes_residual(*placed.row) || (norm_before(role) && is_weight);
     return (space_ != Space::residual && in_values) || (space_ != Space::values && in_residual);
   }
 
@@ -109,7 +108,7 @@ class TransformRotate final : public Pass {
       const StoredTensor& tensor = *placed.tensor;
       if (!std::holds_alternative<FloatData>(tensor.form)) problems.add(fmt::format("tensor {}: is already quantized; rotate before quantizing", tensor.name));
       else if (tensor.pruned) problems.add(fmt::format("tensor {}: is pruned, and a rotation would fill its zeros; rotate before pruning", tensor.name));
-      else if (space_ != Space::values && is_norm(*placed.row) && placed.part == Part::weight) check_norm(model, placed, problems);
+      else if (space_ != Space::values && is_hidden_norm(*placed.row) && placed.part == Part::weight) check_norm(model, placed, problems);
     }
     problems.throw_if_any(ErrorKind::usage, "transform.rotate");
   }

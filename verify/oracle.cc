@@ -67,21 +67,25 @@ class Oracle {
       for (size_t i = 0; i < x[t].size(); ++i) x[t][i] += y[t][i];
   }
 
+  /// Rows as wide as the norm, or several times as wide: then each such piece, which is a head, by itself.
   Rows normalize(Rows x, Role role, int64_t block) const {
     const std::vector<double> weight = read_vector(&model_.get(role, block));
     const std::vector<double> bias = read_vector(model_.find(role, block, Part::bias));
-    for (auto& row : x) {
-      double mean = 0;
-      if (config_.norm == Norm::layer) {
-        for (double v : row) mean += v;
-        mean /= static_cast<double>(row.size());
-      }
-      double square = 0;
-      for (double v : row) square += (v - mean) * (v - mean);
-      const double scale = 1 / std::sqrt(square / static_cast<double>(row.size()) + config_.norm_epsilon);
-      for (size_t i = 0; i < row.size(); ++i) row[i] = (row[i] - mean) * scale * weight[i] + (bias.empty() ? 0 : bias[i]);
-    }
+    for (auto& row : x)
+      for (size_t at = 0; at < row.size(); at += weight.size()) normalize_piece(std::span(row).subspan(at, weight.size()), weight, bias);
     return x;
+  }
+
+  void normalize_piece(std::span<double> values, const std::vector<double>& weight, const std::vector<double>& bias) const {
+    double mean = 0;
+    if (config_.norm == Norm::layer) {
+      for (double v : values) mean += v;
+      mean /= static_cast<double>(values.size());
+    }
+    double square = 0;
+    for (double v : values) square += (v - mean) * (v - mean);
+    const double scale = 1 / std::sqrt(square / static_cast<double>(values.size()) + config_.norm_epsilon);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = (values[i] - mean) * scale * weight[i] + (bias.empty() ? 0 : bias[i]);
   }
 
   Rows linear(Rows x, Role role, int64_t block) const {
@@ -155,6 +159,7 @@ class Oracle {
   Rows attention(const Rows& x, int64_t block) const {
     Rows q, k, v;
     project(x, block, q, k, v);
+    if (model_.find(Role::query_norm, block)) q = normalize(q, Role::query_norm, block), k = normalize(k, Role::key_norm, block);
     if (config_.positions == Positions::rope) rotate(q, config_.heads), rotate(k, config_.kv_heads);
     if (options_.kv_cache_bits) store_in_cache(k), store_in_cache(v);
     const auto width = static_cast<size_t>(config_.head_dim);

@@ -8,7 +8,7 @@
 namespace llmc {
 
 std::span<const Architecture> architecture_list() {
-  static const std::vector<Architecture> list = {make_llama(), make_gpt2(), make_qwen2(), make_mistral()};
+  static const std::vector<Architecture> list = {make_llama(), make_gpt2(), make_qwen2(), make_mistral(), make_qwen3()};
   return list;
 }
 

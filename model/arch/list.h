@@ -9,5 +9,6 @@ Architecture make_llama();
 Architecture make_gpt2();
 Architecture make_qwen2();
 Architecture make_mistral();
+Architecture make_qwen3();
 
 }  // namespace llmc

@@ -10,7 +10,7 @@ import time
 import support
 from support import Case, covers, ids, llama, llama_config, llama_shapes, random_tensors, read_safetensors, tiny, treatments, write_checkpoint, write_ids
 
-MODELS = ("llama-gqa-tied", "llama-bias", "llama-bf16", "gpt2-tied", "qwen2-untied", "mistral-window")
+MODELS = ("llama-gqa-tied", "llama-bias", "llama-bf16", "gpt2-tied", "qwen2-untied", "mistral-window", "qwen3-untied")
 
 
 class Calibrated(Case):

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import support
 from support import COMPRESSING, Case, Tensor, covers, ids, llama, llama_config, llama_shapes, make_llama, quill, random_tensors, read_gguf, read_safetensors, run, tiny, without_clocks, write_checkpoint, write_gguf
 
-ROLES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+ROLES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
          "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
 
 
@@ -94,14 +94,14 @@ class Convert(Gguf):
         quality = self.json("evaluate", self.dir / "out.gguf", "--reference", model, "--data", data)["quality"]
         self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
 
-    def test_qwen2(self):
-        for name, tied in (("qwen2-untied", False), ("qwen2-tied", True)):
+    def test_qwen(self):
+        for name, tied in (("qwen2-untied", False), ("qwen2-tied", True), ("qwen3-untied", False), ("qwen3-tied", True)):
             with self.subTest(name):
                 model, data = tiny(name), tiny(name) / "input_ids.npy"
                 self.ok(*self.convert("--type", "F32", model=model, data=data, name=name + ".gguf"))
                 keys, tensors = read_gguf(self.dir / (name + ".gguf"))
                 source = read_safetensors(model)[0]
-                self.assertEqual((keys["general.architecture"], keys["qwen2.rope.freq_base"], keys["qwen2.attention.head_count_kv"]), ("qwen2", 1000000.0, 2))
+                self.assertEqual((keys["general.architecture"], keys[name[:5] + ".rope.freq_base"], keys[name[:5] + ".context_length"]), (name[:5], 1000000.0, 64))
                 self.assertFalse([key for key in keys if key.startswith("llama.")])
                 self.assertEqual({gguf_name(tensor): values for tensor, values in source.items()}, tensors)  # rows of queries and keys as they are
                 self.assertEqual("output.weight" in tensors, not tied)

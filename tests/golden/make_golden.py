@@ -39,10 +39,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import (
     AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers,
 )
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
 
 HERE = Path(__file__).resolve().parent
 BATCH, POSITIONS = 2, 24
@@ -74,7 +75,8 @@ def _attention_any_dtype(module, query, key, value, attention_mask, scaling, dro
 
 
 # Of each architecture with rotary positions: its module, and how the names of its classes start.
-ROTARY = {"llama": (modeling_llama, "Llama"), "mistral": (modeling_mistral, "Mistral"), "qwen2": (modeling_qwen2, "Qwen2")}
+ROTARY = {"llama": (modeling_llama, "Llama"), "mistral": (modeling_mistral, "Mistral"),
+          "qwen2": (modeling_qwen2, "Qwen2"), "qwen3": (modeling_qwen3, "Qwen3")}
 
 
 @contextlib.contextmanager
@@ -182,6 +184,8 @@ TINY = {
     "qwen2-tied": (like_llama(Qwen2Config, num_hidden_layers=3, tie_word_embeddings=True), {"old_style_config": True}),
     "mistral-window": (like_llama(MistralConfig, sliding_window=7, head_dim=16), {}),
     "mistral-whole": (like_llama(MistralConfig, sliding_window=None, tie_word_embeddings=True), {}),
+    "qwen3-untied": (like_llama(Qwen3Config, head_dim=16), {}),
+    "qwen3-tied": (like_llama(Qwen3Config, head_dim=12, tie_word_embeddings=True, num_key_value_heads=4), {}),
 }
 
 

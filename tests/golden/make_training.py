@@ -24,7 +24,7 @@ import torch
 from make_backward import wave
 from make_golden import HERE, load_model, true_float64
 
-GRADIENTS = ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window")
+GRADIENTS = ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied")
 CURVES = ("llama-gqa-tied", "gpt2-tied")
 STEPS, WARMUP, RATE, TEMPERATURE = 200, 10, 2e-3, 2.0
 

@@ -101,7 +101,7 @@ def main():
         vocabulary = json.loads((options.model / "config.json").read_text())["vocab_size"]
         tokens = np.random.default_rng(3).integers(0, vocabulary, 128).astype(np.int32)
         cases = [(options.model, None, tokens, kind) for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_K_M")]
-        for name in ("gpt2-tied", "llama-gqa-tied", "llama-mha-untied", "llama-bias", "llama-headdim", "qwen2-untied", "qwen2-tied", "mistral-whole"):
+        for name in ("gpt2-tied", "llama-gqa-tied", "llama-mha-untied", "llama-bias", "llama-headdim", "qwen2-untied", "qwen2-tied", "mistral-whole", "qwen3-untied", "qwen3-tied"):
             data = options.tiny / name / "input_ids.npy"
             cases += [(options.tiny / name, data, np.load(data).reshape(-1)[:24].astype(np.int32), kind) for kind in ("F32", "F16")]
         for model, data, ids, kind in cases:

@@ -23,6 +23,7 @@ CASES = {
     "all": (None, ["--structured", "hidden=25%", "--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "layers=3,"], {"hidden_size": 192, "intermediate_size": 576, "num_attention_heads": 4, "num_hidden_layers": 7}),
     "gpt2": ("gpt2-tied", ["--structured", "ffn=25%", "--structured", "layers=0,"], {"n_layer": 2}),
     "qwen2": ("qwen2-untied", ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "layers=1,"], {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "num_hidden_layers": 1, "layer_types": ["full_attention"]}),
+    "qwen3": ("qwen3-untied", ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "hidden=25%"], {"num_attention_heads": 2, "head_dim": 16, "hidden_size": 36}),
     "bias": ("llama-bias", ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "hidden=25%"], {}),
 }
 

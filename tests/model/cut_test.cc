@@ -70,7 +70,7 @@ TEST_CASE("A cut model computes what the whole one does when nothing reads what 
 }
 
 TEST_CASE("Blocks that stay are renumbered and remember where they come from", "[cut]") {
-  for (const char* name : {"llama-gqa-tied", "gpt2-noprefix", "qwen2-untied"}) {
+  for (const char* name : {"llama-gqa-tied", "gpt2-noprefix", "qwen2-untied", "qwen3-untied"}) {
     const Model source = load_model(golden_root() / name, {}, test::context());
     Model model = load_model(golden_root() / name, {}, test::context());
     const int64_t last = model.config().layers - 1;

@@ -41,7 +41,7 @@ struct Problem {
       samples.lengths.push_back(length);
     }
     for (const auto& [place, matrix] : values)
-      if (place.second == Part::weight && place.first != Role::attention_norm && place.first != Role::ffn_norm) start.emplace(place.first, round(matrix, scheme));
+      if (place.second == Part::weight && matrix.rows() > 1) start.emplace(place.first, round(matrix, scheme));
     samples.read = [this](size_t s, MatrixView input, MatrixView target) {
       for (int64_t r = 0; r < input.rows; ++r) {
         std::ranges::copy(inputs[s].view().row_span(r), input.row(r));
@@ -219,7 +219,7 @@ TEST_CASE("A learned grid keeps pruned weights at 0, whatever the width of a row
 }
 
 TEST_CASE("Learned rounding brings a block's output closer, on every architecture and scheme") {
-  for (const char* model : {"llama-gqa-tied", "llama-bias", "gpt2-untied", "qwen2-untied"})
+  for (const char* model : {"llama-gqa-tied", "llama-bias", "gpt2-untied", "qwen2-untied", "qwen3-untied"})
     for (const char* scheme : {"W3A16-g8-symmetric", "W2A16-g8-linear", "W4A16-channel-symmetric", "NF4-g8", "codebook8-channel"}) {
       CAPTURE(model, scheme);
       const Problem problem(model, scheme);

@@ -69,7 +69,7 @@ struct Pair {
 }  // namespace
 
 TEST_CASE("the oracle and the fast pass mean the same by rounded inputs", "[oracle]") {
-  for (const char* name : {"llama-gqa-tied", "llama-bias", "gpt2-tied", "qwen2-untied"})
+  for (const char* name : {"llama-gqa-tied", "llama-bias", "gpt2-tied", "qwen2-untied", "qwen3-untied"})
     for (const char* text : {"W8A8-dynamic-linear", "W8A8-static", "W4A8-g8-static-linear", "W4A4-channel-dynamic-linear"}) {
       INFO(name << " " << text);
       const auto directory = golden_root() / name;
@@ -87,7 +87,7 @@ TEST_CASE("the oracle and the fast pass mean the same by rounded inputs", "[orac
 // decides between -127 and -128. So the passes part in most sequences, but where no such value is met they agree to the last
 // bits, which no other formula would.
 TEST_CASE("the oracle and the fast pass mean the same by symmetric dynamic inputs", "[oracle]") {
-  for (const char* name : {"llama-gqa-tied", "llama-bias", "gpt2-tied", "qwen2-untied"}) {
+  for (const char* name : {"llama-gqa-tied", "llama-bias", "gpt2-tied", "qwen2-untied", "qwen3-untied"}) {
     INFO(name);
     const Pair models(golden_root() / name, parse_scheme("W8A8"));
     int agreed = 0;
