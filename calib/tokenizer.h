@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -34,6 +35,9 @@ class Tokenizer {
   /// The text of ids, special tokens included; bytes that do not form characters become U+FFFD.
   /// Throws Error(input) naming an id that no token has.
   std::string decode(std::span<const int32_t> ids) const;
+
+  /// The one token (BOS) that the post-processor puts before a text; nothing when it puts none, or more.
+  std::optional<int32_t> first_token() const { return post_processor_.before.size() == 1 ? std::optional(post_processor_.before[0]) : std::nullopt; }
 
   /// Largest id + 1, over model and added tokens.
   int64_t vocabulary_size() const;

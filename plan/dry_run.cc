@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
+
+#include "passes/gguf_artifact.h"
 
 namespace llmc {
 
@@ -42,9 +45,16 @@ DryRun plan_run(const CompressRequest& request, const RunContext& context) {
   int64_t positions = 0;
   for (const Window& window : text.windows.list) positions += static_cast<int64_t>(window.tokens.size());
   const Model& left = checked.outlines.empty() ? model : checked.outlines.back();
-  for (const PlacedTensor& placed : left.tensors()) {
+  const GgufPlan gguf = request.recipe.format == Format::gguf ? plan_gguf(left, request.recipe.gguf) : GgufPlan();
+  for (size_t i = 0; i < left.tensors().size(); ++i) {
+    const PlacedTensor& placed = left.tensors()[i];
     PlannedTensor row = planned[placed.tensor->name];
     if (row.treatment.empty()) row.treatment = "kept", row.bits = 8.0 * static_cast<double>(get_info(placed.tensor->dtype).bytes);
+    if (!gguf.layouts.empty()) {
+      const GgufTypeInfo& type = *gguf.layouts[i].type;
+      row.treatment = (row.treatment == "kept" ? "" : row.treatment + " + ") + std::string(type.name);
+      row.bits = type.bits_per_weight();
+    }
     row.name = placed.tensor->name;
     row.shape = placed.tensor->shape;
     bits += row.bits * static_cast<double>(placed.tensor->count());

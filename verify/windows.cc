@@ -16,13 +16,33 @@ int64_t Windows::first_scored(const Window& window) const {
 }
 
 std::string Windows::description() const {
-  return fmt::format("windows of {} tokens, no overlap, no BOS added, {} scored", length, convention == Convention::all ? "all but the first token" : "second half");
+  return fmt::format("windows of {} tokens, no overlap, {}, {} scored", length, starts_with_bos ? "BOS first in each" : "no BOS added", convention == Convention::all ? "all but the first token" : "second half");
+}
+
+namespace {
+
+int64_t window_length(const WindowOptions& options, int64_t context) {
+  constexpr int64_t usual_length = 512;
+  return options.length > 0 ? options.length : std::min(usual_length, context);
+}
+
+}  // namespace
+
+void start_windows_with(int32_t bos, TokenData& data, const WindowOptions& options, int64_t context) {
+  const auto length = static_cast<size_t>(window_length(options, context));
+  for (auto& tokens : data.sequences) {
+    tokens.insert(tokens.begin(), bos);
+    for (size_t start = 0; start < tokens.size(); start += length) tokens[start] = bos;
+  }
+  for (auto& bytes : data.byte_lengths) {
+    bytes.insert(bytes.begin(), 0);
+    for (size_t start = 0; start < bytes.size(); start += length) bytes[start] = 0;
+  }
 }
 
 Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t context) {
-  constexpr int64_t usual_length = 512;
   if (options.length > context) throw Error(ErrorKind::usage, fmt::format("windows of {} tokens: the model's context is {}", options.length, context));
-  Windows windows{.length = options.length > 0 ? options.length : std::min(usual_length, context), .convention = options.convention};
+  Windows windows{.length = window_length(options, context), .convention = options.convention};
   if (windows.length < 2) throw Error(ErrorKind::usage, fmt::format("windows of {} tokens: expected at least 2", windows.length));
 
   std::vector<Window> all;

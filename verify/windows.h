@@ -36,12 +36,17 @@ struct Windows {
   int64_t tokens = 0;          ///< in the whole data
   int64_t unused_tokens = 0;   ///< rests shorter than a window, and windows past `most`
   Convention convention = Convention::all;
+  bool starts_with_bos = false;  ///< every window
 
   /// First scored position of a window.
   int64_t first_scored(const Window& window) const;
   /// "windows of 512 tokens, no overlap, no BOS added, all but the first token scored"
   std::string description() const;
 };
+
+/// Puts `bos` before each sequence, and in the place of the token that each window (of cut_windows with these) starts with: what
+/// llama.cpp's perplexity tool does.
+void start_windows_with(int32_t bos, TokenData& data, const WindowOptions& options, int64_t context);
 
 /// Cuts each sequence into windows without overlap. A rest shorter than a window is left out, unless the sequence has no
 /// whole window at all. Throws Error(input) when nothing is left to score, Error(usage) when the length is over `context`.

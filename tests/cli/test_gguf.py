@@ -162,7 +162,10 @@ class Convert(Gguf):
     @covers("convert", "--dry-run")
     def test_dry_run(self):
         plan = self.json(*self.convert("--dry-run"))
-        self.assertIn("model.norm.weight", [t["name"] for t in plan["tensors"]])
+        self.assertEqual({t["name"]: t["treatment"] for t in plan["tensors"] if t["name"] in ("model.norm.weight", "model.embed_tokens.weight")}, {"model.norm.weight": "F32", "model.embed_tokens.weight": "F16"})
+        self.refused(2, ["rows of 32", "--allow-fallback"], "quantize", llama(), "-o", self.dir / "out.gguf", "--type", "Q4_K_M", "--dry-run", "--eval-data", ids())
+        plan = self.json("quantize", llama(), "-o", self.dir / "out.gguf", "--type", "Q8_0", "--dry-run", "--eval-data", ids())
+        self.assertEqual({t["bits"] for t in plan["tensors"]}, {8.5, 32})
         self.assert_nothing_left(self.dir)
 
     @covers("convert", "--json")

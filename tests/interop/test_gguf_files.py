@@ -20,7 +20,7 @@ try:
     import numpy as np
     import torch
     from safetensors import safe_open
-    import llama_cpp  # noqa: F401
+    import llama_cpp
 except ImportError as error:
     print(f"skipped: {error} (see tests/interop/requirements.txt)")
     sys.exit(77)
@@ -90,6 +90,40 @@ def compare_logits(llmc, path, tokens, work, bound):
     return difference
 
 
+def perplexity(path, text, length, chunks):
+    """As llama.cpp's perplexity tool has it: BOS first in each chunk if texts start with it, second half scored."""
+    vocabulary = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+    add_bos = llama_cpp.llama_vocab_get_add_bos(llama_cpp.llama_model_get_vocab(vocabulary.model))
+    tokens = np.array(vocabulary.tokenize(text.encode(), add_bos=add_bos))
+    total = 0.0
+    for chunk in range(chunks):
+        part = tokens[chunk * length:(chunk + 1) * length].copy()
+        if add_bos:
+            part[0] = vocabulary.token_bos()
+        scores = logits(path, part).astype(np.float64)
+        scores -= scores.max(axis=1, keepdims=True)
+        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        total -= scores[np.arange(length // 2, length - 1), part[length // 2 + 1:]].sum()
+    return float(np.exp(total / (chunks * (length - 1 - length // 2))))
+
+
+def compare_perplexities(llmc, model, work):
+    """0.5 % is what issue 6 asks for; the logits of F32 files allow 1e-5, those of F16 files 1e-3."""
+    text = (model / "held_out.txt").read_text()[:12000]
+    (work / "text.txt").write_text(text)
+    for kind, bos, bound in (("F32", False, 1e-5), ("F16", False, 1e-3), ("F32", True, 1e-5)):
+        path = work / f"{kind}-{bos}.gguf"
+        run(llmc, "convert", model, "-o", path, "--type", kind, "--max-windows", 1)
+        reader = gguf.GGUFReader(path, "r+")
+        reader.get_field("tokenizer.ggml.add_bos_token").parts[-1][0] = bos
+        del reader
+        quality = json.loads(run(llmc, "evaluate", path, "--data", work / "text.txt", "--seqlen", 512, "--convention", "second-half", "--json"))["quality"]
+        theirs = perplexity(path, text, 512, quality["windows"])
+        if not abs(quality["perplexity"] / theirs - 1) <= bound:
+            raise AssertionError(f"{path.name}: perplexity {quality['perplexity']}, in llama.cpp {theirs}")
+        print(f"{path.name:32} {quality['windows']} windows, perplexity {quality['perplexity']:.4f}, in llama.cpp {theirs:.4f}")
+
+
 def main():
     parser = argparse.ArgumentParser()
     for name in ("--llmc", "--model", "--tiny"):
@@ -117,6 +151,11 @@ def main():
             except AssertionError as problem:
                 print(f"FAILED {path.name}: {problem}")
                 failures += 1
+        try:
+            compare_perplexities(options.llmc, options.model, work)
+        except AssertionError as problem:
+            print(f"FAILED {problem}")
+            failures += 1
     return 1 if failures else 0
 
 

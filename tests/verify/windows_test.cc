@@ -51,6 +51,22 @@ TEST_CASE("conventions say which positions count", "[windows]") {
   CHECK_THAT(half.description(), Contains("512 tokens") && Contains("second half"));
 }
 
+TEST_CASE("BOS goes before the data and takes the place of each window's first token", "[windows]") {
+  TokenData data = make_data({25});
+  data.byte_lengths = {std::vector<int32_t>(25, 2)};
+  const WindowOptions options{.length = 10, .convention = Convention::second_half};
+  start_windows_with(99, data, options, 64);
+  const Windows windows = cut_windows(data, options, 64);
+  REQUIRE(windows.list.size() == 2);
+  CHECK(windows.tokens == 26);
+  CHECK(windows.list[0].tokens[0] == 99);
+  CHECK(windows.list[0].tokens[1] == 0);  // the data's first
+  CHECK(windows.list[1].tokens[0] == 99);
+  CHECK(windows.list[1].tokens[1] == 10);  // 9 gave way
+  CHECK(windows.list[1].byte_lengths[0] == 0);
+  CHECK(windows.list[1].byte_lengths[1] == 2);
+}
+
 TEST_CASE("what cannot be scored is refused", "[windows]") {
   CHECK_THROWS_WITH(cut_windows(make_data({}), {}, 64), Contains("holds 0 tokens"));
   CHECK_THROWS_WITH(cut_windows(make_data({1, 1}), {}, 64), Contains("too few to score"));
