@@ -10,11 +10,12 @@
 
 namespace llmc {
 
-/// What a weight is worth: its score in a mask.
+/// What a weight is worth, by itself or in the layer it belongs to: its score in a mask.
 enum class PruneMethod {
   magnitude,  ///< |w| (Han 2015)
   wanda,      ///< |w| · ‖x‖₂ of its input (Sun 2023)
   sparsegpt,  ///< w² / [H⁻¹]² as the recursion reaches it (Frantar & Alistarh 2023)
+  fisher,     ///< |w| · √F of the whole model at once (fisher_scores): not the business of prune_layerwise
 };
 
 enum class Reconstruction { none, least_squares };

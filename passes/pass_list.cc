@@ -35,6 +35,7 @@ std::span<const PassInfo> pass_list() {
   static constexpr std::array list = {
       PassInfo{"distill", "trains every float, until the model says what the original says, or the text; needs calibration text", make_distill},
       PassInfo{"heal", "trains scales, norms, biases and the weights that pruning left, until the model says what the original says; needs calibration text", make_heal},
+      PassInfo{"prune.fisher", "sets the weights to zero without which the loss grows least, by its gradients; needs calibration text", make_prune_fisher},
       PassInfo{"prune.magnitude", "sets the smallest weights to zero", make_prune_magnitude},
       PassInfo{"prune.sparsegpt", "sets weights to zero where the others can make up for it, and lets them; needs calibration text", make_prune_sparsegpt},
       PassInfo{"prune.structured", "removes whole layers, heads and feed-forward channels, and lets the others make up for them; the model becomes a smaller dense one", make_prune_structured},

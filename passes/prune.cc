@@ -2,12 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <optional>
+#include <utility>
 
 #include "core/error.h"
 #include "passes/block_scan.h"
 #include "passes/layer_scan.h"
 #include "passes/layerwise_pruner.h"
+#include "passes/loss_gradients.h"
+#include "passes/pruning_scores.h"
 #include "passes/sparsity_allocation.h"
 
 namespace llmc {
@@ -23,6 +27,7 @@ struct Method {
   RankScope scope;
 };
 constexpr Method magnitude{"prune.magnitude", PruneMethod::magnitude, RankScope::tensor};
+constexpr Method fisher{"prune.fisher", PruneMethod::fisher, RankScope::global};
 constexpr Method wanda{"prune.wanda", PruneMethod::wanda, RankScope::row};
 constexpr Method sparsegpt{"prune.sparsegpt", PruneMethod::sparsegpt, RankScope::tensor};
 
@@ -39,7 +44,8 @@ class Prune final : public Pass {
     if (allocation_ != Allocation::uniform && targets_.pattern().is_n_of_m()) throw Error(ErrorKind::usage, fmt::format("{}: allocation {} makes no sense with pattern {}, which fixes the share of every row", where, to_string(allocation_), to_string(targets_.pattern())));
     is_scanned_ = fields.find_bool("sensitivity").value_or(false);
     if (is_scanned_ && targets_.pattern().is_n_of_m()) throw Error(ErrorKind::usage, fmt::format("{}: sensitivity makes no sense with pattern {}, which fixes the sparsity", where, to_string(targets_.pattern())));
-    if (needs_calibration() && targets_.scope() == RankScope::global) throw Error(ErrorKind::usage, fmt::format("{}: scope global makes sense only for magnitudes: weights that are scored on calibration text are pruned layer by layer; choose tensor or row", where));
+    if (method_.method == PruneMethod::fisher && sweeps()) throw Error(ErrorKind::usage, fmt::format("{}: reconstruct, allocation and sensitivity go layer by layer and make no sense with {}, which ranks by the whole model's gradients", where, fisher.pass));
+    if (sweeps() && targets_.scope() == RankScope::global) throw Error(ErrorKind::usage, fmt::format("{}: scope global makes sense only for magnitudes and {}: weights that are scored on calibration text are pruned layer by layer; choose tensor or row", where, fisher.pass));
     fields.finish();
   }
 
@@ -54,10 +60,10 @@ class Prune final : public Pass {
   }
 
   std::vector<Treatment> plan(const Model& model) const override { return targets_.plan(model); }
-  bool needs_calibration() const override { return method_.method != PruneMethod::magnitude || pruning_.reconstruction != Reconstruction::none || allocation_ != Allocation::uniform || is_scanned_; }
+  bool needs_calibration() const override { return sweeps() || method_.method == PruneMethod::fisher; }
 
   json run(Model& model, const PassContext& context) override {
-    if (!needs_calibration()) return prune_by_magnitude(model, context);
+    if (!sweeps()) return prune_at_once(model, context);
     std::vector<PruneTarget> list;
     for (const PlacedTensor* placed : targets_.resolve(model)) list.push_back({placed, targets_.sparsity()});
     json sensitivity;
@@ -76,6 +82,10 @@ class Prune final : public Pass {
   }
 
  private:
+  using FisherMatrices = std::map<const PlacedTensor*, Matrix>;  ///< none for magnitudes
+
+  /// Whether weights go layer by layer, on the inputs that they have by then.
+  bool sweeps() const { return method_.method == PruneMethod::wanda || method_.method == PruneMethod::sparsegpt || pruning_.reconstruction != Reconstruction::none || allocation_ != Allocation::uniform || is_scanned_; }
   bool has_damping() const { return method_.method == PruneMethod::sparsegpt || pruning_.reconstruction == Reconstruction::least_squares; }
 
   void allocate(Model& model, std::vector<PruneTarget>& list, const PassContext& context) const {
@@ -83,7 +93,7 @@ class Prune final : public Pass {
     for (size_t i = 0; i < list.size(); ++i) list[i].sparsity = shares[i];
   }
 
-  json prune_by_magnitude(Model& model, const PassContext& context) const {
+  json prune_at_once(Model& model, const PassContext& context) const {
     const std::vector<const PlacedTensor*> chosen = targets_.resolve(model);
     const SparsityPattern& pattern = targets_.pattern();
     int64_t units = 0, planned = 0;
@@ -91,18 +101,20 @@ class Prune final : public Pass {
       units += ranked_units(pattern, RankScope::tensor, placed->tensor->rows(), placed->tensor->cols());
       planned += targets_.planned_zeros(*placed->tensor, targets_.sparsity());
     }
+    const FisherMatrices fisher = method_.method == PruneMethod::fisher ? measure_fisher(model, chosen, context) : FisherMatrices();
     std::optional<GlobalRanking> ranking;
     if (targets_.scope() == RankScope::global && !pattern.is_n_of_m()) {
       const int64_t gone = share_of(targets_.sparsity(), units);
       planned = gone * pattern.block_rows * pattern.block_cols;
-      ranking = rank_all(chosen, gone, context.run);
+      ranking = rank_all(chosen, fisher, gone, context.run);
     }
     PruneCount count;
     Stage stage(context.run, "prune", static_cast<int64_t>(chosen.size()));
     for (const PlacedTensor* placed : chosen) {
       StoredTensor& tensor = *placed->tensor;
+      const Matrix scores = score(*placed, fisher);
       Matrix values = read_matrix(tensor);
-      const Mask mask = ranking ? ranking->choose(values.view()) : choose_mask(values.view(), pattern, targets_.scope(), share_of(targets_.sparsity(), ranked_units(pattern, targets_.scope(), values.rows(), values.cols())));
+      const Mask mask = ranking ? ranking->choose(scores.view()) : choose_mask(scores.view(), pattern, targets_.scope(), share_of(targets_.sparsity(), ranked_units(pattern, targets_.scope(), values.rows(), values.cols())));
       const int64_t changed = apply(mask, values.view());
       count.add(tensor.count(), find_zeros(values.view()).zeros(), changed);
       tensor.form = make_floats(tensor, values.view());
@@ -112,12 +124,18 @@ class Prune final : public Pass {
     return count.finish(targets_, planned);
   }
 
-  GlobalRanking rank_all(const std::vector<const PlacedTensor*>& chosen, int64_t gone, const RunContext& context) const {
+  static Matrix score(const PlacedTensor& placed, const FisherMatrices& fisher) {
+    Matrix weights = read_matrix(*placed.tensor);
+    const auto found = fisher.find(&placed);
+    return found == fisher.end() ? std::move(weights) : fisher_scores(weights.view(), found->second.view());
+  }
+
+  GlobalRanking rank_all(const std::vector<const PlacedTensor*>& chosen, const FisherMatrices& fisher, int64_t gone, const RunContext& context) const {
     GlobalRanking ranking(targets_.pattern(), gone);
     Stage stage(context, "rank weights", 2 * static_cast<int64_t>(chosen.size()));
     for (int pass = 0; pass < 2; ++pass) {
       for (const PlacedTensor* placed : chosen) {
-        ranking.count(read_matrix(*placed->tensor).view());
+        ranking.count(score(*placed, fisher).view());
         stage.advance();
       }
       ranking.refine();
@@ -141,6 +159,7 @@ std::unique_ptr<Pass> make(const Method& method, const json& step, const std::st
 }  // namespace
 
 std::unique_ptr<Pass> make_prune_magnitude(const json& step, const std::string& where) { return make(magnitude, step, where); }
+std::unique_ptr<Pass> make_prune_fisher(const json& step, const std::string& where) { return make(fisher, step, where); }
 std::unique_ptr<Pass> make_prune_wanda(const json& step, const std::string& where) { return make(wanda, step, where); }
 std::unique_ptr<Pass> make_prune_sparsegpt(const json& step, const std::string& where) { return make(sparsegpt, step, where); }
 

@@ -1,4 +1,4 @@
-// Owns the passes that make single weights zero: prune.magnitude, prune.wanda, prune.sparsegpt.
+// Owns the passes that make single weights zero: prune.magnitude, prune.fisher, prune.wanda, prune.sparsegpt.
 #pragma once
 
 #include <memory>
@@ -13,6 +13,9 @@ namespace llmc {
 /// calibration), damping (where a second moment is inverted).
 /// The weights of least magnitude go (Han 2015), ranked in each tensor.
 std::unique_ptr<Pass> make_prune_magnitude(const nlohmann::json& step, const std::string& where);
+/// Those of least magnitude times the size of the loss's gradients (LeCun 1989), ranked over the whole model. Not with reconstruct,
+/// allocation or sensitivity, which go layer by layer.
+std::unique_ptr<Pass> make_prune_fisher(const nlohmann::json& step, const std::string& where);
 /// Those of least magnitude times the norm of their input (Sun 2023), ranked in each row.
 std::unique_ptr<Pass> make_prune_wanda(const nlohmann::json& step, const std::string& where);
 /// Those that cost least when the others make up for them (Frantar & Alistarh 2023), ranked in each 128 columns.

@@ -14,4 +14,11 @@ Matrix wanda_scores(ConstMatrixView weights, std::span<const float> mean_square)
   return scores;
 }
 
+Matrix fisher_scores(ConstMatrixView weights, ConstMatrixView fisher) {
+  Matrix scores(weights.rows, weights.cols);
+  for (int64_t r = 0; r < weights.rows; ++r)
+    for (int64_t c = 0; c < weights.cols; ++c) scores.row(r)[c] = std::abs(weights.row(r)[c]) * std::sqrt(fisher.row(r)[c]);
+  return scores;
+}
+
 }  // namespace llmc

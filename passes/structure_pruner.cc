@@ -3,11 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include "core/error.h"
 #include "passes/hessian.h"
+#include "passes/loss_gradients.h"
 #include "passes/structures.h"
 
 namespace llmc {
@@ -40,11 +43,14 @@ void add_rows(const Model& model, Role role, int64_t block, int64_t first, int64
       for (float value : weights.view().row_span(first + static_cast<int64_t>(s) * width + r)) scores[s] += double{value} * value;
 }
 
+/// The layer that reads a tap's structures.
+Role reader_of(Tap tap) { return tap == Tap::attention_context ? Role::attention_output : Role::ffn_down; }
+
 /// The sum of all squared weights of each structure, in what writes it and what reads it.
 std::vector<double> score_by_magnitude(const Model& model, int64_t block, Tap tap, const Cut& cut) {
   const ModelConfig& config = model.config();
   const bool is_heads = tap == Tap::attention_context;
-  const Matrix reader = read_matrix(model.get(is_heads ? Role::attention_output : Role::ffn_down, block));
+  const Matrix reader = read_matrix(model.get(reader_of(tap), block));
   std::vector<double> scores = score_by_activation(reader.view(), std::vector<float>(static_cast<size_t>(reader.cols()), 1.0f), cut.width);
   if (is_heads) {
     add_rows(model, Role::query, block, 0, cut.width, scores);
@@ -59,9 +65,29 @@ void keep(Kept& kept, Tap tap, std::vector<int64_t> structures) { (tap == Tap::a
 
 bool adds_to_residual(Tap tap) { return tap == Tap::attention_context || tap == Tap::ffn_activation; }
 
+/// By block and tap: what each structure is worth.
+using TaylorScores = std::map<std::pair<int64_t, Tap>, std::vector<double>>;
+
+/// Mean square, over samples, of slope_of_structures, of the model as it is.
+TaylorScores score_by_taylor(const Model& model, const Sizes& sizes, const PassContext& context) {
+  std::vector<const PlacedTensor*> readers;
+  for (const PlacedTensor& placed : model.tensors())
+    for (Tap tap : all_taps)
+      if (placed.block >= 0 && placed.part == Part::weight && find_cut(model.config(), sizes, tap) && placed.row->role == reader_of(tap)) readers.push_back(&placed);
+  TaylorScores scores;
+  visit_loss_gradients(model, readers, context, [&](const PlacedTensor& placed, const Matrix& gradient) {
+    const Tap tap = *find_tap(placed.row->role);
+    const std::vector<double> slopes = slope_of_structures(read_matrix(*placed.tensor).view(), gradient.view(), find_cut(model.config(), sizes, tap)->width);
+    std::vector<double>& sums = scores[{placed.block, tap}];
+    sums.resize(slopes.size());
+    for (size_t i = 0; i < slopes.size(); ++i) sums[i] += slopes[i] * slopes[i] / static_cast<double>(context.calibration->size());
+  });
+  return scores;
+}
+
 class StructurePruner final : public BlockVisitor {
  public:
-  StructurePruner(Model& model, const StructureTargets& targets, const Sizes& sizes, const std::vector<int64_t>& kept_blocks, const std::vector<int64_t>& kept_hidden) : model_(model), targets_(targets), sizes_(sizes), has_changed_(!kept_hidden.empty()) { choice_.kept.blocks = kept_blocks, choice_.kept.hidden = kept_hidden; }
+  StructurePruner(Model& model, const StructureTargets& targets, const Sizes& sizes, const std::vector<int64_t>& kept_blocks, const std::vector<int64_t>& kept_hidden, TaylorScores taylor) : model_(model), targets_(targets), sizes_(sizes), taylor_(std::move(taylor)), has_changed_(!kept_hidden.empty()) { choice_.kept.blocks = kept_blocks, choice_.kept.hidden = kept_hidden; }
 
   bool needs_statistics(int64_t block, Tap tap) const override { return stays(block) && (find_cut(model_.config(), sizes_, tap) || cuts_hidden() || refits()); }
   bool changes_embedding() const override { return cuts_hidden(); }
@@ -120,7 +146,8 @@ class StructurePruner final : public BlockVisitor {
 
   std::vector<int64_t> choose(int64_t block, Tap tap, const Cut& cut, const InputStatistics& statistics) const {
     if (targets_.importance() == Importance::magnitude) return keep_highest(score_by_magnitude(model_, block, tap, cut), cut.kept);
-    const Role role = tap == Tap::attention_context ? Role::attention_output : Role::ffn_down;
+    if (targets_.importance() == Importance::taylor) return keep_highest(taylor_.at({block, tap}), cut.kept);
+    const Role role = reader_of(tap);
     const Matrix weights = read_matrix(model_.get(role, block));
     if (targets_.importance() == Importance::activation) return keep_highest(score_by_activation(weights.view(), statistics.mean_square(), cut.width), cut.kept);
     const Offset offset = model_.find(role, block, Part::bias) ? Offset::bias : Offset::none;
@@ -161,6 +188,7 @@ class StructurePruner final : public BlockVisitor {
   Model& model_;
   const StructureTargets& targets_;
   Sizes sizes_;
+  TaylorScores taylor_;
   StructureChoice choice_;
   json layers_ = json::array();
   bool has_changed_;
@@ -178,7 +206,9 @@ StructureChoice choose_by_magnitude(const Model& model, const Sizes& sizes, cons
 }
 
 StructureChoice choose_in_sweep(Model& model, const StructureTargets& targets, const Sizes& sizes, const std::vector<int64_t>& kept_blocks, const HiddenChoice& hidden, const PassContext& context) {
-  StructurePruner pruner(model, targets, sizes, kept_blocks, hidden.kept);
+  TaylorScores taylor;
+  if (targets.importance() == Importance::taylor && (targets.ffn() || targets.heads())) taylor = score_by_taylor(model, sizes, context);
+  StructurePruner pruner(model, targets, sizes, kept_blocks, hidden.kept, std::move(taylor));
   const auto errors = sweep(model, *context.calibration, context.sweep, pruner, context.run);
   StructureChoice choice = pruner.take_choice();
   for (const BlockError& error : errors) choice.details["blocks"].push_back({{"hidden_error", error.relative_error}});

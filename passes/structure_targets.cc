@@ -15,7 +15,7 @@ using nlohmann::json;
 
 namespace {
 
-constexpr std::array importance_names = {"magnitude", "activation", "loss"};
+constexpr std::array importance_names = {"magnitude", "activation", "loss", "taylor"};
 constexpr const char* block_influence = "block-influence";  // how layers are ranked, and nothing else
 
 /// A share of many channels leaves a multiple of this where there was one, so that groups of a quantizer and tiles of a product fit.
@@ -60,10 +60,10 @@ StructureTargets::StructureTargets(FieldReader& fields, const std::string& where
     if (*amount && !(*amount)->list.empty()) fail(fmt::format("{}: which ones are named only for layers; expected a share or a count", name));
   const auto importance = fields.find_string("importance");
   if (importance == block_influence) {
-    if (ranks_channels()) fail("importance block-influence ranks layers only; expected magnitude, activation or loss");
+    if (ranks_channels()) fail("importance block-influence ranks layers only; expected magnitude, activation, loss or taylor");
   } else if (importance) {
     const auto found = std::ranges::find(importance_names, *importance);
-    if (found == importance_names.end()) fail(fmt::format("importance '{}' is not known; expected magnitude, activation, loss or block-influence", *importance));
+    if (found == importance_names.end()) fail(fmt::format("importance '{}' is not known; expected magnitude, activation, loss, taylor or block-influence", *importance));
     if (!ranks_channels()) fail(fmt::format("importance {} ranks channels and heads; layers go by block-influence", *importance));
     importance_ = static_cast<Importance>(found - importance_names.begin());
   }

@@ -19,6 +19,7 @@ enum class Importance {
   magnitude,   ///< the sum of their squared weights
   activation,  ///< what the layer that reads them loses: Σ ‖W_j‖² E[x_j²]
   loss,        ///< what it loses once its other weights made up for them (keep_by_loss)
+  taylor,      ///< the mean square, over samples, of the model's loss's derivative (slope_of_structures): a backward pass
 };
 std::string_view to_string(Importance importance);
 

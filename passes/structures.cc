@@ -138,6 +138,13 @@ std::vector<double> score_by_activation(ConstMatrixView weights, std::span<const
   return scores;
 }
 
+std::vector<double> slope_of_structures(ConstMatrixView weights, ConstMatrixView gradient, int64_t width) {
+  std::vector<double> slopes(static_cast<size_t>(weights.cols / width));
+  for (int64_t r = 0; r < weights.rows; ++r)
+    for (int64_t c = 0; c < weights.cols; ++c) slopes[static_cast<size_t>(c / width)] += double{weights.row(r)[c]} * gradient.row(r)[c];
+  return slopes;
+}
+
 std::vector<int64_t> keep_by_loss(ConstMatrixView weights, ConstMatrixView second_moment, int64_t width, int64_t kept, double damping, const std::string& where) {
   Elimination elimination(weights, factor_hessian(second_moment, damping, RoundingOrder::natural, where), width);
   int64_t to_go = weights.cols / width - kept;

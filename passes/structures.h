@@ -21,6 +21,10 @@ std::vector<int64_t> columns_of(std::span<const int64_t> structures, int64_t wid
 /// E‖W_s x_s‖² of each structure but for correlations between its columns: Σ_j ‖W_j‖² E[x_j²].
 std::vector<double> score_by_activation(ConstMatrixView weights, std::span<const float> mean_square, int64_t width);
 
+/// The derivative of the loss when everything that a structure gives the layer grows together: Σ W_s · G_s over the entries, with
+/// `gradient` G of the weights (Molchanov 2019, of one sample).
+std::vector<double> slope_of_structures(ConstMatrixView weights, ConstMatrixView gradient, int64_t width);
+
 /// Removes structures one after the other, each time the one whose removal costs least once the columns that are left made up
 /// for it: tr(W_s ([H⁻¹]_ss)⁻¹ W_sᵀ), after which W and H⁻¹ are those of what is left (Kurtić 2023, ZipLM; Hassibi 1993).
 /// Of many, a 256th of those to go at a time. H is `second_moment` + λ. In f64; returns those that stay, ascending.

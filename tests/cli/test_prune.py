@@ -189,6 +189,24 @@ class Calibrated(Prune):
         for method in ("magnitude", "wanda", "sparsegpt"):
             self.assertGreater(kl[method], kl[method + " --reconstruct"])
 
+    @covers("prune", "--method", "--scope")
+    def test_gradients_rank_the_whole_model(self):
+        """By fisher less is lost than by magnitude, however ranked; the share is that of the whole, and the bytes are the same for any number of threads."""
+        flags = ["--sparsity", "0.5", "--nsamples", 8, "--seqlen", 128]
+        report = self.json(*self.run_of("--method", "fisher", *flags, name="fisher"))
+        self.assertEqual(report["steps"][1]["details"]["sparsity_reached"], 0.5)
+        shares = [(t["zeros"] if "zeros" in t else t["sparsity"]) for t in report["tensors"] if t["treatment"] != "kept"]
+        self.assertGreater(len(set(shares)), 8)  # each tensor has its own
+        for scope in ("global", "tensor"):
+            by_size = self.json("prune", support.quill(), "-o", self.dir / f"magnitude-{scope}", "--sparsity", "0.5", "--scope", scope, "--max-windows", 2)["quality"]["kl_mean"]
+            by_slope = self.json(*self.run_of("--method", "fisher", *flags, "--scope", scope, name=f"fisher-{scope}"))["quality"]["kl_mean"]
+            self.assertLess(by_slope, 0.8 * by_size)
+        self.ok(*self.run_of("--method", "fisher", *flags, "--threads", 1, name="again"))
+        self.assertEqual((self.dir / "again" / "model.safetensors").read_bytes(), (self.dir / "fisher" / "model.safetensors").read_bytes())
+        self.assertEqual(self.json(*self.run_of("--method", "fisher", "--pattern", "2:4", *flags[2:], name="2of4"))["steps"][1]["details"]["sparsity_reached"], 0.5)
+        for flag in (["--reconstruct"], ["--allocation", "owl"], ["--sensitivity"]):
+            self.refused(2, ["prune.fisher", "layer by layer"], *self.run_of("--method", "fisher", *flags, *flag, name="no"))
+
     def test_share_and_pattern_are_reached_exactly(self):
         tensors, _ = read_safetensors(support.quill())
         for method in ("wanda", "sparsegpt"):
@@ -233,7 +251,7 @@ class Calibrated(Prune):
 
     @covers("prune", "--damping")
     def test_options_of_methods(self):
-        for flags, words in ((["--method", "obs"], ["--method 'obs' is not known", "magnitude, sparsegpt, structured, wanda"]), (["--method", "wanda", "--damping", "0.1"], ["damping makes sense only with prune.sparsegpt or reconstruct"]), (["--method", "sparsegpt", "--damping", "2"], ["damping", "found 2"]),
+        for flags, words in ((["--method", "obs"], ["--method 'obs' is not known", "fisher, magnitude, sparsegpt, structured, wanda"]), (["--method", "wanda", "--damping", "0.1"], ["damping makes sense only with prune.sparsegpt or reconstruct"]), (["--method", "sparsegpt", "--damping", "2"], ["damping", "found 2"]),
                              (["--method", "sparsegpt", "--scope", "global"], ["scope global", "tensor or row"]), (["--reconstruct", "--scope", "global"], ["scope global"])):
             with self.subTest(flags=flags):
                 self.refused(2, words, *self.run_of("--sparsity", "0.5", *flags))
