@@ -8,7 +8,7 @@ namespace llmc {
 
 void add_gguf_mix_flags(CLI::App& app, GgufFlags& flags) {
   app.add_option("--type", flags.type, "For a GGUF file, instead of a scheme: Q4_K_M, Q8_0, … as llama-quantize names them (see llmc list)")->group("GGUF");
-  app.add_option("--rounding", flags.rounding, "How blocks are found: search (each on its own), weighted (so too, errors weighed by the size of the inputs) or compensated (errors made up for by the weights that come later, then scales and codes refined); the last two calibrate. Default: weighted with --imatrix, compensated with a flag for calibration, else search")->group("GGUF");
+  app.add_option("--rounding", flags.rounding, "How blocks are found: search (each on its own), weighted (so too, errors weighed by the size of the inputs), compensated (errors made up for by the weights that come later, then scales and codes refined) or refined (compensated, then scales of blocks, norms and biases trained, end to end); all but search calibrate. Default: weighted with --imatrix, compensated with a flag for calibration, else search")->group("GGUF");
   app.add_option("--imatrix", flags.imatrix, "File of llama-imatrix or llmc imatrix that says the size of the inputs, so that --rounding weighted needs no calibration")->type_name("FILE")->group("GGUF");
   app.add_flag("--pure", flags.pure, "The type for every tensor, without the mix's exceptions")->group("GGUF");
   app.add_flag("--leave-output-tensor", flags.leave_output_tensor, "Leave output.weight in the model's own floats")->group("GGUF");

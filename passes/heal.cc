@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "passes/learned_blocks.h"
 #include "passes/learned_floats.h"
 #include "passes/learned_grid.h"
 #include "passes/training.h"
@@ -33,11 +34,12 @@ struct HealOptions {
 struct Learned {
   const PlacedTensor* placed = nullptr;
   Matrix start;  ///< what LearnedGrid borrows; of a bias, the weight that it goes with if that is not trained
-  std::variant<std::monostate, LearnedGrid, LearnedFloats> values;
+  std::variant<std::monostate, LearnedGrid, LearnedBlocks, LearnedFloats> values;
 };
 
 /// A codebook has no scales.
 bool is_trained_weight(const StoredTensor& tensor) {
+  if (has_block_scales(tensor)) return true;
   const Scheme* scheme = find_scheme(tensor);
   return scheme ? scheme->centroids == 0 : tensor.pruned;
 }
@@ -77,6 +79,7 @@ class Healer final : public Learner {
     for (Learned& learned : by_block_[block]) {
       const Matrix& gradient = gradients.get(learned.placed->row->role, learned.placed->part);
       if (auto* grid = std::get_if<LearnedGrid>(&learned.values)) grid->update(gradient, {.rounding = 0, .scale = left_ * static_cast<float>(options_.scale_rate), .decay = {}});
+      if (auto* blocks = std::get_if<LearnedBlocks>(&learned.values)) blocks->update(gradient, left_ * static_cast<float>(options_.scale_rate));
       if (auto* floats = std::get_if<LearnedFloats>(&learned.values)) floats->update(gradient, {.rate = floats->size() * left_ * static_cast<float>(is_vector(*learned.placed) ? options_.norm_rate : options_.weight_rate)});
     }
     set(block, std::move(gradients));  // which have the right shapes
@@ -89,6 +92,7 @@ class Healer final : public Learner {
       for (const Learned& learned : list) {
         const StoredTensor& tensor = *learned.placed->tensor;
         if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) scales += grid->scale_count();
+        else if (const auto* blocks = std::get_if<LearnedBlocks>(&learned.values)) scales += blocks->scale_count();
         else (is_vector(*learned.placed) ? vectors : weights) += tensor.count();
       }
     return {{"trained", {{"scales", scales}, {"norms_and_biases", vectors}, {"pruned_weights", weights}}}};
@@ -100,6 +104,7 @@ class Healer final : public Learner {
       for (Learned& learned : list) {
         StoredTensor& tensor = *learned.placed->tensor;
         if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) tensor.form = grid->quantized();
+        if (const auto* blocks = std::get_if<LearnedBlocks>(&learned.values)) blocks->store(tensor);
         if (const auto* floats = std::get_if<LearnedFloats>(&learned.values)) tensor.form = FloatData(Matrix(floats->values()));
       }
   }
@@ -114,7 +119,8 @@ class Healer final : public Learner {
       list.back().values.emplace<LearnedFloats>(tensor, LearnedFloats::Zeros::learned);
     } else if (is_trained_weight(tensor)) {
       list.push_back({.placed = &placed, .start = std::move(values), .values = {}});
-      if (find_scheme(tensor)) list.back().values.emplace<LearnedGrid>(list.back().start.view(), read_codes(tensor));
+      if (has_block_scales(tensor)) list.back().values.emplace<LearnedBlocks>(tensor);
+      else if (find_scheme(tensor)) list.back().values.emplace<LearnedGrid>(list.back().start.view(), read_codes(tensor));
       else list.back().values.emplace<LearnedFloats>(tensor, LearnedFloats::Zeros::kept);
     }
   }
@@ -124,6 +130,7 @@ class Healer final : public Learner {
     for (const Learned& learned : by_block_[block]) {
       Matrix& matrix = values(learned.placed->row->role, learned.placed->part);
       if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) grid->write_values(matrix);
+      if (const auto* blocks = std::get_if<LearnedBlocks>(&learned.values)) blocks->write_values(matrix);
       if (const auto* floats = std::get_if<LearnedFloats>(&learned.values)) floats->write_values(matrix);
       if (is_vector(*learned.placed) && !learned.start.empty()) values(learned.placed->row->role) = learned.start;
     }

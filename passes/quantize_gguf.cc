@@ -165,6 +165,8 @@ class QuantizeGguf final : public Pass {
     int64_t weights = 0;
     for (const GgufTarget& target : list) weights += target.placed->tensor->count();
     json result = {{"type", options_.type}, {"tensors", list.size()}, {"weights", weights}, {"layers", json::array()}};
+    for (const PlacedTensor& placed : model.tensors())
+      if (is_vector(placed)) widen(*placed.tensor);
     if (rounding_ == BlockRounding::weighted) weigh(model, list, context, result);
     else calibrate(model, list, context, result);
     check_done(list);
@@ -172,6 +174,12 @@ class QuantizeGguf final : public Pass {
   }
 
  private:
+  /// Files hold vectors in f32, so that steps to come may use all of it.
+  static void widen(StoredTensor& tensor) {
+    tensor.form = FloatData(read_matrix(tensor));
+    tensor.dtype = DType::f32;
+  }
+
   std::vector<GgufTarget> resolve(const Model& model) const { return find_gguf_targets(model, options_, MixImportance::given); }
 
   static bool is_head(const Model& model, const GgufTarget& target) { return target.placed->tensor == &model.get(Role::output_head); }

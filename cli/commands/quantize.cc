@@ -109,9 +109,9 @@ std::string find_rounding(const QuantizeOptions& options, const CLI::App& app) {
   const bool has_imatrix = !options.gguf.imatrix.empty();
   if (has_imatrix && !calibrating.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --imatrix, which says what calibration would measure", fmt::join(calibrating, ", ")));
   const std::string rounding = !options.gguf.rounding.empty() ? options.gguf.rounding : has_imatrix ? "weighted" : calibrating.empty() ? "search" : "compensated";
-  if (rounding != "search" && rounding != "weighted" && rounding != "compensated") throw Error(ErrorKind::usage, fmt::format("--rounding: expected search, weighted or compensated, found '{}'", rounding));
+  if (rounding != "search" && rounding != "weighted" && rounding != "compensated" && rounding != "refined") throw Error(ErrorKind::usage, fmt::format("--rounding: expected search, weighted, compensated or refined, found '{}'", rounding));
   if (has_imatrix && rounding == "search") throw Error(ErrorKind::usage, "--imatrix makes no sense with --rounding search, which weighs all errors alike; expected weighted");
-  if (has_imatrix && rounding == "compensated") throw Error(ErrorKind::usage, "--imatrix makes no sense with --rounding compensated: the file says how large each input is, but making up for errors takes the products of all pairs; give --calibration");
+  if (has_imatrix && rounding != "weighted") throw Error(ErrorKind::usage, "--imatrix makes no sense with --rounding " + rounding + ": the file says how large each input is, but making up for errors takes the products of all pairs; give --calibration");
   return rounding;
 }
 
@@ -119,9 +119,10 @@ std::string find_rounding(const QuantizeOptions& options, const CLI::App& app) {
 Recipe make_gguf_recipe(QuantizeOptions& options, const CLI::App& app) {
   const std::string rounding = find_rounding(options, app);
   const auto belongs = [&](const std::string& name, const std::string& group) {
-    if (name == "--resume") return rounding == "compensated";  // the others are done in one forward pass, which keeps no state
+    if (name == "--resume") return rounding == "compensated" || rounding == "refined";  // the others are done in one forward pass, which keeps no state
     if (group == "Calibration") return rounding != "search";
-    return rounding == "compensated" && (name == "--damping" || name == "--order" || name == "--refinements" || name == "--drift-correction");
+    if (name == "--heal-epochs") return rounding == "refined";
+    return (rounding == "compensated" || rounding == "refined") && (name == "--damping" || name == "--order" || name == "--refinements" || name == "--drift-correction");
   };
   for (const CLI::Option* option : app.get_options())
     for (const char* group : {"Scheme", "Method", "Calibration", "Healing"})
@@ -132,13 +133,15 @@ Recipe make_gguf_recipe(QuantizeOptions& options, const CLI::App& app) {
   if (options.head != "keep") options.gguf.output_tensor_type = options.head;
   Recipe recipe{.format = Format::gguf, .gguf = read_gguf_flags(options.gguf, options.tensor_types)};
   if (rounding == "search") return recipe;
-  nlohmann::json step = {{"pass", "quantize.gguf"}, {"types", to_json(recipe.gguf)}, {"rounding", rounding}};
+  nlohmann::json step = {{"pass", "quantize.gguf"}, {"types", to_json(recipe.gguf)}, {"rounding", rounding == "refined" ? "compensated" : rounding}};
   if (!options.gguf.imatrix.empty()) step["imatrix"] = options.gguf.imatrix;
   if (options.damping) step["damping"] = *options.damping;
   if (!options.order.empty()) step["order"] = options.order;
   if (options.refinements) step["refinements"] = *options.refinements;
   if (options.drift_correction) step["drift_correction"] = *options.drift_correction;
   recipe.steps.push_back(std::move(step));
+  options.heal.heal = rounding == "refined";
+  add_heal_step(recipe, options.heal);
   take_calibration(recipe, "--rounding " + rounding, options.calibration, app);
   complete_recipe(recipe, "quantize");
   return recipe;

@@ -52,6 +52,20 @@ std::vector<std::byte> pack(const BlockMatrix& matrix) {
   return bytes;
 }
 
+BlockMatrix unpack(const GgufTypeInfo& type, int64_t rows, int64_t cols, std::span<const std::byte> bytes) {
+  BlockMatrix matrix(type, rows, cols);
+  assert(static_cast<int64_t>(bytes.size()) == gguf_bytes(type, rows * cols));
+  parallel_pieces(rows, piece, [&](int64_t first, int64_t last) {
+    Block block;
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t c = 0; c < cols; c += type.block) {
+        type.unpack(reinterpret_cast<const uint8_t*>(bytes.data()) + matrix.block_index(r, c) * type.bytes, block);
+        matrix.set_block(r, c, block);
+      }
+  });
+  return matrix;
+}
+
 Matrix evaluate(const BlockMatrix& matrix) {
   Matrix values(matrix.rows, matrix.cols);
   parallel_pieces(matrix.rows, piece, [&](int64_t first, int64_t last) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/tensor.h"
@@ -34,6 +35,8 @@ struct BlockMatrix {
 
 /// As bytes of the type, row after row.
 std::vector<std::byte> pack(const BlockMatrix& matrix);
+/// What pack() undoes: rows · cols weights in bytes of the type.
+BlockMatrix unpack(const GgufTypeInfo& type, int64_t rows, int64_t cols, std::span<const std::byte> bytes);
 /// What the blocks mean; decode_gguf(pack(matrix)) gives the same bits.
 Matrix evaluate(const BlockMatrix& matrix);
 

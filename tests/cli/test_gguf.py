@@ -404,7 +404,18 @@ class Types(Gguf):
         self.assertEqual(report["artifact"]["container"], "llmc-packed")
         quality = self.json("evaluate", self.dir / "packed", "--reference", self.dir / "compensated.gguf", "--data", ids())["quality"]
         self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
-        self.refused(2, ["--rounding: expected search, weighted or compensated", "'best'"], *self.quantize("--type", "Q4_0", "--rounding", "best", name="no.gguf"))
+        # refined: the same codes, scales and norms trained
+        refine = lambda *flags, name: self.json(*self.quantize("--type", "Q3_K_M", "--rounding", "refined", "--heal-epochs", 8, *calibration, *flags, model=model, name=name))
+        step = refine(name="refined.gguf")["steps"][-2]
+        self.assertEqual(step["name"], "heal")
+        self.assertGreater(step["details"]["trained"]["scales"], 0)
+        self.assertLess(step["details"]["loss"][-1], 0.9 * step["details"]["loss"][0])
+        refine("--threads", 1, name="again-refined.gguf")
+        self.assertEqual((self.dir / "again-refined.gguf").read_bytes(), (self.dir / "refined.gguf").read_bytes())
+        before, after = (read_gguf(self.dir / f"{name}.gguf")[1]["blk.0.attn_norm.weight"] for name in ("compensated", "refined"))
+        self.assertNotEqual(before, after)
+        self.refused(2, ["--heal-epochs", "no sense with --type and --rounding compensated"], *self.quantize("--type", "Q4_0", "--rounding", "compensated", "--heal-epochs", 2, name="no.gguf"))
+        self.refused(2, ["--rounding: expected search, weighted, compensated or refined", "'best'"], *self.quantize("--type", "Q4_0", "--rounding", "best", name="no.gguf"))
         self.refused(2, ["--nsamples", "no sense with --type and --rounding search"], *self.quantize("--type", "Q4_0", "--rounding", "search", "--nsamples", 4, name="no.gguf"))
         recipe.write_text(json.dumps({"version": 1, "format": "gguf", "gguf": {"type": "Q4_0"}, "steps": [{"pass": "quantize.gguf", "types": {"type": "Q3_K_M"}}]}))
         self.refused(2, ["expected those of the recipe's gguf", "Q4_0", "Q3_K_M"], "compress", model, "-o", self.dir / "no.gguf", "--recipe", recipe, "--eval-data", ids())
