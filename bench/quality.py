@@ -31,7 +31,10 @@ METHODS = {
     "hqq": ["--observer", "hqq"],
     "gptq, plain": ["--method", "gptq", "--refinements", "0", "--drift-correction", "false"],
     "gptq": ["--method", "gptq"],
+    "awq": ["--method", "awq"],
     "learned": ["--method", "learned"],
+    "gptq, healed": ["--method", "gptq", "--heal"],
+    "gptq with generated text, healed": ["--method", "gptq", "--generate-samples", "64", "--heal"],
 }
 DATA_FREE = ("rtn", "rtn, mse", "hqq")
 COLUMNS = ["model", "setting", "method", "bits_per_weight", "perplexity", "reference_perplexity", "kl_mean", "top1_agreement", "scored_tokens", "note"]

@@ -7,7 +7,8 @@ weights: linear layers of the blocks, symmetric, in groups. Per run it measures
 
     wall      seconds of the whole process: start, imports, loading, compressing, saving. llmc's includes its own judging
               of one window.
-    own       seconds of the compression alone: llm-compressor's oneshot(), auto-round's quantize(), llmc's quantize steps
+    own       seconds of the compression alone: llm-compressor's oneshot(), auto-round's quantize(), llmc's steps that generate,
+              quantize and heal
     cpu       user and system seconds of the process; less disturbed than wall when the machine has other work
     memory    peak resident memory of the process
 
@@ -33,6 +34,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+METHODS = ("--method gptq --refinements 0 --drift-correction false", "--method gptq", "--method gptq --generate-samples 64 --heal")  # plain, default, best
 PEERS = {"llm-compressor gptq": "llmcompressor_gptq.py", "auto-round": "auto_round_sign.py"}
 COLUMNS = ["model", "bits", "group_size", "tool", "repeat", "wall_seconds", "own_seconds", "cpu_seconds", "peak_mb", "kl_mean", "perplexity", "reference_perplexity", "top1_agreement", "load_average"]
 
@@ -105,7 +107,7 @@ class Comparison:
             command += ["--calibration", self.work / "calibration.npy", "--nsamples", self.options.samples, "--seqlen", self.options.seqlen]
         figures = run_timed(command, self.work / "log", self.options.threads)
         steps = json.loads((out / "report.json").read_text())["steps"]
-        return {**figures, "own_seconds": sum(step["seconds"] for step in steps if step["name"].startswith("quantize"))}, out
+        return {**figures, "own_seconds": sum(step["seconds"] for step in steps if step["name"].startswith(("generate", "quantize", "heal")))}, out
 
     def run_peer(self, script, bits, group, out):
         job = {"model": str(self.model), "samples": self.samples, "bits": bits, "group_size": group, "threads": self.options.threads, "iterations": self.options.iterations, "out": str(out), "result": str(self.work / "result.json")}
@@ -153,7 +155,7 @@ def main():
     parser.add_argument("--llmc", type=pathlib.Path, default=ROOT / "build" / "release" / "llmc")
     parser.add_argument("--model", type=pathlib.Path, action="append", help="may be repeated; default: sample_models/quill-7m")
     parser.add_argument("--settings", nargs="+", default=["4:128", "3:64"], help="BITS:GROUP")
-    parser.add_argument("--tools", nargs="+", default=["llmc --method gptq", *PEERS], help="a peer's name, or llmc and its flags; the first of llmc's is what ratios refer to")
+    parser.add_argument("--tools", nargs="+", default=[f"llmc {flags}" for flags in METHODS] + list(PEERS), help="a peer's name, or llmc and its flags; the first of llmc's is what ratios refer to")
     parser.add_argument("--calibration", type=pathlib.Path, default=ROOT / "calib" / "data" / "calibration.txt")
     parser.add_argument("--held-out", type=pathlib.Path, default=ROOT / "sample_models" / "quill-7m" / "held_out.txt")
     parser.add_argument("--samples", type=int, default=64)
