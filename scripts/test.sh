@@ -35,8 +35,8 @@ fi
 
 cmake --preset dev -DLLMC_PEERS_PYTHON="$peers"
 cmake --build --preset dev
-ctest --preset dev
+ctest --preset dev --parallel "$(nproc)"
 
 cmake --preset asan
 cmake --build --preset asan
-ctest --preset asan --label-regex core
+ctest --preset asan --parallel "$(nproc)" --label-regex core

@@ -134,20 +134,21 @@ def main():
         work = Path(folder)
         vocabulary = json.loads((options.model / "config.json").read_text())["vocab_size"]
         tokens = np.random.default_rng(3).integers(0, vocabulary, 128).astype(np.int32)
-        cases = [(options.model, None, tokens, kind) for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_K_M")]
+        cases = [(options.model, None, tokens, kind, ["convert" if kind in ("F32", "F16", "BF16") else "quantize", "--type", kind]) for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_K_M")]
+        # pruned: zeros stay, a smaller model is one to llama.cpp too
+        cases += [(options.model, None, tokens, "F16", ["prune", "--sparsity", 0.5]), (options.model, None, tokens, "F16", ["prune", "--structured", "ffn=25%", "--structured", "heads=25%", "--structured", "layers=1"])]
         for name in ("gpt2-tied", "llama-gqa-tied", "llama-mha-untied", "llama-bias", "llama-headdim", "qwen2-untied", "qwen2-tied", "mistral-whole", "qwen3-untied", "qwen3-tied"):
             data = options.tiny / name / "input_ids.npy"
-            cases += [(options.tiny / name, data, np.load(data).reshape(-1)[:24].astype(np.int32), kind) for kind in ("F32", "F16")]
-        for model, data, ids, kind in cases:
-            path = work / f"{model.name}-{kind}.gguf"
-            command = ["convert"] if kind in ("F32", "F16", "BF16") else ["quantize"]
+            cases += [(options.tiny / name, data, np.load(data).reshape(-1)[:24].astype(np.int32), kind, ["convert", "--type", kind]) for kind in ("F32", "F16")]
+        for number, (model, data, ids, kind, command) in enumerate(cases):
+            path = work / f"{number}-{model.name}-{kind}.gguf"
             evaluation = ["--eval-data", data] if data else ["--max-windows", 1]
             try:
-                run(options.llmc, *command, model, "-o", path, "--type", kind, *evaluation)
+                run(options.llmc, command[0], model, "-o", path, *command[1:], *evaluation)
                 tensors = compare_with_gguf(options.llmc, path, work)
                 bound = max(BOUNDS[kind], GELU_BOUND) if "gpt2" in model.name else BOUNDS[kind]
                 difference = compare_logits(options.llmc, path, ids, work, bound)
-                print(f"{path.name:32} {tensors:3} tensors, logits within {difference:.1e} of the largest (bound {bound:.0e})")
+                print(f"{model.name:20} {' '.join(map(str, command)):40} {tensors:3} tensors, logits within {difference:.1e} of the largest (bound {bound:.0e})")
             except AssertionError as problem:
                 print(f"FAILED {path.name}: {problem}")
                 failures += 1
