@@ -22,11 +22,12 @@ enum class Targets {
 };
 
 /// kl · T² · KL(teacher(T) ‖ student(T)) + cross_entropy · CE(labels), the means over positions and over those with a label
-/// (Hinton 2015).
+/// (Hinton 2015), and what training adds for hidden states.
 struct LossWeights {
   double kl = 1;
   double temperature = 1;
   double cross_entropy = 0;
+  double hidden = 0;  ///< of HiddenMatch, not the head's business
   Targets targets = Targets::logits;
 };
 
@@ -34,8 +35,9 @@ struct LossWeights {
 struct HeadLosses {
   double kl = 0;
   double cross_entropy = 0;
+  double hidden = 0;  ///< a share of the teacher's states, not in nats
 
-  double total(const LossWeights& weights) const { return weights.kl * weights.temperature * weights.temperature * kl + weights.cross_entropy * cross_entropy; }
+  double total(const LossWeights& weights) const { return weights.kl * weights.temperature * weights.temperature * kl + weights.cross_entropy * cross_entropy + weights.hidden * hidden; }
 };
 
 /// Final norm and output head with weights that change. Results are the same bits for any number of threads.

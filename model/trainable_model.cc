@@ -70,7 +70,7 @@ void TrainableModel::run(const SequenceRows& sequences, std::span<const int32_t>
 
 ConstMatrixView TrainableModel::hidden() const { return std::as_const(state_->hidden.back()).view(); }
 
-HeadLosses TrainableModel::backpropagate(const LossWeights& weights, const TrainableHead::Teacher& teacher, std::span<const int32_t> labels, GradientReader& reader) {
+HeadLosses TrainableModel::backpropagate(const LossWeights& weights, const TrainableHead::Teacher& teacher, std::span<const int32_t> labels, GradientReader& reader, const HiddenLoss& hidden_loss) {
   State& s = *state_;
   Matrix d_hidden(s.sequences.rows, s.config.hidden);
   BlockTensors outer = reader.prepare(-1), of_head;
@@ -88,6 +88,7 @@ HeadLosses TrainableModel::backpropagate(const LossWeights& weights, const Train
 
   Matrix* d_positions = outer.find(Role::position_embedding);
   for (size_t block = s.blocks.size(); block-- > 0;) {
+    if (hidden_loss) hidden_loss(static_cast<int64_t>(block) + 1, std::as_const(s.hidden[block + 1]).view(), d_hidden.view());
     const bool goes_on = block > 0 || d_table || d_positions;
     BlockTensors gradients = reader.prepare(static_cast<int64_t>(block));
     s.blocks[block].backpropagate(s.sequences, std::as_const(s.hidden[block]).view(), std::as_const(d_hidden).view(), s.tapes[block], goes_on ? d_hidden.view() : MatrixView{}, gradients);

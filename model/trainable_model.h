@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -39,9 +40,11 @@ class TrainableModel {
   void run(const SequenceRows& sequences, std::span<const int32_t> tokens);
   /// Hidden states after the last block [rows, hidden], of the last run.
   ConstMatrixView hidden() const;
-  /// The gradient of the weighted loss (TrainableHead::backpropagate) goes through the last run, which it uses up, to
+  /// Adds to the gradient [rows, hidden] of the states after so many blocks, for a loss of theirs; called for all, the last first.
+  using HiddenLoss = std::function<void(int64_t blocks, ConstMatrixView hidden, MatrixView d_hidden)>;
+  /// The gradient of the weighted loss (TrainableHead::backpropagate), and of `hidden_loss` if there is one, goes through the last run, which it uses up, to
   /// `reader`.
-  HeadLosses backpropagate(const LossWeights& weights, const TrainableHead::Teacher& teacher, std::span<const int32_t> labels, GradientReader& reader);
+  HeadLosses backpropagate(const LossWeights& weights, const TrainableHead::Teacher& teacher, std::span<const int32_t> labels, GradientReader& reader, const HiddenLoss& hidden_loss = {});
 
  private:
   struct State;

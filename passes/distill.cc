@@ -59,15 +59,18 @@ json describe_curve(const std::vector<HeadLosses>& losses, const LossWeights& we
   json curve = {{"step", json::array()}, {"loss", json::array()}};
   if (weights.kl != 0) curve["kl"] = json::array();
   if (weights.cross_entropy != 0) curve["cross_entropy"] = json::array();
+  if (weights.hidden != 0) curve["hidden"] = json::array();
   const size_t span = (losses.size() + points - 1) / points;
   for (size_t first = 0; first < losses.size(); first += span) {
     const size_t end = std::min(losses.size(), first + span);
     HeadLosses mean;
-    for (size_t i = first; i < end; ++i) mean.kl += losses[i].kl / static_cast<double>(end - first), mean.cross_entropy += losses[i].cross_entropy / static_cast<double>(end - first);
+    for (size_t i = first; i < end; ++i)
+      for (const auto term : {&HeadLosses::kl, &HeadLosses::cross_entropy, &HeadLosses::hidden}) mean.*term += losses[i].*term / static_cast<double>(end - first);
     curve["step"].push_back(end);
     curve["loss"].push_back(mean.total(weights));
     if (weights.kl != 0) curve["kl"].push_back(mean.kl);
     if (weights.cross_entropy != 0) curve["cross_entropy"].push_back(mean.cross_entropy);
+    if (weights.hidden != 0) curve["hidden"].push_back(mean.hidden);
   }
   return curve;
 }
@@ -94,7 +97,8 @@ class Distill final : public Pass {
     read_number("temperature", options_.loss.temperature, 0.01, 100);
     read_number("kl_weight", options_.loss.kl, 0, 1000);
     read_number("ce_weight", options_.loss.cross_entropy, 0, 1000);
-    if (options_.loss.kl == 0 && options_.loss.cross_entropy == 0) throw Error(ErrorKind::usage, fmt::format("{}: kl_weight and ce_weight are both 0; there is nothing to learn", where));
+    read_number("hidden_weight", options_.loss.hidden, 0, 1000);
+    if (options_.loss.kl == 0 && options_.loss.cross_entropy == 0 && options_.loss.hidden == 0) throw Error(ErrorKind::usage, fmt::format("{}: kl_weight and ce_weight are both 0; there is nothing to learn", where));
     read_number("rate", learning.rate, 0, 10);
     read_number("weight_decay", learning.weight_decay, 0, 10);
     read_number("clip", learning.clip, 0, 1e9);
@@ -103,12 +107,14 @@ class Distill final : public Pass {
     if (fields.find_bool("cache_teacher").value_or(false)) options_.teacher = TeacherRuns::once;
     options_.targets = fields.find_string("targets").value_or("");
     if (!options_.targets.empty() && (options_.loss.kl == 0 || options_.teacher == TeacherRuns::once)) throw Error(ErrorKind::usage, fmt::format("{}: targets make no sense with {}", where, options_.loss.kl == 0 ? "a kl_weight of 0" : "cache_teacher: the teacher does not run"));
+    if (options_.loss.hidden != 0 && (!options_.targets.empty() || options_.teacher == TeacherRuns::once)) throw Error(ErrorKind::usage, fmt::format("{}: hidden_weight makes no sense with {}", where, options_.targets.empty() ? "cache_teacher, which keeps the last hidden states alone" : "targets, which have no hidden states"));
     fields.finish();
   }
 
   json options() const override {
     const WeightLearning& learning = options_.learning;
     json result = {{"pass", "distill"}, {"batch", options_.batch}, {"accumulate", learning.accumulate}, {"warmup", options_.warmup}, {"temperature", options_.loss.temperature}, {"kl_weight", options_.loss.kl}, {"ce_weight", options_.loss.cross_entropy}, {"rate", learning.rate}, {"weight_decay", learning.weight_decay}, {"clip", learning.clip}, {"schedule", to_string(learning.schedule)}, {"optimizer", to_string(learning.optimizer)}, {"cache_teacher", options_.teacher == TeacherRuns::once}};
+    if (options_.loss.hidden != 0) result["hidden_weight"] = options_.loss.hidden;
     if (!options_.targets.empty()) result["targets"] = options_.targets;
     if (options_.steps) result["steps"] = *options_.steps;
     else result["max_minutes"] = *options_.max_minutes;
@@ -124,13 +130,16 @@ class Distill final : public Pass {
 
   json run(Model& model, const PassContext& context) override {
     const Sequences& samples = *context.calibration;
-    const std::unique_ptr<Teacher> teaches = make_teacher(samples, context);
+    std::optional<HiddenMatch> match;
+    const std::unique_ptr<Teacher> teaches = make_teacher(model, samples, context, match);
     Teacher& teacher = *teaches;
     if (teacher.vocabulary() != model.config().vocabulary) throw Error(ErrorKind::usage, fmt::format("distill: the student has a vocabulary of {}, the teacher one of {}; expected the same, as their logits are compared", model.config().vocabulary, teacher.vocabulary()));
     TrainableModel trainable(model.config(), context.sweep.forward.precision, context.sweep.forward.backend);
-    TrainingPlan plan{.name = "distill", .order = "distillation", .batch = options_.batch, .accumulate = options_.learning.accumulate, .loss = options_.loss};
+    TrainingPlan plan{.name = "distill", .order = "distillation", .batch = options_.batch, .accumulate = options_.learning.accumulate, .loss = options_.loss, .hidden = match ? &*match : nullptr};
 
     WeightLearner learner(model, trainable, options_.learning);
+    if (match)
+      for (HiddenMatch::Projection& projection : match->projections()) learner.add_companion(projection.tensor->name, projection.values, projection.gradient);
     learner.set_signature(context.sweep.signature.dump());
     if (const fs::path state = context.state_directory / "training.safetensors"; fs::exists(state)) plan.first_step = learner.restore(state), options_.steps = learner.steps();
     if (!options_.steps) options_.steps = fit_steps(model, trainable, teacher, samples, plan, context);
@@ -154,9 +163,17 @@ class Distill final : public Pass {
   }
 
  private:
-  std::unique_ptr<Teacher> make_teacher(const Sequences& samples, const PassContext& context) const {
+  /// And what compares hidden states, if they count.
+  std::unique_ptr<Teacher> make_teacher(const Model& student, const Sequences& samples, const PassContext& context, std::optional<HiddenMatch>& match) const {
     if (!options_.targets.empty()) return std::make_unique<KeptTargets>(options_.targets, samples, options_.loss.temperature);
-    return std::make_unique<TeacherModel>(context.load_original(), options_.loss.kl == 0 ? TeacherRuns::with_each_batch : options_.teacher, samples, context);
+    auto teacher = std::make_unique<TeacherModel>(context.load_original(), options_.loss.kl == 0 ? TeacherRuns::with_each_batch : options_.teacher, samples, context);
+    if (options_.loss.hidden != 0) {
+      std::vector<int64_t> origins;
+      for (int64_t block = 0; block < student.config().layers; ++block) origins.push_back(source_block(student.origin(), block));
+      match.emplace(pair_blocks(origins, teacher->config().layers), student.config().hidden, teacher->config().hidden, context.seed);
+      teacher->keep_hidden(match->pairs());
+    }
+    return teacher;
   }
 
   /// How many steps the time is enough for.
@@ -165,6 +182,8 @@ class Distill final : public Pass {
     plan.name = "time a step";
     plan.steps = 3;
     train(trainable, idle, teacher, samples, plan, context);
+    if (plan.hidden)
+      for (HiddenMatch::Projection& projection : plan.hidden->projections()) std::ranges::fill(projection.gradient.values(), 0.0f);
     return std::max<int64_t>(1, static_cast<int64_t>(*options_.max_minutes * 60 / idle.seconds_per_step()));
   }
 

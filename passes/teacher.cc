@@ -32,10 +32,10 @@ TeacherModel::TeacherModel(Model model, TeacherRuns runs, const Sequences& sampl
   if (runs == TeacherRuns::with_each_batch) return;
   std::vector<size_t> all(samples.size());
   std::iota(all.begin(), all.end(), size_t{0});
-  kept_.emplace(run(all));
+  kept_.emplace(run(all, [](int64_t, size_t, const Matrix&) {}));
 }
 
-ActivationStore TeacherModel::run(std::span<const size_t> chosen) const {
+ActivationStore TeacherModel::run(std::span<const size_t> chosen, const Told& told) const {
   ActivationStore hidden(lengths_of(samples_, chosen), model_.config().hidden, context_.sweep.activations, std::nullopt);
   parallel_for(hidden.sequences(), [&](int64_t i) {
     Matrix states(hidden.length(i), hidden.width());
@@ -47,6 +47,7 @@ ActivationStore TeacherModel::run(std::span<const size_t> chosen) const {
     parallel_for(hidden.sequences(), [&](int64_t i) {
       Matrix states = hidden.read(i);
       forward_.run_block(*weights, states.view());
+      told(block + 1, static_cast<size_t>(i), states);
       hidden.write(i, states.view());
     });
     context_.run.check_stop();
@@ -57,7 +58,12 @@ ActivationStore TeacherModel::run(std::span<const size_t> chosen) const {
 TrainableHead::Teacher TeacherModel::look_at(const Batch& batch) {
   hidden_ = Matrix(batch.rows.rows, model_.config().hidden);
   std::optional<ActivationStore> made;
-  if (!kept_) made.emplace(run(batch.chosen));
+  for (size_t k = 0; k < kept_blocks_.size(); ++k) states_.resize(kept_blocks_.size()), states_[k] = Matrix(batch.rows.rows, model_.config().hidden);
+  const auto keep = [&](int64_t blocks, size_t i, const Matrix& states) {
+    for (size_t k = 0; k < kept_blocks_.size(); ++k)
+      if (kept_blocks_[k] == blocks) std::ranges::copy(states.values(), states_[k].row(batch.rows.ranges[i].first));
+  };
+  if (!kept_) made.emplace(run(batch.chosen, keep));
   for (size_t i = 0; i < batch.chosen.size(); ++i) {
     const Matrix states = made ? made->read(static_cast<int64_t>(i)) : kept_->read(static_cast<int64_t>(batch.chosen[i]));
     std::ranges::copy(states.values(), hidden_.row(batch.rows.ranges[i].first));

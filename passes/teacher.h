@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,6 +32,8 @@ class Teacher {
   virtual Targets kind() const { return Targets::logits; }
   /// What it says of a batch, until it is asked for the next.
   virtual TrainableHead::Teacher look_at(const Batch& batch) = 0;
+  /// Its hidden states [rows, width] of that batch, after the numbers of blocks that it was told to keep.
+  virtual std::span<const Matrix> hidden_states() const { return {}; }
 };
 
 /// When a model that teaches runs its blocks over the samples.
@@ -46,11 +49,16 @@ class TeacherModel final : public Teacher {
   TeacherModel(Model model, TeacherRuns runs, const Sequences& samples, const PassContext& context);
 
   int64_t vocabulary() const override { return model_.config().vocabulary; }
+  const ModelConfig& config() const { return model_.config(); }
+  /// Keeps the states after these numbers of blocks, of every batch that it runs with (TeacherRuns::with_each_batch).
+  void keep_hidden(std::vector<int64_t> after_blocks) { kept_blocks_ = std::move(after_blocks); }
   TrainableHead::Teacher look_at(const Batch& batch) override;
+  std::span<const Matrix> hidden_states() const override { return states_; }
 
  private:
-  /// Hidden states after the last block.
-  ActivationStore run(std::span<const size_t> chosen) const;
+  /// Hidden states after the last block; told(blocks, i, states) has those of the i-th sample after every block, from several threads.
+  using Told = std::function<void(int64_t blocks, size_t i, const Matrix& states)>;
+  ActivationStore run(std::span<const size_t> chosen, const Told& told) const;
 
   Model model_;
   const Sequences& samples_;
@@ -59,6 +67,8 @@ class TeacherModel final : public Teacher {
   TrainableHead head_;
   std::optional<ActivationStore> kept_;
   Matrix hidden_;  ///< of the batch, by its rows
+  std::vector<int64_t> kept_blocks_;
+  std::vector<Matrix> states_;  ///< after kept_blocks_, by the batch's rows
 };
 
 }  // namespace llmc

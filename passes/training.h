@@ -5,6 +5,7 @@
 #include <string>
 
 #include "model/trainable_model.h"
+#include "passes/hidden_match.h"
 #include "passes/teacher.h"
 
 namespace llmc {
@@ -17,6 +18,7 @@ struct TrainingPlan {
   int64_t batch = 1;       ///< samples that go through the model at once
   int64_t accumulate = 1;  ///< such batches in a step
   LossWeights loss;
+  HiddenMatch* hidden = nullptr;  ///< what loss.hidden weighs, if it is not 0
 };
 
 /// What changes the weights while they are trained. Gradients come to it batch by batch: the sum over the batches of a step is

@@ -46,13 +46,19 @@ void WeightLearner::take(int64_t block, BlockTensors gradients) {
   for (Weight& weight : by_block_.at(block)) weight.gradient = std::move(gradients(weight.placed->row->role, weight.placed->part));
 }
 
-void WeightLearner::end_step(int64_t step, const HeadLosses& losses) {
-  std::vector<Weight*> all;
+template <typename Body>
+void WeightLearner::for_each(const Body& body) {
   for (auto& [block, weights] : by_block_)
-    for (Weight& weight : weights) all.push_back(&weight);
+    for (Weight& weight : weights) body(weight.placed->tensor->name, weight.values, weight.gradient, is_vector(*weight.placed) ? 0.0f : static_cast<float>(learning_.weight_decay));
+  for (const Companion& companion : companions_) body(companion.name, *companion.values, *companion.gradient, 0.0f);
+}
+
+void WeightLearner::end_step(int64_t step, const HeadLosses& losses) {
+  std::vector<const Matrix*> all;
+  for_each([&](const std::string&, LearnedFloats&, Matrix& gradient, float) { all.push_back(&gradient); });
   std::vector<double> squares(all.size());
   parallel_for(static_cast<int64_t>(all.size()), [&](int64_t i) {
-    for (const float value : all[static_cast<size_t>(i)]->gradient.values()) squares[static_cast<size_t>(i)] += double{value} * value;
+    for (const float value : all[static_cast<size_t>(i)]->values()) squares[static_cast<size_t>(i)] += double{value} * value;
   });
   double square = 0;
   for (const double part : squares) square += part;
@@ -60,12 +66,12 @@ void WeightLearner::end_step(int64_t step, const HeadLosses& losses) {
   const double clipped = learning_.clip > 0 && gradient_norm_ > learning_.clip ? learning_.clip / gradient_norm_ : 1;
   const auto factor = static_cast<float>(clipped / static_cast<double>(learning_.accumulate));
   const double rate = learning_.rate * schedule_share(learning_.schedule, step, warmup_, steps_);
-  for (Weight* weight : all) {
+  for_each([&](const std::string&, LearnedFloats& values, Matrix& gradient, float decay) {
     if (factor != 1)
-      for (float& value : weight->gradient.values()) value *= factor;
-    weight->values.update(weight->gradient, {.optimizer = learning_.optimizer, .rate = static_cast<float>(rate), .weight_decay = is_vector(*weight->placed) ? 0 : static_cast<float>(learning_.weight_decay), .decay = learning_.decay});
-    std::ranges::fill(weight->gradient.values(), 0.0f);
-  }
+      for (float& value : gradient.values()) value *= factor;
+    values.update(gradient, {.optimizer = learning_.optimizer, .rate = static_cast<float>(rate), .weight_decay = decay, .decay = learning_.decay});
+    std::ranges::fill(gradient.values(), 0.0f);
+  });
   for (const auto& [block, weights] : by_block_) hand_on(block);
   losses_.push_back(losses);
   if (after_step_) after_step_(step + 1);
@@ -78,22 +84,22 @@ void WeightLearner::finish() {
 
 void WeightLearner::save(const fs::path& file) {
   json losses = json::array();
-  for (const HeadLosses& step : losses_) losses.push_back({step.kl, step.cross_entropy});
+  for (const HeadLosses& step : losses_) losses.push_back({step.kl, step.cross_entropy, step.hidden});
   const std::map<std::string, std::string> metadata = {{"signature", signature_}, {"warmup", std::to_string(warmup_)}, {"steps", std::to_string(steps_)}, {"losses", losses.dump()}};
   std::vector<TensorLayout> layouts;
-  const auto for_each = [&](const auto& body) {
-    for (auto& [block, weights] : by_block_)
-      for (Weight& weight : weights)
-        for (const auto& [part, matrix] : weight.values.state()) body(fmt::format("{}.{}", weight.placed->tensor->name, part), *matrix);
+  const auto for_each_part = [&](const auto& body) {
+    for_each([&](const std::string& name, LearnedFloats& values, Matrix&, float) {
+      for (const auto& [part, matrix] : values.state()) body(fmt::format("{}.{}", name, part), *matrix);
+    });
   };
-  for_each([&](const std::string& name, const Matrix& matrix) { layouts.push_back({.name = name, .dtype = DType::f32, .shape = {matrix.rows(), matrix.cols()}}); });
+  for_each_part([&](const std::string& name, const Matrix& matrix) { layouts.push_back({.name = name, .dtype = DType::f32, .shape = {matrix.rows(), matrix.cols()}}); });
   std::error_code problem;
   fs::create_directories(file.parent_path(), problem);
   if (problem) throw Error(ErrorKind::output, fmt::format("{}: cannot be made: {}", file.parent_path().string(), problem.message()));
   const fs::path partial = file.string() + ".partial";
   fs::remove(partial, problem);
   SafetensorsWriter writer(partial, std::move(layouts), metadata);
-  for_each([&](const std::string& name, const Matrix& matrix) { writer.write(name, std::as_bytes(matrix.values())); });
+  for_each_part([&](const std::string& name, const Matrix& matrix) { writer.write(name, std::as_bytes(matrix.values())); });
   writer.close();
   fs::rename(partial, file, problem);
   if (problem) throw Error(ErrorKind::output, fmt::format("{}: cannot be renamed: {}", partial.string(), problem.message()));
@@ -114,20 +120,18 @@ int64_t WeightLearner::restore(const fs::path& file) {
   std::map<std::string, const TensorView*> by_name;
   for (const NamedTensor& tensor : content.tensors) by_name[tensor.name] = &tensor.tensor;
   losses_.clear();
-  for (const json& step : losses) losses_.push_back({.kl = step.at(0).get<double>(), .cross_entropy = step.at(1).get<double>()});
+  for (const json& step : losses) losses_.push_back({.kl = step.at(0).get<double>(), .cross_entropy = step.at(1).get<double>(), .hidden = step.at(2).get<double>()});
   const auto done = static_cast<int64_t>(losses_.size());
-  for (auto& [block, weights] : by_block_) {
-    for (Weight& weight : weights) {
-      for (const auto& [part, matrix] : weight.values.state()) {
-        const std::string name = fmt::format("{}.{}", weight.placed->tensor->name, part);
-        const auto found = by_name.find(name);
-        if (found == by_name.end() || found->second->dtype != DType::f32 || found->second->bytes.size() != matrix->values().size_bytes()) throw Error(ErrorKind::input, fmt::format("{}: tensor {}: missing or of another size; expected {} × {}", file.string(), name, matrix->rows(), matrix->cols()));
-        std::memcpy(matrix->values().data(), found->second->bytes.data(), found->second->bytes.size());
-      }
-      weight.values.set_steps(done);
+  for_each([&](const std::string& tensor, LearnedFloats& values, Matrix&, float) {
+    for (const auto& [part, matrix] : values.state()) {
+      const std::string name = fmt::format("{}.{}", tensor, part);
+      const auto found = by_name.find(name);
+      if (found == by_name.end() || found->second->dtype != DType::f32 || found->second->bytes.size() != matrix->values().size_bytes()) throw Error(ErrorKind::input, fmt::format("{}: tensor {}: missing or of another size; expected {} × {}", file.string(), name, matrix->rows(), matrix->cols()));
+      std::memcpy(matrix->values().data(), found->second->bytes.data(), found->second->bytes.size());
     }
-    hand_on(block);
-  }
+    values.set_steps(done);
+  });
+  for (const auto& [block, weights] : by_block_) hand_on(block);
   return done;
 }
 

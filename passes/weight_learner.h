@@ -53,6 +53,8 @@ class WeightLearner final : public Learner {
   /// Takes up what was saved with the same `signature`, and says how many steps were done. Throws Error(input), Error(usage) for
   /// another one.
   int64_t restore(const std::filesystem::path& file);
+  /// Something that learns beside the model, with its steps: what it is called, its values and the gradient it is given for a step.
+  void add_companion(const std::string& name, LearnedFloats& values, Matrix& gradient) { companions_.push_back({name, &values, &gradient}); }
   /// Goes into what is saved: says what the training depends on.
   void set_signature(std::string signature) { signature_ = std::move(signature); }
   /// Of the schedule.
@@ -64,11 +66,20 @@ class WeightLearner final : public Learner {
     LearnedFloats values;
     Matrix gradient;  ///< the sum so far of a step
   };
+  struct Companion {
+    std::string name;
+    LearnedFloats* values = nullptr;
+    Matrix* gradient = nullptr;
+  };
   void hand_on(int64_t block);
+  /// Calls body(name, values, gradient, weight decay) for everything that learns.
+  template <typename Body>
+  void for_each(const Body& body);
 
   TrainableModel& trainable_;
   WeightLearning learning_;
   std::map<int64_t, std::vector<Weight>> by_block_;
+  std::vector<Companion> companions_;
   int64_t warmup_ = 0, steps_ = 0;
   std::string signature_;
   std::vector<HeadLosses> losses_;

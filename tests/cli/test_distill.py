@@ -105,6 +105,23 @@ class Training(Runs):
         self.refused(2, ["nothing to learn"], *self.run_of("--kl-weight", 0))
         self.refused(2, ["temperature", "expected 0.01 to 100"], *self.run_of("--temperature", 0))
 
+    @covers("distill", "--hidden-weight")
+    def test_hidden_states_are_matched(self):
+        curve = self.loss_of("--hidden-weight", 2, "--ce-weight", 0.25)["training"]
+        for loss, kl, ce, hidden in zip(curve["loss"], curve["kl"], curve["cross_entropy"], curve["hidden"]):
+            self.assertAlmostEqual(loss, 4 * kl + 0.25 * ce + 2 * hidden, places=9)
+        config = json.loads((llama() / "config.json").read_text())
+        config.update(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=6)
+        (self.dir / "config.json").write_text(json.dumps(config))
+        for student in (("--student-layers", 1), ("--student", self.dir / "config.json")):  # the teacher's width, and one that is projected
+            run = lambda name, *flags: self.training(self.json(*self.run_of("--kl-weight", 0, "--hidden-weight", 1, *flags, name=name, student=student, steps=("--steps", 40, "--batch", 32, "--lr", "1e-2"))))["training"]
+            first = run(f"{student[0]}-first", "--threads", 1)
+            self.assertEqual(set(first), {"step", "loss", "hidden"})
+            self.assertLess(first["hidden"][-1], 0.7 * first["hidden"][0])
+            self.assertEqual(run(f"{student[0]}-second"), first)
+            self.assertEqual(self.weights(f"{student[0]}-first"), self.weights(f"{student[0]}-second"))
+        self.refused(2, ["hidden_weight", "cache_teacher"], *self.run_of("--hidden-weight", 1, "--cache-teacher"))
+
     @covers("distill", "--lr", "--schedule", "--warmup", "--optimizer", "--weight-decay", "--clip")
     def test_each_setting_changes_the_training_and_is_in_the_recipe(self):
         plain = self.loss_of(steps=("--steps", 8))["training"]["loss"]
@@ -207,7 +224,8 @@ class Bundles(Runs):
         self.refused(2, ["vocabulary"], "export", llama(), "--for-distillation", "--student", quill(), "-o", self.dir / "no", "--data", self.data(), "--seqlen", 24)
         self.refused(2, ["1 to 64", "65"], "export", llama(), "--for-distillation", "--student", self.student(), "-o", self.dir / "no", "--data", self.data(), "--seqlen", 24, "--top-k", 65)
         self.refused(4, ["bundle"], "export", llama(), "--for-distillation", "--student", self.student(), "-o", self.dir / "bundle", "--data", self.data(), "--seqlen", 24)
-        self.refused(2, ["--temperature", "makes no sense with --from-bundle"], *self.from_bundle("--temperature", 3))
+        for flag in ("--temperature", "--hidden-weight"):
+            self.refused(2, [flag, "makes no sense with --from-bundle"], *self.from_bundle(flag, 3))
         self.refused(2, ["a kl_weight of 0"], *self.from_bundle("--kl-weight", 0, "--ce-weight", 1))
         self.refused(3, ["manifest.json"], *self.from_bundle(bundle="nowhere"))
         self.export("--nsamples", 7, name="other")
