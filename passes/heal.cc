@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <variant>
@@ -26,6 +27,7 @@ struct HealOptions {
   int64_t batch = 4;           ///< calibration samples in a step
   double temperature = 1;
   double scale_rate = 0.003;   ///< all as shares of where a value started; they fall to 0 along a line
+  double code_rate = 0;        ///< in steps of the grid; 0: codes stay
   double norm_rate = 0.002;    ///< of norms and biases
   double weight_rate = 0.001;  ///< of weights that pruning left
 };
@@ -78,7 +80,7 @@ class Healer final : public Learner {
   void take(int64_t block, BlockTensors gradients) override {
     for (Learned& learned : by_block_[block]) {
       const Matrix& gradient = gradients.get(learned.placed->row->role, learned.placed->part);
-      if (auto* grid = std::get_if<LearnedGrid>(&learned.values)) grid->update(gradient, {.rounding = 0, .scale = left_ * static_cast<float>(options_.scale_rate), .decay = {}});
+      if (auto* grid = std::get_if<LearnedGrid>(&learned.values)) grid->update(gradient, {.rounding = left_ * static_cast<float>(options_.code_rate), .scale = left_ * static_cast<float>(options_.scale_rate), .decay = {}});
       if (auto* blocks = std::get_if<LearnedBlocks>(&learned.values)) blocks->update(gradient, left_ * static_cast<float>(options_.scale_rate));
       if (auto* floats = std::get_if<LearnedFloats>(&learned.values)) floats->update(gradient, {.rate = floats->size() * left_ * static_cast<float>(is_vector(*learned.placed) ? options_.norm_rate : options_.weight_rate)});
     }
@@ -87,15 +89,15 @@ class Healer final : public Learner {
 
   /// How many values are trained, by what they are.
   json describe() const {
-    int64_t scales = 0, vectors = 0, weights = 0;
+    int64_t scales = 0, codes = 0, vectors = 0, weights = 0;
     for (const auto& [block, list] : by_block_)
       for (const Learned& learned : list) {
         const StoredTensor& tensor = *learned.placed->tensor;
-        if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) scales += grid->scale_count();
+        if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) scales += grid->scale_count(), codes += options_.code_rate > 0 ? tensor.count() : 0;
         else if (const auto* blocks = std::get_if<LearnedBlocks>(&learned.values)) scales += blocks->scale_count();
         else (is_vector(*learned.placed) ? vectors : weights) += tensor.count();
       }
-    return {{"trained", {{"scales", scales}, {"norms_and_biases", vectors}, {"pruned_weights", weights}}}};
+    return {{"trained", {{"scales", scales}, {"norms_and_biases", vectors}, {"pruned_weights", weights}, {"codes", codes}}}};
   }
 
   /// Puts what was learned into the model.
@@ -118,6 +120,9 @@ class Healer final : public Learner {
       list.push_back({.placed = &placed, .start = weight && !is_trained_weight(*weight) ? read_matrix(*weight) : Matrix(), .values = {}});
       list.back().values.emplace<LearnedFloats>(tensor, LearnedFloats::Zeros::learned);
     } else if (is_trained_weight(tensor)) {
+      if (options_.code_rate > 0 && !tensor.pruned)
+        for (float& value : values.values())
+          if (value == 0) value = std::numeric_limits<float>::min();  // LearnedGrid keeps zeros, which here are codes like others
       list.push_back({.placed = &placed, .start = std::move(values), .values = {}});
       if (has_block_scales(tensor)) list.back().values.emplace<LearnedBlocks>(tensor);
       else if (find_scheme(tensor)) list.back().values.emplace<LearnedGrid>(list.back().start.view(), read_codes(tensor));
@@ -152,7 +157,7 @@ class Heal final : public Pass {
       *count = fields.find_int(name).value_or(*count);
       if (*count < 1 || *count > 1'000'000) throw Error(ErrorKind::usage, fmt::format("{}: {}: expected 1 to 1000000, found {}", where, name, *count));
     }
-    for (const auto& [name, number] : {std::pair("temperature", &options_.temperature), std::pair("scale_rate", &options_.scale_rate), std::pair("norm_rate", &options_.norm_rate), std::pair("weight_rate", &options_.weight_rate)}) {
+    for (const auto& [name, number] : {std::pair("temperature", &options_.temperature), std::pair("scale_rate", &options_.scale_rate), std::pair("code_rate", &options_.code_rate), std::pair("norm_rate", &options_.norm_rate), std::pair("weight_rate", &options_.weight_rate)}) {
       *number = fields.find_number(name).value_or(*number);
       if (!(*number >= 0 && *number <= 100)) throw Error(ErrorKind::usage, fmt::format("{}: {}: expected 0 to 100, found {}", where, name, *number));
     }
@@ -161,7 +166,7 @@ class Heal final : public Pass {
   }
 
   json options() const override {
-    return {{"pass", "heal"}, {"epochs", options_.epochs}, {"batch", options_.batch}, {"temperature", options_.temperature}, {"scale_rate", options_.scale_rate}, {"norm_rate", options_.norm_rate}, {"weight_rate", options_.weight_rate}};
+    return {{"pass", "heal"}, {"epochs", options_.epochs}, {"batch", options_.batch}, {"temperature", options_.temperature}, {"scale_rate", options_.scale_rate}, {"code_rate", options_.code_rate}, {"norm_rate", options_.norm_rate}, {"weight_rate", options_.weight_rate}};
   }
 
   std::vector<Treatment> plan(const Model& model) const override {

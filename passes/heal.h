@@ -12,6 +12,7 @@ namespace llmc {
 /// One step of a recipe. The loss is T² · KL(original ‖ model) on the calibration samples; Adam tunes, in whatever form the
 /// tensors are by then,
 ///   the scales of quantized weights      codes and zero points stay, so the artifact is on its grid; of GGUF blocks the f16 ones
+///   and, only when asked to, their codes   places between codes learn, which run and end as the codes nearest to them
 ///   norms and biases
 ///   the weights that pruning left        zeros stay
 /// and leaves everything else as it is. Memory: the model in f32, its weights in both directions, and one block's gradients.

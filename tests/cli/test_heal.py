@@ -67,6 +67,18 @@ class Healing(Runs):
                 judged = self.json("evaluate", self.dir / model, "--reference", tiny(model), "--data", data, "--seqlen", 24)
                 self.assertLess(abs(judged["quality"]["kl_mean"] / loss[-1] - 1), 0.1)  # which leaves out each window's last position
 
+    def test_codes_learn_when_asked_to(self):
+        recipe = self.dir / "recipe.yaml"
+        loss, codes = {}, {}
+        for rate in (0, 0.1):
+            recipe.write_text(f"version: 1\ncalibration: {{files: ['{self.calibration()}'], nsamples: 8, seqlen: 24, precision: f32}}\nsteps:\n  - {{pass: quantize.rtn, scheme: W2A16-g16}}\n  - {{pass: heal, epochs: 20, batch: 8, norm_rate: 0, scale_rate: 0, code_rate: {rate}}}\n")
+            details = self.heal_details(self.json("compress", llama(), "-o", self.dir / f"out{rate}", "--recipe", recipe, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 2))
+            loss[rate], codes[rate] = details["loss"], details["trained"]["codes"]
+        self.assertEqual(codes[0], 0)
+        self.assertGreater(codes[0.1], 1000)
+        self.assertAlmostEqual(loss[0][-1], loss[0][0], places=3)
+        self.assertLess(loss[0.1][-1], 0.8 * loss[0.1][0])
+
     def test_the_same_bytes_for_any_number_of_threads(self):
         made = []
         for threads in (1, 2, 5):
