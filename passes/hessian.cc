@@ -122,19 +122,16 @@ Matrix add_fitted(ConstMatrixView weights, ConstMatrixView moment, const Hessian
 }
 
 double output_error(ConstMatrixView a, ConstMatrixView b, ConstMatrixView second_moment) {
-  using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const int64_t n = second_moment.rows;
   constexpr int64_t piece = 64;
   std::vector<double> sums(static_cast<size_t>((a.rows + piece - 1) / piece));
-  const Eigen::Map<const RowMajor, 0, Eigen::OuterStride<>> h(second_moment.data, n, n, Eigen::OuterStride<>(second_moment.stride));
   parallel_pieces(a.rows, piece, [&](int64_t first, int64_t last) {
-    RowMajor difference(last - first, n);
+    Matrix difference(last - first, n), product(last - first, n);
     for (int64_t r = first; r < last; ++r)
-      for (int64_t c = 0; c < n; ++c) difference(r - first, c) = a.row(r)[c] - (b.rows > 0 ? b.row(r)[c] : 0);
-    const RowMajor product = difference * h;
+      for (int64_t c = 0; c < n; ++c) difference.row(r - first)[c] = a.row(r)[c] - (b.rows > 0 ? b.row(r)[c] : 0);
+    multiply(default_backend(), 1, difference.view(), second_moment, Transpose::no, product.view());
     double sum = 0;
-    for (int64_t i = 0; i < product.rows(); ++i)
-      for (int64_t c = 0; c < n; ++c) sum += double{difference(i, c)} * product(i, c);
+    for (size_t i = 0; i < product.values().size(); ++i) sum += double{difference.values()[i]} * product.values()[i];
     sums[static_cast<size_t>(first / piece)] = sum;
   });
   return std::accumulate(sums.begin(), sums.end(), 0.0);

@@ -15,7 +15,7 @@ enum class PruneMethod {
   magnitude,  ///< |w| (Han 2015)
   wanda,      ///< |w| · ‖x‖₂ of its input (Sun 2023)
   sparsegpt,  ///< w² / [H⁻¹]² as the recursion reaches it (Frantar & Alistarh 2023)
-  fisher,     ///< |w| · √F of the whole model at once (fisher_scores): not the business of prune_layerwise
+  fisher,     ///< |w| · √F from the gradients of the whole model (fisher_scores): not the business of prune_layerwise
 };
 
 enum class Reconstruction { none, least_squares };

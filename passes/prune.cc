@@ -27,7 +27,7 @@ struct Method {
   RankScope scope;
 };
 constexpr Method magnitude{"prune.magnitude", PruneMethod::magnitude, RankScope::tensor};
-constexpr Method fisher{"prune.fisher", PruneMethod::fisher, RankScope::global};
+constexpr Method fisher{"prune.fisher", PruneMethod::fisher, RankScope::row};
 constexpr Method wanda{"prune.wanda", PruneMethod::wanda, RankScope::row};
 constexpr Method sparsegpt{"prune.sparsegpt", PruneMethod::sparsegpt, RankScope::tensor};
 
@@ -101,18 +101,18 @@ class Prune final : public Pass {
       units += ranked_units(pattern, RankScope::tensor, placed->tensor->rows(), placed->tensor->cols());
       planned += targets_.planned_zeros(*placed->tensor, targets_.sparsity());
     }
-    const FisherMatrices fisher = method_.method == PruneMethod::fisher ? measure_fisher(model, chosen, context) : FisherMatrices();
+    const FisherMatrices squares = method_.method == PruneMethod::fisher ? measure_fisher(model, chosen, context) : FisherMatrices();
     std::optional<GlobalRanking> ranking;
     if (targets_.scope() == RankScope::global && !pattern.is_n_of_m()) {
       const int64_t gone = share_of(targets_.sparsity(), units);
       planned = gone * pattern.block_rows * pattern.block_cols;
-      ranking = rank_all(chosen, fisher, gone, context.run);
+      ranking = rank_all(chosen, squares, gone, context.run);
     }
     PruneCount count;
     Stage stage(context.run, "prune", static_cast<int64_t>(chosen.size()));
     for (const PlacedTensor* placed : chosen) {
       StoredTensor& tensor = *placed->tensor;
-      const Matrix scores = score(*placed, fisher);
+      const Matrix scores = score(*placed, squares);
       Matrix values = read_matrix(tensor);
       const Mask mask = ranking ? ranking->choose(scores.view()) : choose_mask(scores.view(), pattern, targets_.scope(), share_of(targets_.sparsity(), ranked_units(pattern, targets_.scope(), values.rows(), values.cols())));
       const int64_t changed = apply(mask, values.view());
@@ -124,18 +124,18 @@ class Prune final : public Pass {
     return count.finish(targets_, planned);
   }
 
-  static Matrix score(const PlacedTensor& placed, const FisherMatrices& fisher) {
+  static Matrix score(const PlacedTensor& placed, const FisherMatrices& squares) {
     Matrix weights = read_matrix(*placed.tensor);
-    const auto found = fisher.find(&placed);
-    return found == fisher.end() ? std::move(weights) : fisher_scores(weights.view(), found->second.view());
+    const auto found = squares.find(&placed);
+    return found == squares.end() ? std::move(weights) : fisher_scores(weights.view(), found->second.view());
   }
 
-  GlobalRanking rank_all(const std::vector<const PlacedTensor*>& chosen, const FisherMatrices& fisher, int64_t gone, const RunContext& context) const {
+  GlobalRanking rank_all(const std::vector<const PlacedTensor*>& chosen, const FisherMatrices& squares, int64_t gone, const RunContext& context) const {
     GlobalRanking ranking(targets_.pattern(), gone);
     Stage stage(context, "rank weights", 2 * static_cast<int64_t>(chosen.size()));
     for (int pass = 0; pass < 2; ++pass) {
       for (const PlacedTensor* placed : chosen) {
-        ranking.count(score(*placed, fisher).view());
+        ranking.count(score(*placed, squares).view());
         stage.advance();
       }
       ranking.refine();

@@ -13,7 +13,7 @@ namespace llmc {
 /// calibration), damping (where a second moment is inverted).
 /// The weights of least magnitude go (Han 2015), ranked in each tensor.
 std::unique_ptr<Pass> make_prune_magnitude(const nlohmann::json& step, const std::string& where);
-/// Those of least magnitude times the size of the loss's gradients (LeCun 1989), ranked over the whole model. Not with reconstruct,
+/// Those of least magnitude times the size of the loss's gradients (LeCun 1989), ranked in each row. Not with reconstruct,
 /// allocation or sensitivity, which go layer by layer.
 std::unique_ptr<Pass> make_prune_fisher(const nlohmann::json& step, const std::string& where);
 /// Those of least magnitude times the norm of their input (Sun 2023), ranked in each row.

@@ -106,7 +106,7 @@ CommandFunction add_prune(CLI::App& app) {
   add_format_option(app, options->common);
   app.add_option("--sparsity", options->sparsity, "Share of the weights that become zero, such as 0.5 or 50%")->group("Pruning");
   app.add_option("--pattern", options->pattern, "unstructured; N:M such as 2:4: at most N of M neighbours along a row stay; block:RxC such as block:4x8: weights of a block go or stay together")->capture_default_str()->group("Pruning");
-  app.add_option("--method", options->method, "What a weight is worth: magnitude, wanda (times the size of its input), fisher (times the size of the loss's gradient, over the whole model) or sparsegpt (the others make up for what goes); all but magnitude need calibration text")->capture_default_str()->group("Pruning");
+  app.add_option("--method", options->method, "What a weight is worth: magnitude, wanda (times the size of its input), fisher (times the size of the loss's gradient) or sparsegpt (the others make up for what goes); all but magnitude need calibration text")->capture_default_str()->group("Pruning");
   app.add_flag("--reconstruct", options->reconstruct, "Then fit what is left of each row to the output of the layer (needs calibration)")->group("Pruning");
   app.add_option("--allocation", options->allocation, "How zeros are spread over the weights: uniform (default) or owl (less of blocks with outliers; needs calibration)")->group("Pruning");
   app.add_flag("--sensitivity", options->sensitivity, "First measure the output error of every layer at 10 to 90 % zeros (needs calibration)")->group("Pruning");
@@ -117,7 +117,7 @@ CommandFunction add_prune(CLI::App& app) {
   add_heal_options(app, options->heal);
   add_calibration_flags(app, options->calibration);
   add_calibration_run_options(app, options->common);
-  app.add_option("--scope", options->scope, "What is ranked against each other: tensor, row, or global over all (magnitude and fisher only); default: tensor, for wanda row, for fisher global")->group("Pruning");
+  app.add_option("--scope", options->scope, "What is ranked against each other: tensor, row, or global over all (magnitude and fisher only); default: tensor, for wanda and fisher row")->group("Pruning");
   app.add_option("--include", options->include, "Prune only linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
   app.add_option("--exclude", options->exclude, "Leave linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
   return [options, &app](const CommandContext& context) { return run_compress("prune", options->common, make_recipe(*options, app), context); };
