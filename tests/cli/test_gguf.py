@@ -164,7 +164,7 @@ class Convert(Gguf):
         plan = self.json(*self.convert("--dry-run"))
         self.assertEqual({t["name"]: t["treatment"] for t in plan["tensors"] if t["name"] in ("model.norm.weight", "model.embed_tokens.weight")}, {"model.norm.weight": "F32", "model.embed_tokens.weight": "F16"})
         self.refused(2, ["rows of 32", "--allow-fallback"], "quantize", llama(), "-o", self.dir / "out.gguf", "--type", "Q4_K_M", "--dry-run", "--eval-data", ids())
-        plan = self.json("quantize", llama(**self.WIDE), "-o", self.dir / "out.gguf", "--type", "Q8_0", "--dry-run", "--eval-data", ids())
+        plan = self.json("quantize", llama(**Types.WIDE), "-o", self.dir / "out.gguf", "--type", "Q8_0", "--dry-run", "--eval-data", ids())
         self.assertEqual({t["bits"] for t in plan["tensors"]}, {8.5, 32})
         self.assert_nothing_left(self.dir)
 
