@@ -136,7 +136,7 @@ def main():
         tokens = np.random.default_rng(3).integers(0, vocabulary, 128).astype(np.int32)
         cases = [(options.model, None, tokens, kind, ["convert" if kind in ("F32", "F16", "BF16") else "quantize", "--type", kind]) for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_K_M")]
         # pruned: zeros stay, a smaller model is one to llama.cpp too
-        cases += [(options.model, None, tokens, "F16", ["prune", "--sparsity", 0.5]), (options.model, None, tokens, "F16", ["prune", "--structured", "ffn=25%", "--structured", "heads=25%", "--structured", "layers=1"])]
+        cases += [(options.model, None, tokens, "F16", ["prune", "--sparsity", 0.5]), (options.model, None, tokens, "F16", ["prune", "--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "layers=1"])]
         for name in ("gpt2-tied", "llama-gqa-tied", "llama-mha-untied", "llama-bias", "llama-headdim", "qwen2-untied", "qwen2-tied", "mistral-whole", "qwen3-untied", "qwen3-tied"):
             data = options.tiny / name / "input_ids.npy"
             cases += [(options.tiny / name, data, np.load(data).reshape(-1)[:24].astype(np.int32), kind, ["convert", "--type", kind]) for kind in ("F32", "F16")]
