@@ -4,6 +4,7 @@ import ctypes
 import pathlib
 
 import numpy
+from llama_cpp_logits import silence
 
 
 class Tensor(ctypes.Structure):
@@ -39,11 +40,7 @@ def input_squares(path, sequences):
             counts[name] = counts.get(name, 0) + x.ne[1]
         return True
 
-    @llama_cpp.llama_log_callback
-    def silent(level, text, data):
-        pass
-
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    silence()
     llama_cpp.llama_backend_init()
     parameters = llama_cpp.llama_model_default_params()
     parameters.n_gpu_layers = 0

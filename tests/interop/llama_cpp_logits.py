@@ -4,16 +4,23 @@ import ctypes
 
 import numpy
 
+_log = []  # llama.cpp calls it as long as the process lives
+
+
+def silence():
+    """llama.cpp tells nothing from here on."""
+    import llama_cpp
+
+    if not _log:
+        _log.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
+        llama_cpp.llama_log_set(_log[0], ctypes.c_void_p(0))
+
 
 def logits(path, tokens):
     """f32 [tokens, vocabulary], with keys and values kept in f32."""
     import llama_cpp
 
-    @llama_cpp.llama_log_callback
-    def silent(level, text, data):
-        pass
-
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    silence()
     llama_cpp.llama_backend_init()
     parameters = llama_cpp.llama_model_default_params()
     parameters.n_gpu_layers = 0
