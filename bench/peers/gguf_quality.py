@@ -4,8 +4,8 @@
 
 Both tools see the same 128 × 512 calibration tokens: llmc through `quantize --type MIX --calibration`, llama_model_quantize of
 llama-cpp-python through the mean squares of every layer's inputs, which transformers computes in f32 (what llama-imatrix stores).
-Each file is judged twice on the same held-out windows against the float model: by `llmc evaluate`, which decodes the blocks and
-computes in f32, and by llama.cpp itself, which also rounds activations to 8 bits. A row per file, as bench/results/gguf_quality.csv;
+Each file is judged twice on as many held-out windows against the float model: by `llmc evaluate`, which decodes the blocks and
+computes in f32, on windows spread over the text; and by llama.cpp itself, which also rounds activations to 8 bits, on those at its front. A row per file, as bench/results/gguf_quality.csv;
 rows that the file has already are kept, unless --fresh.
 
 Runs in the peers' Python (peers/requirements.txt) with llama-cpp-python==0.3.36 installed as well, which pip builds in some minutes.
