@@ -1,58 +1,21 @@
 // Llama (Touvron 2023): RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
 #include "model/arch/list.h"
+#include "model/arch/llama_family.h"
 
 namespace llmc {
 
 Architecture make_llama() {
-  using enum Dimension;
-  using enum TensorKind;
-  return {
-      .model_type = "llama",
-      .causal_class = "LlamaForCausalLM",
-      .prefix = "model.",
-      .activation_key = "hidden_act",
-      .activation_fallback = "silu",
-      .gguf_name = "llama",
-      .gguf_rotary = GgufRotary::pairs,
-      .gguf_large = GgufLarge::shared_heads,
-      .norm = Norm::rms,
-      .positions = Positions::rope,
-      .feed_forward = FeedForward::gated,
-      .heads_divide_hidden = true,
-      .config =
-          {
-              {.key = "vocab_size", .count = &ModelConfig::vocabulary},
-              {.key = "hidden_size", .count = &ModelConfig::hidden},
-              {.key = "intermediate_size", .count = &ModelConfig::ffn},
-              {.key = "num_hidden_layers", .count = &ModelConfig::layers},
-              {.key = "num_attention_heads", .count = &ModelConfig::heads},
-              {.key = "num_key_value_heads", .count = &ModelConfig::kv_heads, .fallback_count = &ModelConfig::heads},
-              {.key = "head_dim", .count = &ModelConfig::head_dim, .fallback = 0},
-              {.key = "max_position_embeddings", .count = &ModelConfig::context, .fallback = 2048},
-              {.key = "rms_norm_eps", .number = &ModelConfig::norm_epsilon, .fallback = 1e-6},
-              {.key = "tie_word_embeddings", .flag = &ModelConfig::tied_head, .fallback = 0},
-              {.key = "attention_bias", .flag = &ModelConfig::attention_bias, .fallback = 0},
-              {.key = "mlp_bias", .flag = &ModelConfig::ffn_bias, .fallback = 0},
-          },
-      .fixed = {{"pretraining_tp", "1"}},
-      .harmless = {"attention_dropout"},
-      .tensors =
-          {
-              {.role = Role::token_embedding, .name = "model.embed_tokens", .kind = embedding, .out = vocabulary},
-              {.role = Role::attention_norm, .name = "model.layers.{}.input_layernorm", .kind = norm, .out = hidden},
-              {.role = Role::query, .name = "model.layers.{}.self_attn.q_proj", .kind = linear, .out = query_width, .bias = Bias::if_attention_bias},
-              {.role = Role::key, .name = "model.layers.{}.self_attn.k_proj", .kind = linear, .out = kv_width, .bias = Bias::if_attention_bias},
-              {.role = Role::value, .name = "model.layers.{}.self_attn.v_proj", .kind = linear, .out = kv_width, .bias = Bias::if_attention_bias},
-              {.role = Role::attention_output, .name = "model.layers.{}.self_attn.o_proj", .kind = linear, .out = hidden, .in = query_width, .bias = Bias::if_attention_bias},
-              {.role = Role::ffn_norm, .name = "model.layers.{}.post_attention_layernorm", .kind = norm, .out = hidden},
-              {.role = Role::ffn_gate, .name = "model.layers.{}.mlp.gate_proj", .kind = linear, .out = ffn, .bias = Bias::if_ffn_bias},
-              {.role = Role::ffn_up, .name = "model.layers.{}.mlp.up_proj", .kind = linear, .out = ffn, .bias = Bias::if_ffn_bias},
-              {.role = Role::ffn_down, .name = "model.layers.{}.mlp.down_proj", .kind = linear, .out = hidden, .in = ffn, .bias = Bias::if_ffn_bias},
-              {.role = Role::final_norm, .name = "model.norm", .kind = norm, .out = hidden},
-              {.role = Role::output_head, .name = "lm_head", .kind = linear, .out = vocabulary},
-          },
-      .buffers = {R"(^(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq$)"},
-  };
+  Architecture llama = make_llama_family("llama", "LlamaForCausalLM", 2048);
+  llama.gguf_name = "llama";
+  llama.gguf_rotary = GgufRotary::pairs;
+  llama.gguf_large = GgufLarge::shared_heads;
+  llama.heads_divide_hidden = true;
+  llama.config.push_back({.key = "attention_bias", .flag = &ModelConfig::attention_bias, .fallback = 0});
+  llama.config.push_back({.key = "mlp_bias", .flag = &ModelConfig::ffn_bias, .fallback = 0});
+  llama.fixed = {{"pretraining_tp", "1"}};
+  set_bias(llama, {Role::query, Role::key, Role::value, Role::attention_output}, Bias::if_attention_bias);
+  set_bias(llama, {Role::ffn_gate, Role::ffn_up, Role::ffn_down}, Bias::if_ffn_bias);
+  return llama;
 }
 
 }  // namespace llmc

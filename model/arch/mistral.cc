@@ -1,56 +1,16 @@
 // Mistral (Jiang 2023): Llama whose queries may see a window of positions only. llama.cpp runs it as a Llama.
 #include "model/arch/list.h"
+#include "model/arch/llama_family.h"
 
 namespace llmc {
 
 Architecture make_mistral() {
-  using enum Dimension;
-  using enum TensorKind;
-  return {
-      .model_type = "mistral",
-      .causal_class = "MistralForCausalLM",
-      .prefix = "model.",
-      .activation_key = "hidden_act",
-      .activation_fallback = "silu",
-      .gguf_name = "llama",
-      .gguf_rotary = GgufRotary::pairs,
-      .gguf_large = GgufLarge::shared_heads,
-      .norm = Norm::rms,
-      .positions = Positions::rope,
-      .feed_forward = FeedForward::gated,
-      .config =
-          {
-              {.key = "vocab_size", .count = &ModelConfig::vocabulary},
-              {.key = "hidden_size", .count = &ModelConfig::hidden},
-              {.key = "intermediate_size", .count = &ModelConfig::ffn},
-              {.key = "num_hidden_layers", .count = &ModelConfig::layers},
-              {.key = "num_attention_heads", .count = &ModelConfig::heads},
-              {.key = "num_key_value_heads", .count = &ModelConfig::kv_heads, .fallback_count = &ModelConfig::heads},
-              {.key = "head_dim", .count = &ModelConfig::head_dim, .fallback = 0},
-              {.key = "max_position_embeddings", .count = &ModelConfig::context, .fallback = 131072},
-              {.key = "sliding_window", .count = &ModelConfig::window, .fallback = 4096, .null = 0},
-              {.key = "rms_norm_eps", .number = &ModelConfig::norm_epsilon, .fallback = 1e-6},
-              {.key = "tie_word_embeddings", .flag = &ModelConfig::tied_head, .fallback = 0},
-          },
-      .fixed = {},
-      .harmless = {"attention_dropout"},
-      .tensors =
-          {
-              {.role = Role::token_embedding, .name = "model.embed_tokens", .kind = embedding, .out = vocabulary},
-              {.role = Role::attention_norm, .name = "model.layers.{}.input_layernorm", .kind = norm, .out = hidden},
-              {.role = Role::query, .name = "model.layers.{}.self_attn.q_proj", .kind = linear, .out = query_width},
-              {.role = Role::key, .name = "model.layers.{}.self_attn.k_proj", .kind = linear, .out = kv_width},
-              {.role = Role::value, .name = "model.layers.{}.self_attn.v_proj", .kind = linear, .out = kv_width},
-              {.role = Role::attention_output, .name = "model.layers.{}.self_attn.o_proj", .kind = linear, .out = hidden, .in = query_width},
-              {.role = Role::ffn_norm, .name = "model.layers.{}.post_attention_layernorm", .kind = norm, .out = hidden},
-              {.role = Role::ffn_gate, .name = "model.layers.{}.mlp.gate_proj", .kind = linear, .out = ffn},
-              {.role = Role::ffn_up, .name = "model.layers.{}.mlp.up_proj", .kind = linear, .out = ffn},
-              {.role = Role::ffn_down, .name = "model.layers.{}.mlp.down_proj", .kind = linear, .out = hidden, .in = ffn},
-              {.role = Role::final_norm, .name = "model.norm", .kind = norm, .out = hidden},
-              {.role = Role::output_head, .name = "lm_head", .kind = linear, .out = vocabulary},
-          },
-      .buffers = {R"(^(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq$)"},
-  };
+  Architecture mistral = make_llama_family("mistral", "MistralForCausalLM", 131072);
+  mistral.gguf_name = "llama";
+  mistral.gguf_rotary = GgufRotary::pairs;
+  mistral.gguf_large = GgufLarge::shared_heads;
+  mistral.config.push_back({.key = "sliding_window", .count = &ModelConfig::window, .fallback = 4096, .null = 0});
+  return mistral;
 }
 
 }  // namespace llmc

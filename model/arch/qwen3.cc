@@ -1,56 +1,21 @@
 // Qwen3 (Yang 2025): Llama with a norm of each head of queries and keys.
+#include <algorithm>
+
 #include "model/arch/list.h"
+#include "model/arch/llama_family.h"
 
 namespace llmc {
 
 Architecture make_qwen3() {
-  using enum Dimension;
-  using enum TensorKind;
-  return {
-      .model_type = "qwen3",
-      .causal_class = "Qwen3ForCausalLM",
-      .prefix = "model.",
-      .activation_key = "hidden_act",
-      .activation_fallback = "silu",
-      .gguf_name = "qwen3",
-      .norm = Norm::rms,
-      .positions = Positions::rope,
-      .feed_forward = FeedForward::gated,
-      .config =
-          {
-              {.key = "vocab_size", .count = &ModelConfig::vocabulary},
-              {.key = "hidden_size", .count = &ModelConfig::hidden},
-              {.key = "intermediate_size", .count = &ModelConfig::ffn},
-              {.key = "num_hidden_layers", .count = &ModelConfig::layers},
-              {.key = "num_attention_heads", .count = &ModelConfig::heads},
-              {.key = "num_key_value_heads", .count = &ModelConfig::kv_heads, .fallback_count = &ModelConfig::heads},
-              {.key = "head_dim", .count = &ModelConfig::head_dim, .fallback = 128},
-              {.key = "max_position_embeddings", .count = &ModelConfig::context, .fallback = 32768},
-              {.key = "rms_norm_eps", .number = &ModelConfig::norm_epsilon, .fallback = 1e-6},
-              {.key = "tie_word_embeddings", .flag = &ModelConfig::tied_head, .fallback = 0},
-          },
-      .fixed = {{"attention_bias", "false"}, {"use_sliding_window", "false"}},
-      .fixed_by_block = {{"layer_types", "\"full_attention\""}},
-      .harmless = {"attention_dropout", "sliding_window", "max_window_layers"},  // the last two say nothing without use_sliding_window
-      .tensors =
-          {
-              {.role = Role::token_embedding, .name = "model.embed_tokens", .kind = embedding, .out = vocabulary},
-              {.role = Role::attention_norm, .name = "model.layers.{}.input_layernorm", .kind = norm, .out = hidden},
-              {.role = Role::query, .name = "model.layers.{}.self_attn.q_proj", .kind = linear, .out = query_width},
-              {.role = Role::key, .name = "model.layers.{}.self_attn.k_proj", .kind = linear, .out = kv_width},
-              {.role = Role::value, .name = "model.layers.{}.self_attn.v_proj", .kind = linear, .out = kv_width},
-              {.role = Role::query_norm, .name = "model.layers.{}.self_attn.q_norm", .kind = norm, .out = head},
-              {.role = Role::key_norm, .name = "model.layers.{}.self_attn.k_norm", .kind = norm, .out = head},
-              {.role = Role::attention_output, .name = "model.layers.{}.self_attn.o_proj", .kind = linear, .out = hidden, .in = query_width},
-              {.role = Role::ffn_norm, .name = "model.layers.{}.post_attention_layernorm", .kind = norm, .out = hidden},
-              {.role = Role::ffn_gate, .name = "model.layers.{}.mlp.gate_proj", .kind = linear, .out = ffn},
-              {.role = Role::ffn_up, .name = "model.layers.{}.mlp.up_proj", .kind = linear, .out = ffn},
-              {.role = Role::ffn_down, .name = "model.layers.{}.mlp.down_proj", .kind = linear, .out = hidden, .in = ffn},
-              {.role = Role::final_norm, .name = "model.norm", .kind = norm, .out = hidden},
-              {.role = Role::output_head, .name = "lm_head", .kind = linear, .out = vocabulary},
-          },
-      .buffers = {R"(^(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq$)"},
-  };
+  Architecture qwen = make_llama_family("qwen3", "Qwen3ForCausalLM", 32768);
+  qwen.gguf_name = "qwen3";
+  get_config_row(qwen, "head_dim").fallback = 128;
+  qwen.fixed = {{"attention_bias", "false"}, {"use_sliding_window", "false"}};
+  qwen.fixed_by_block = {{"layer_types", "\"full_attention\""}};
+  qwen.harmless = {"attention_dropout", "sliding_window", "max_window_layers"};  // the last two say nothing without use_sliding_window
+  const auto value = std::ranges::find(qwen.tensors, Role::value, &TensorRow::role);
+  qwen.tensors.insert(value + 1, {{.role = Role::query_norm, .name = "model.layers.{}.self_attn.q_norm", .kind = TensorKind::norm, .out = Dimension::head}, {.role = Role::key_norm, .name = "model.layers.{}.self_attn.k_norm", .kind = TensorKind::norm, .out = Dimension::head}});
+  return qwen;
 }
 
 }  // namespace llmc
