@@ -31,7 +31,7 @@ try:
 except ImportError as error:
     print(f"gguf_quality.py: {error} (it needs bench/peers/requirements.txt and llama-cpp-python==0.3.36)", file=sys.stderr)
     sys.exit(77)
-from llama_cpp_logits import logits
+from llama_cpp_logits import Running
 from result_rows import ResultRows
 
 MODEL = ROOT / "sample_models" / "quill-7m"
@@ -86,7 +86,8 @@ class Judge:
         ids = AutoTokenizer.from_pretrained(MODEL)((MODEL / "held_out.txt").read_text())["input_ids"]
         count = min(windows, len(ids) // SEQLEN)
         self.llmc, self.windows = llmc, np.array(ids[:count * SEQLEN]).reshape(count, SEQLEN)
-        self.reference = [log_softmax(logits(reference, window)).astype(np.float32) for window in self.windows]
+        with Running(reference, SEQLEN) as running:
+            self.reference = [log_softmax(running.logits(window)).astype(np.float32) for window in self.windows]
 
     def in_llmc(self, path):
         command = [self.llmc, "evaluate", path, "--reference", MODEL, "--data", MODEL / "held_out.txt", "--seqlen", SEQLEN, "--max-windows", len(self.windows), "--json"]
@@ -95,10 +96,11 @@ class Judge:
 
     def in_llama_cpp(self, path):
         divergence, loss = [], []
-        for window, reference in zip(self.windows, self.reference):
-            scores = log_softmax(logits(path, window))
-            divergence.append((np.exp(reference) * (reference - scores)).sum(axis=1)[:-1])
-            loss.append(-scores[np.arange(SEQLEN - 1), window[1:]])
+        with Running(path, SEQLEN) as running:
+            for window, reference in zip(self.windows, self.reference):
+                scores = log_softmax(running.logits(window))
+                divergence.append((np.exp(reference) * (reference - scores)).sum(axis=1)[:-1])
+                loss.append(-scores[np.arange(SEQLEN - 1), window[1:]])
         return float(np.mean(divergence)), float(np.exp(np.mean(loss)))
 
 

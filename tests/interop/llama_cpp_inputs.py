@@ -4,7 +4,7 @@ import ctypes
 import pathlib
 
 import numpy
-from llama_cpp_logits import silence
+from llama_cpp_logits import Running
 
 
 class Tensor(ctypes.Structure):
@@ -40,34 +40,9 @@ def input_squares(path, sequences):
             counts[name] = counts.get(name, 0) + x.ne[1]
         return True
 
-    silence()
-    llama_cpp.llama_backend_init()
-    parameters = llama_cpp.llama_model_default_params()
-    parameters.n_gpu_layers = 0
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
-    if not model:
-        raise AssertionError(f"llama.cpp does not load {path}")
-    longest = max(len(sequence) for sequence in sequences)
-    options = llama_cpp.llama_context_default_params()
-    options.n_ctx = options.n_batch = options.n_ubatch = longest
-    options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
-    options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    options.cb_eval = watch
-    context = llama_cpp.llama_init_from_model(model, options)
-    batch = llama_cpp.llama_batch_init(longest, 0, 1)
-    try:
+    with Running(path, max(len(sequence) for sequence in sequences), watch) as running:
         for sequence in sequences:
-            llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-            batch.n_tokens = len(sequence)
-            for i, token in enumerate(sequence):
-                batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = int(token), i, 1, 1
-                batch.seq_id[i][0] = 0
-            if llama_cpp.llama_decode(context, batch) != 0:
-                raise AssertionError(f"llama.cpp does not run {path}")
-    finally:
-        llama_cpp.llama_batch_free(batch)
-        llama_cpp.llama_free(context)
-        llama_cpp.llama_model_free(model)
+            running.decode(sequence)
     if odd:
         raise AssertionError(f"{path}: inputs of {odd} are no plain rows of f32")
     return {name: (sums[name], counts[name]) for name in sums}

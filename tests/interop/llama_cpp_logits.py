@@ -16,34 +16,55 @@ def silence():
         llama_cpp.llama_log_set(_log[0], ctypes.c_void_p(0))
 
 
-def logits(path, tokens):
-    """f32 [tokens, vocabulary], with keys and values kept in f32."""
-    import llama_cpp
+class Running:
+    """A file as a model for sequences of up to so many tokens, with keys and values kept in f32; `watch` sees every tensor computed."""
 
-    silence()
-    llama_cpp.llama_backend_init()
-    parameters = llama_cpp.llama_model_default_params()
-    parameters.n_gpu_layers = 0
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
-    if not model:
-        raise AssertionError(f"llama.cpp does not load {path}")
-    options = llama_cpp.llama_context_default_params()
-    options.n_ctx = options.n_batch = options.n_ubatch = len(tokens)
-    options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
-    options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    context = llama_cpp.llama_init_from_model(model, options)
-    batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
-    batch.n_tokens = len(tokens)
-    for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = int(token), i, 1, 1
-        batch.seq_id[i][0] = 0
-    try:
-        if llama_cpp.llama_decode(context, batch) != 0:
-            raise AssertionError(f"llama.cpp does not run {path}")
-        width = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-        flat = llama_cpp.llama_get_logits(context)
+    def __init__(self, path, longest, watch=None):
+        import llama_cpp
+
+        self.llama_cpp, self.path = llama_cpp, path
+        silence()
+        llama_cpp.llama_backend_init()
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.n_gpu_layers = 0
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+        if not self.model:
+            raise AssertionError(f"llama.cpp does not load {path}")
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx = options.n_batch = options.n_ubatch = longest
+        options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
+        options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if watch:
+            options.cb_eval = watch
+        self.context = llama_cpp.llama_init_from_model(self.model, options)
+        self.batch = llama_cpp.llama_batch_init(longest, 0, 1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *problem):
+        self.llama_cpp.llama_batch_free(self.batch)
+        self.llama_cpp.llama_free(self.context)
+        self.llama_cpp.llama_model_free(self.model)
+
+    def decode(self, tokens):
+        """Runs one sequence from its start."""
+        self.llama_cpp.llama_memory_clear(self.llama_cpp.llama_get_memory(self.context), True)
+        self.batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            self.batch.token[i], self.batch.pos[i], self.batch.n_seq_id[i], self.batch.logits[i] = int(token), i, 1, 1
+            self.batch.seq_id[i][0] = 0
+        if self.llama_cpp.llama_decode(self.context, self.batch) != 0:
+            raise AssertionError(f"llama.cpp does not run {self.path}")
+
+    def logits(self, tokens):
+        """f32 [tokens, vocabulary]."""
+        self.decode(tokens)
+        width = self.llama_cpp.llama_vocab_n_tokens(self.llama_cpp.llama_model_get_vocab(self.model))
+        flat = self.llama_cpp.llama_get_logits(self.context)
         return numpy.ctypeslib.as_array(flat, shape=(len(tokens) * width,)).reshape(len(tokens), width).copy()
-    finally:
-        llama_cpp.llama_batch_free(batch)
-        llama_cpp.llama_free(context)
-        llama_cpp.llama_model_free(model)
+
+
+def logits(path, tokens):
+    with Running(path, len(tokens)) as running:
+        return running.logits(tokens)

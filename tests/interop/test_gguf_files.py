@@ -25,7 +25,7 @@ except ImportError as error:
     print(f"skipped: {error} (see tests/interop/requirements.txt)")
     sys.exit(77)
 
-from llama_cpp_logits import logits
+from llama_cpp_logits import Running, logits
 
 # Largest |difference| of logits over the largest |logit|. llama.cpp rounds the inputs of a product to the type of the weights
 # before it multiplies: to 24, 11 or 8 bits of significand, for block types to 8 bits with a scale for 32 (or 256) of them. Over
@@ -96,14 +96,15 @@ def perplexity(path, text, length, chunks):
     add_bos = llama_cpp.llama_vocab_get_add_bos(llama_cpp.llama_model_get_vocab(vocabulary.model))
     tokens = np.array(vocabulary.tokenize(text.encode(), add_bos=add_bos))
     total = 0.0
-    for chunk in range(chunks):
-        part = tokens[chunk * length:(chunk + 1) * length].copy()
-        if add_bos:
-            part[0] = vocabulary.token_bos()
-        scores = logits(path, part).astype(np.float64)
-        scores -= scores.max(axis=1, keepdims=True)
-        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-        total -= scores[np.arange(length // 2, length - 1), part[length // 2 + 1:]].sum()
+    with Running(path, length) as running:
+        for chunk in range(chunks):
+            part = tokens[chunk * length:(chunk + 1) * length].copy()
+            if add_bos:
+                part[0] = vocabulary.token_bos()
+            scores = running.logits(part).astype(np.float64)
+            scores -= scores.max(axis=1, keepdims=True)
+            scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+            total -= scores[np.arange(length // 2, length - 1), part[length // 2 + 1:]].sum()
     return float(np.exp(total / (chunks * (length - 1 - length // 2))))
 
 
