@@ -112,9 +112,9 @@ class Prune final : public Pass {
     Stage stage(context.run, "prune", static_cast<int64_t>(chosen.size()));
     for (const PlacedTensor* placed : chosen) {
       StoredTensor& tensor = *placed->tensor;
-      const Matrix scores = score(*placed, squares);
-      Matrix values = read_matrix(tensor);
-      const Mask mask = ranking ? ranking->choose(scores.view()) : choose_mask(scores.view(), pattern, targets_.scope(), share_of(targets_.sparsity(), ranked_units(pattern, targets_.scope(), values.rows(), values.cols())));
+      Matrix values = read_matrix(tensor), buffer;
+      const ConstMatrixView scores = score(*placed, values, squares, buffer);
+      const Mask mask = ranking ? ranking->choose(scores) : choose_mask(scores, pattern, targets_.scope(), share_of(targets_.sparsity(), ranked_units(pattern, targets_.scope(), values.rows(), values.cols())));
       const int64_t changed = apply(mask, values.view());
       count.add(tensor.count(), find_zeros(values.view()).zeros(), changed);
       tensor.form = make_floats(tensor, values.view());
@@ -124,10 +124,12 @@ class Prune final : public Pass {
     return count.finish(targets_, planned);
   }
 
-  static Matrix score(const PlacedTensor& placed, const FisherMatrices& squares) {
-    Matrix weights = read_matrix(*placed.tensor);
+  /// Of magnitudes the weights themselves; others are put into `buffer`.
+  static ConstMatrixView score(const PlacedTensor& placed, const Matrix& weights, const FisherMatrices& squares, Matrix& buffer) {
     const auto found = squares.find(&placed);
-    return found == squares.end() ? std::move(weights) : fisher_scores(weights.view(), found->second.view());
+    if (found == squares.end()) return weights.view();
+    buffer = fisher_scores(weights.view(), found->second.view());
+    return std::as_const(buffer).view();
   }
 
   GlobalRanking rank_all(const std::vector<const PlacedTensor*>& chosen, const FisherMatrices& squares, int64_t gone, const RunContext& context) const {
@@ -135,7 +137,9 @@ class Prune final : public Pass {
     Stage stage(context, "rank weights", 2 * static_cast<int64_t>(chosen.size()));
     for (int pass = 0; pass < 2; ++pass) {
       for (const PlacedTensor* placed : chosen) {
-        ranking.count(score(*placed, squares).view());
+        Matrix buffer;
+        const Matrix weights = read_matrix(*placed->tensor);
+        ranking.count(score(*placed, weights, squares, buffer));
         stage.advance();
       }
       ranking.refine();
