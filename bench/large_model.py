@@ -99,7 +99,7 @@ def kill_in_the_middle(command, log_path, state):
         process = start(command, log)
         while process.poll() is None:
             try:
-                finished = json.loads((state / "state.json").read_text())["finished"]
+                finished = json.loads((state / "step-1" / "state.json").read_text())["finished"]
             except (OSError, ValueError):
                 finished = 0
             if finished >= at:

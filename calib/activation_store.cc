@@ -21,11 +21,16 @@ Error io_error(const std::filesystem::path& directory, const char* what) { retur
 
 }  // namespace
 
-ActivationStore::ActivationStore(std::span<const int64_t> lengths, int64_t width, DType dtype, const std::optional<std::filesystem::path>& spill_directory) : offsets_{0}, width_(width), dtype_(dtype) {
+ActivationStore::ActivationStore(std::span<const int64_t> lengths, int64_t width, DType dtype, const std::optional<std::filesystem::path>& spill_directory, PageMemory used) : offsets_{0}, width_(width), dtype_(dtype) {
   assert(dtype == DType::f32 || dtype == DType::bf16);
   for (int64_t length : lengths) offsets_.push_back(offsets_.back() + length);
   if (!spill_directory) {
-    memory_ = PageMemory(size_of(offsets_.back(), width, dtype));
+    const uint64_t size = size_of(offsets_.back(), width, dtype);
+    if (used.bytes().size() < size) {
+      used = {};  // before the new memory, not after
+      used = PageMemory(size);
+    }
+    memory_ = std::move(used);
     return;
   }
   directory_ = *spill_directory;
@@ -118,7 +123,7 @@ void ActivationStore::commit(int64_t sequence, ConstMatrixView values) {
 
 void ActivationStore::save(const std::filesystem::path& path) const {
   OutputFile file(path);
-  if (file_ < 0) file.write(memory_.bytes());
+  if (file_ < 0) file.write(memory_.bytes().first(size_of(offsets_.back(), width_, dtype_)));
   else
     for (int64_t i = 0; i < sequences(); ++i) file.write(read_bytes(i));
   file.close();

@@ -17,8 +17,9 @@ namespace llmc {
 class ActivationStore {
  public:
   /// `lengths`: T of each sequence. `dtype`: f32 or bf16. With a directory the values live in a file there that has no name
-  /// and goes with the store; without one, in memory. Throws Error(output) when the file cannot be made.
-  ActivationStore(std::span<const int64_t> lengths, int64_t width, DType dtype, const std::optional<std::filesystem::path>& spill_directory);
+  /// and goes with the store; without one, in memory: in `used`, whatever it holds, if it is large enough, else in new memory.
+  /// Throws Error(output) when the file cannot be made.
+  ActivationStore(std::span<const int64_t> lengths, int64_t width, DType dtype, const std::optional<std::filesystem::path>& spill_directory, PageMemory used = {});
   ActivationStore(ActivationStore&& other) noexcept;
   ActivationStore& operator=(ActivationStore&& other) noexcept;
   ~ActivationStore();
@@ -35,6 +36,9 @@ class ActivationStore {
   /// A place for new values of a sequence: in the store itself, or `buffer`, sized; commit() stores what is there.
   MatrixView open(int64_t sequence, Matrix& buffer);
   void commit(int64_t sequence, ConstMatrixView values);
+
+  /// The memory of a store that is done with, for another one: pages that are there need not be cleared. None when it is a file.
+  PageMemory take_memory() && { return std::move(memory_); }
 
   /// All values as they are kept, for a checkpoint of a run. Throw Error(output), Error(input).
   void save(const std::filesystem::path& file) const;

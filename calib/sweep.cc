@@ -13,10 +13,11 @@ namespace {
 struct Chain {
   ActivationStore hidden;
   ActivationStore input;
+  PageMemory spare = {};  ///< of the input at the tap before, for that at the next
 };
 
 /// Sequences that the float model runs on where nothing but BlockError needs it.
-constexpr int64_t compared_sequences = 16;
+constexpr int64_t compared_sequences = 4;
 
 class Sweep {
  public:
@@ -58,15 +59,18 @@ class Sweep {
  private:
   int64_t count() const { return static_cast<int64_t>(sequences_.size()); }
 
-  /// For the first `sequences` of them.
-  ActivationStore make_store(int64_t width, int64_t sequences) {
+  /// For the first `sequences` of them, in `used` where that is large enough.
+  ActivationStore make_store(int64_t width, int64_t sequences, PageMemory used = {}) {
     const auto lengths = std::span(lengths_).first(static_cast<size_t>(sequences));
     int64_t tokens = 0;
     for (int64_t length : lengths) tokens += length;
     const uint64_t size = ActivationStore::size_of(tokens, width, options_.activations);
     const bool spills = options_.max_memory > 0 && current_memory_bytes() + size > options_.max_memory;
-    return ActivationStore(lengths, width, options_.activations, spills ? std::optional(options_.spill_directory) : std::nullopt);
+    return ActivationStore(lengths, width, options_.activations, spills ? std::optional(options_.spill_directory) : std::nullopt, std::move(used));
   }
+
+  /// The memory of a store that is done with; with a limit it goes back at once.
+  PageMemory recycle(ActivationStore& store) { return options_.max_memory > 0 ? PageMemory() : std::move(store).take_memory(); }
 
   ActivationStore copy_store(const ActivationStore& from) {
     ActivationStore copy = make_store(from.width(), from.sequences());
@@ -87,7 +91,7 @@ class Sweep {
 
   void enter(int64_t block, Chain& chain) {
     const auto entry = forward_.load_entry(block);
-    chain.input = make_store(model_.config().hidden, chain.hidden.sequences());
+    chain.input = make_store(model_.config().hidden, chain.hidden.sequences(), recycle(chain.input));
     parallel_for(chain.hidden.sequences(), [&](int64_t i) {
       Matrix hidden, input;
       const MatrixView entered = chain.input.open(i, input);
@@ -100,7 +104,7 @@ class Sweep {
   void advance(const StageWeights& weights, Tap tap, Chain& chain) {
     const bool is_last = tap == all_taps.back();
     const int64_t width = is_last ? 0 : get_width(all_taps[static_cast<size_t>(tap) + 1], model_.config());
-    ActivationStore next = make_store(width, chain.hidden.sequences());
+    ActivationStore next = make_store(width, chain.hidden.sequences(), std::move(chain.spare));
     parallel_for(chain.hidden.sequences(), [&](int64_t i) {
       Matrix input_buffer, hidden_buffer, next_buffer;
       const ConstMatrixView input = chain.input.view(i, input_buffer);
@@ -116,7 +120,8 @@ class Sweep {
       }
       next.commit(i, next_input);
     });
-    chain.input = std::move(next);
+    std::swap(chain.input, next);
+    if (tap != Tap::ffn_input) chain.spare = recycle(next);  // the widest tap comes next: its second moments need the room more
   }
 
   nlohmann::json describe(const std::vector<BlockError>& errors) const {

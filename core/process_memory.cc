@@ -21,9 +21,4 @@ uint64_t read_status(std::string_view field) {
 uint64_t peak_memory_bytes() { return read_status("VmHWM:"); }
 uint64_t current_memory_bytes() { return read_status("VmRSS:"); }
 
-void reset_peak_memory() {
-  std::ofstream control("/proc/self/clear_refs");
-  control << "5";
-}
-
 }  // namespace llmc

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -94,6 +95,18 @@ Matrix read_matrix(const StoredTensor& tensor) {
   const auto meaning = data.codec->decode(tensor, data);
   if (const auto* floats = std::get_if<FloatData>(&meaning)) return widen(tensor, floats->bytes());
   return dequantize(std::get<QuantizedMatrix>(meaning));
+}
+
+TensorRows::TensorRows(const StoredTensor& tensor) : tensor_(&tensor) {
+  const auto* floats = std::get_if<FloatData>(&tensor.form);
+  if (!floats || floats->find_unrounded() || tensor.transposed) values_ = read_matrix(tensor);
+}
+
+void TensorRows::read(int64_t row, std::span<float> values) const {
+  assert(row >= 0 && row < rows() && static_cast<int64_t>(values.size()) == cols());
+  if (!values_.empty()) return void(std::ranges::copy(values_.view().row_span(row), values.begin()));
+  const size_t row_bytes = values.size() * get_info(tensor_->dtype).bytes;
+  decode_floats(tensor_->dtype, std::get<FloatData>(tensor_->form).bytes().subspan(static_cast<size_t>(row) * row_bytes, row_bytes), values);
 }
 
 FloatData make_floats(const StoredTensor& tensor, ConstMatrixView logical) {

@@ -92,6 +92,23 @@ QuantizedMatrix read_codes(const StoredTensor& tensor);
 /// The tensor's values as the logical f32 matrix [out, in], whatever the form. Throws Error(input).
 Matrix read_matrix(const StoredTensor& tensor);
 
+/// Rows of a tensor's logical matrix, one at a time: from the stored floats where those lie in rows, else from a matrix that is
+/// read once. Borrows the tensor, which must keep its form.
+class TensorRows {
+ public:
+  TensorRows() = default;
+  /// Throws Error(input).
+  explicit TensorRows(const StoredTensor& tensor);
+
+  int64_t rows() const { return tensor_ ? tensor_->rows() : 0; }
+  int64_t cols() const { return tensor_ ? tensor_->cols() : 0; }
+  void read(int64_t row, std::span<float> values) const;
+
+ private:
+  const StoredTensor* tensor_ = nullptr;
+  Matrix values_;  ///< empty: as stored
+};
+
 /// Floats of the tensor in its dtype and file layout from a logical matrix; rounds to nearest where the dtype is narrower.
 FloatData make_floats(const StoredTensor& tensor, ConstMatrixView logical);
 

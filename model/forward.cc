@@ -121,15 +121,15 @@ struct Forward::State {
 
   const Model& model;
   ForwardOptions options;
-  Matrix tokens;                      ///< [vocabulary, hidden]
-  Matrix positions;                   ///< [context, hidden], or empty
+  TensorRows tokens;                  ///< [vocabulary, hidden]
+  TensorRows positions;               ///< [context, hidden], or none
   std::optional<RotaryTable> rotary;  ///< or none
 };
 
 Forward::Forward(const Model& model, const ForwardOptions& options) : state_(std::make_unique<State>(model, options)) {
   const ModelConfig& config = model.config();
-  state_->tokens = read_matrix(model.get(Role::token_embedding));
-  if (config.positions == Positions::learned) state_->positions = read_matrix(model.get(Role::position_embedding));
+  state_->tokens = TensorRows(model.get(Role::token_embedding));
+  if (config.positions == Positions::learned) state_->positions = TensorRows(model.get(Role::position_embedding));
   else state_->rotary.emplace(config.head_dim, config.rope_theta);
 }
 
@@ -138,21 +138,24 @@ Forward::~Forward() = default;
 void Forward::embed(std::span<const int32_t> tokens, MatrixView hidden) const {
   const auto count = static_cast<int64_t>(tokens.size());
   assert(hidden.rows == count);
-  if (const Matrix& positions = state_->positions; !positions.empty() && count > positions.rows())
+  if (const TensorRows& positions = state_->positions; positions.rows() > 0 && count > positions.rows())
     throw Error(ErrorKind::input, fmt::format("a sequence of {} tokens is longer than the model's {} positions", count, positions.rows()));
   for (int64_t r = 0; r < count; ++r) embed_next(tokens.subspan(static_cast<size_t>(r), 1), r, hidden.row_range(r, 1));
 }
 
 void Forward::embed_next(std::span<const int32_t> tokens, int64_t position, MatrixView hidden) const {
-  const Matrix& table = state_->tokens;
-  const Matrix& positions = state_->positions;
+  const TensorRows& table = state_->tokens;
+  const TensorRows& positions = state_->positions;
   assert(hidden.cols == table.cols());
-  if (!positions.empty() && position >= positions.rows()) throw Error(ErrorKind::input, fmt::format("a sequence is longer than the model's {} positions", positions.rows()));
+  std::vector<float> of_position(static_cast<size_t>(positions.cols()));
+  if (!of_position.empty() && position >= positions.rows()) throw Error(ErrorKind::input, fmt::format("a sequence is longer than the model's {} positions", positions.rows()));
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= table.rows()) throw Error(ErrorKind::input, fmt::format("token id {} at position {} is outside the vocabulary of {}", tokens[i], position, table.rows()));
     const std::span<float> row = hidden.row_span(static_cast<int64_t>(i));
-    std::ranges::copy(table.view().row_span(tokens[i]), row.begin());
-    if (!positions.empty()) add_to(row, positions.view().row_span(position));
+    table.read(tokens[i], row);
+    if (of_position.empty()) continue;
+    if (i == 0) positions.read(position, of_position);
+    add_to(row, of_position);
   }
 }
 

@@ -38,10 +38,9 @@ using nlohmann::json;
 
 namespace {
 
-/// Times a step and records its peak memory in the report.
+/// Times a step and records in the report the peak memory up to its end.
 template <typename Body>
 auto measure(Report& report, const std::string& name, Body body) {
-  reset_peak_memory();
   const auto start = std::chrono::steady_clock::now();
   auto result = body();
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;

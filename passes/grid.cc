@@ -76,31 +76,43 @@ struct Span {
     return range;
   }
   /// Σ importance · (x − grid(x))². Sixteen partial sums along each row, so that it vectorizes in a fixed order.
-  double squared_error(const Grid& grid) const {
-    if (importance.empty()) return sum_errors(grid, [](int64_t) { return 1.0f; });
-    return sum_errors(grid, [this](int64_t c) { return importance[static_cast<size_t>(c)]; });
+  double squared_error(const Grid& grid) const { return sum_errors(grid, nullptr); }
+  /// Of an even grid, and with the other sign of its scale.
+  std::pair<double, double> squared_errors_of_both_signs(const Grid& grid) const {
+    double mirrored = 0;
+    const double error = sum_errors(grid, &mirrored);
+    return {error, mirrored};
   }
 
  private:
-  double sum_errors(const Grid& grid, auto&& weight_of) const {
-    constexpr int64_t lanes = 16, block = 256;
+  double sum_errors(const Grid& grid, double* mirrored) const {
+    constexpr int64_t lanes = std::tuple_size_v<PartialSums>, block = 256;
     double sum = 0;
     float rounded[block];
     for (int64_t r = 0; r < weights.rows; ++r) {
-      float partial[lanes] = {};
-      for (int64_t begin = 0; begin < weights.cols; begin += block) {
-        const int64_t count = std::min(block, weights.cols - begin);
-        const float* row = weights.row(r) + begin;
-        grid.round({row, static_cast<size_t>(count)}, {rounded, static_cast<size_t>(count)});
-        int64_t c = 0;
-        for (; c + lanes <= count; c += lanes)
-          for (int64_t lane = 0; lane < lanes; ++lane) {
-            const float error = row[c + lane] - rounded[c + lane];
-            partial[lane] += weight_of(begin + c + lane) * error * error;
-          }
-        for (; c < count; ++c) partial[0] += weight_of(begin + c) * (row[c] - rounded[c]) * (row[c] - rounded[c]);
+      PartialSums partial{}, of_mirrored{};
+      const std::span<const float> row = weights.row_span(r);
+      const auto add_each = [&](const Grid& with, int64_t begin, PartialSums& to) {
+        const auto count = std::min<size_t>(block, row.size() - static_cast<size_t>(begin));
+        with.round(row.subspan(static_cast<size_t>(begin), count), {rounded, count});
+        for (size_t i = 0; i < count; ++i) {
+          const auto c = static_cast<size_t>(begin) + i;
+          const float error = row[c] - rounded[i];
+          to[c < row.size() / lanes * lanes ? i % lanes : 0] += (importance.empty() ? error : importance[c] * error) * error;
+        }
+      };
+      const int64_t whole = grid.is_even() ? weights.cols / lanes * lanes : 0;
+      if (whole > 0) add_squared_errors(row.first(static_cast<size_t>(whole)), importance.empty() ? nullptr : importance.data(), grid.scale, grid.zero, grid.lowest, grid.highest, partial, mirrored ? &of_mirrored : nullptr);
+      for (int64_t begin = whole; begin < weights.cols; begin += block) {
+        add_each(grid, begin, partial);
+        if (!mirrored) continue;
+        Grid other = grid;
+        other.scale = -grid.scale;
+        add_each(other, begin, of_mirrored);
       }
-      for (float value : partial) sum += value;
+      for (const float value : partial) sum += value;
+      if (mirrored)
+        for (const float value : of_mirrored) *mirrored += value;
     }
     return sum;
   }
@@ -141,15 +153,16 @@ Grid search_grid(const Span& span, const GridRules& rules) {
     if (!(grid.scale > 0)) break;
     if (!grid.is_even() && grid.scale == tried) continue;
     tried = grid.scale;
-    const auto consider = [&](const Grid& candidate) {
-      const double error = span.squared_error(candidate);
-      if (error < best_error) best = candidate, best_error = error;
+    const auto consider = [&](float scale, double error) {
+      if (error < best_error) best = grid, best.scale = scale, best_error = error;
     };
-    consider(grid);
-    if (!may_be_mirrored(rules.scheme)) continue;
-    Grid mirrored = grid;
-    mirrored.scale = -grid.scale;
-    consider(mirrored);
+    if (!may_be_mirrored(rules.scheme)) {
+      consider(grid.scale, span.squared_error(grid));
+      continue;
+    }
+    const auto [error, mirrored] = span.squared_errors_of_both_signs(grid);
+    consider(grid.scale, error);
+    consider(-grid.scale, mirrored);
   }
   return best;
 }

@@ -13,9 +13,10 @@ HWY_BEFORE_NAMESPACE();
 namespace llmc::HWY_NAMESPACE {
 namespace {
 
+constexpr float beyond = 1024;  // further out than any code
+
 void round_evenly(const float* x, size_t count, float scale, float zero, float lowest, float highest, float* rounded) {
   const D d;
-  constexpr float beyond = 1024;  // further out than any code
   const V s = hn::Set(d, scale), z = hn::Set(d, zero), low = hn::Set(d, lowest), high = hn::Set(d, highest), least = hn::Set(d, -beyond), most = hn::Set(d, beyond);
   transform(x, count, rounded, [&](V v) {
     const V place = hn::Min(hn::Max(hn::Div(v, s), least), most);
@@ -23,6 +24,32 @@ void round_evenly(const float* x, size_t count, float scale, float zero, float l
     return hn::Mul(hn::Sub(code, z), s);
   });
 }
+
+/// One division serves both grids: round(x / −s) = −round(x / s).
+template <bool both>
+void add_squared_errors(const float* x, const float* importance, size_t count, float scale, float zero, float lowest, float highest, float* sums, float* mirrored) {
+  const hn::CappedTag<float, 16> d;
+  using V16 = hn::Vec<decltype(d)>;
+  const V16 s = hn::Set(d, scale), z = hn::Set(d, zero), low = hn::Set(d, lowest), high = hn::Set(d, highest), least = hn::Set(d, -beyond), most = hn::Set(d, beyond);
+  for (size_t lane = 0; lane < 16; lane += hn::Lanes(d)) {
+    V16 sum = hn::LoadU(d, sums + lane), other = sum;
+    if constexpr (both) other = hn::LoadU(d, mirrored + lane);
+    for (size_t i = lane; i < count; i += 16) {
+      const V16 v = hn::LoadU(d, x + i), place = hn::Round(hn::Min(hn::Max(hn::Div(v, s), least), most));
+      const auto add = [&](V16 to, V16 code, V16 step) {
+        const V16 error = hn::Sub(v, hn::Mul(hn::Sub(hn::Min(hn::Max(hn::Add(code, z), low), high), z), step));
+        return hn::Add(to, hn::Mul(importance ? hn::Mul(hn::LoadU(d, importance + i), error) : error, error));
+      };
+      sum = add(sum, place, s);
+      if constexpr (both) other = add(other, hn::Neg(place), hn::Neg(s));
+    }
+    hn::StoreU(sum, d, sums + lane);
+    if constexpr (both) hn::StoreU(other, d, mirrored + lane);
+  }
+}
+
+void add_errors_of_both(const float* x, const float* importance, size_t count, float scale, float zero, float lowest, float highest, float* sums, float* mirrored) { add_squared_errors<true>(x, importance, count, scale, zero, lowest, highest, sums, mirrored); }
+void add_errors_of_one(const float* x, const float* importance, size_t count, float scale, float zero, float lowest, float highest, float* sums) { add_squared_errors<false>(x, importance, count, scale, zero, lowest, highest, sums, nullptr); }
 
 void round_by_thresholds(const float* x, size_t count, float scale, const float* thresholds, const float* values, size_t steps, float* rounded) {
   const D d;
@@ -46,6 +73,8 @@ namespace llmc {
 namespace {
 
 HWY_EXPORT(round_evenly);
+HWY_EXPORT(add_errors_of_both);
+HWY_EXPORT(add_errors_of_one);
 HWY_EXPORT(round_by_thresholds);
 
 }  // namespace
@@ -53,6 +82,12 @@ HWY_EXPORT(round_by_thresholds);
 void round_evenly(std::span<const float> x, float scale, float zero, float lowest, float highest, std::span<float> rounded) {
   assert(x.size() == rounded.size());
   HWY_DYNAMIC_DISPATCH(round_evenly)(x.data(), x.size(), scale, zero, lowest, highest, rounded.data());
+}
+
+void add_squared_errors(std::span<const float> x, const float* importance, float scale, float zero, float lowest, float highest, PartialSums& sums, PartialSums* mirrored) {
+  assert(x.size() % sums.size() == 0 && (!mirrored || zero == 0));
+  if (mirrored) HWY_DYNAMIC_DISPATCH(add_errors_of_both)(x.data(), importance, x.size(), scale, zero, lowest, highest, sums.data(), mirrored->data());
+  else HWY_DYNAMIC_DISPATCH(add_errors_of_one)(x.data(), importance, x.size(), scale, zero, lowest, highest, sums.data());
 }
 
 void round_by_thresholds(std::span<const float> x, float scale, std::span<const float> thresholds, std::span<const float> values, std::span<float> rounded) {

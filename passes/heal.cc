@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <variant>
 
 #include "core/error.h"
@@ -14,6 +15,7 @@
 #include "passes/learned_blocks.h"
 #include "passes/learned_floats.h"
 #include "passes/learned_grid.h"
+#include "passes/low_rank.h"
 #include "passes/training.h"
 
 namespace llmc {
@@ -28,6 +30,7 @@ struct HealOptions {
   double temperature = 1;
   double scale_rate = 0.003;   ///< all as shares of where a value started; they fall to 0 along a line
   double code_rate = 0;        ///< in steps of the grid; 0: codes stay
+  int64_t code_rank = 0;       ///< of what codes move by; 0: each moves on its own
   double norm_rate = 0.002;    ///< of norms and biases
   double weight_rate = 0.001;  ///< of weights that pruning left
 };
@@ -37,6 +40,7 @@ struct Learned {
   const PlacedTensor* placed = nullptr;
   Matrix start;  ///< what LearnedGrid borrows; of a bias, the weight that it goes with if that is not trained
   std::variant<std::monostate, LearnedGrid, LearnedBlocks, LearnedFloats> values;
+  std::optional<LowRankMatrix> offsets;  ///< of a LearnedGrid's codes
 };
 
 /// A codebook has no scales.
@@ -49,7 +53,7 @@ bool is_trained_weight(const StoredTensor& tensor) {
 /// Every trained tensor of a model, by block, as the reader of its gradients.
 class Healer final : public Learner {
  public:
-  Healer(Model& model, TrainableModel& trainable, const HealOptions& options, int64_t steps) : trainable_(trainable), options_(options), steps_(steps) {
+  Healer(Model& model, TrainableModel& trainable, const HealOptions& options, int64_t steps, uint64_t seed) : trainable_(trainable), options_(options), steps_(steps), seed_(seed) {
     for (int64_t block = -1; block < model.config().layers; ++block) {
       BlockTensors values = read_block(model, block);
       trainable.set(block, values);
@@ -79,8 +83,16 @@ class Healer final : public Learner {
 
   void take(int64_t block, BlockTensors gradients) override {
     for (Learned& learned : by_block_[block]) {
-      const Matrix& gradient = gradients.get(learned.placed->row->role, learned.placed->part);
-      if (auto* grid = std::get_if<LearnedGrid>(&learned.values)) grid->update(gradient, {.rounding = left_ * static_cast<float>(options_.code_rate), .scale = left_ * static_cast<float>(options_.scale_rate), .decay = {}});
+      Matrix& gradient = gradients(learned.placed->row->role, learned.placed->part);
+      if (auto* grid = std::get_if<LearnedGrid>(&learned.values)) {
+        const auto code_rate = left_ * static_cast<float>(options_.code_rate);
+        grid->update(gradient, {.rounding = learned.offsets ? 0 : code_rate, .scale = left_ * static_cast<float>(options_.scale_rate), .decay = {}});
+        if (learned.offsets) {
+          grid->make_offset_gradient(gradient);
+          learned.offsets->update(gradient, code_rate);
+          grid->set_offsets(learned.offsets->values());
+        }
+      }
       if (auto* blocks = std::get_if<LearnedBlocks>(&learned.values)) blocks->update(gradient, left_ * static_cast<float>(options_.scale_rate));
       if (auto* floats = std::get_if<LearnedFloats>(&learned.values)) floats->update(gradient, {.rate = floats->size() * left_ * static_cast<float>(is_vector(*learned.placed) ? options_.norm_rate : options_.weight_rate)});
     }
@@ -93,7 +105,7 @@ class Healer final : public Learner {
     for (const auto& [block, list] : by_block_)
       for (const Learned& learned : list) {
         const StoredTensor& tensor = *learned.placed->tensor;
-        if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) scales += grid->scale_count(), codes += options_.code_rate > 0 ? tensor.count() : 0;
+        if (const auto* grid = std::get_if<LearnedGrid>(&learned.values)) scales += grid->scale_count(), codes += learned.offsets ? learned.offsets->parameters() : options_.code_rate > 0 ? tensor.count() : 0;
         else if (const auto* blocks = std::get_if<LearnedBlocks>(&learned.values)) scales += blocks->scale_count();
         else (is_vector(*learned.placed) ? vectors : weights) += tensor.count();
       }
@@ -117,16 +129,17 @@ class Healer final : public Learner {
     const StoredTensor& tensor = *placed.tensor;
     if (is_vector(placed)) {
       const StoredTensor* weight = placed.row->kind == TensorKind::norm ? nullptr : model.find(placed.row->role, placed.block);
-      list.push_back({.placed = &placed, .start = weight && !is_trained_weight(*weight) ? read_matrix(*weight) : Matrix(), .values = {}});
+      list.push_back({.placed = &placed, .start = weight && !is_trained_weight(*weight) ? read_matrix(*weight) : Matrix(), .values = {}, .offsets = {}});
       list.back().values.emplace<LearnedFloats>(tensor, LearnedFloats::Zeros::learned);
     } else if (is_trained_weight(tensor)) {
       if (options_.code_rate > 0 && !tensor.pruned)
         for (float& value : values.values())
           if (value == 0) value = std::numeric_limits<float>::min();  // LearnedGrid keeps zeros, which here are codes like others
-      list.push_back({.placed = &placed, .start = std::move(values), .values = {}});
+      list.push_back({.placed = &placed, .start = std::move(values), .values = {}, .offsets = {}});
       if (has_block_scales(tensor)) list.back().values.emplace<LearnedBlocks>(tensor);
       else if (find_scheme(tensor)) list.back().values.emplace<LearnedGrid>(list.back().start.view(), read_codes(tensor));
       else list.back().values.emplace<LearnedFloats>(tensor, LearnedFloats::Zeros::kept);
+      if (options_.code_rank > 0 && std::holds_alternative<LearnedGrid>(list.back().values)) list.back().offsets.emplace(tensor.rows(), tensor.cols(), options_.code_rank, Random(seed_, tensor.name));
     }
   }
 
@@ -145,6 +158,7 @@ class Healer final : public Learner {
   TrainableModel& trainable_;
   HealOptions options_;
   int64_t steps_;
+  uint64_t seed_;
   std::map<int64_t, std::vector<Learned>> by_block_;
   float left_ = 1;
   std::vector<double> losses_;
@@ -162,11 +176,14 @@ class Heal final : public Pass {
       if (!(*number >= 0 && *number <= 100)) throw Error(ErrorKind::usage, fmt::format("{}: {}: expected 0 to 100, found {}", where, name, *number));
     }
     if (options_.temperature < 0.01) throw Error(ErrorKind::usage, fmt::format("{}: temperature: expected 0.01 to 100, found {}", where, options_.temperature));
+    options_.code_rank = fields.find_int("code_rank").value_or(0);
+    if (options_.code_rank < 0 || options_.code_rank > 1'000'000) throw Error(ErrorKind::usage, fmt::format("{}: code_rank: expected 0 to 1000000, found {}", where, options_.code_rank));
+    if (options_.code_rank > 0 && options_.code_rate == 0) throw Error(ErrorKind::usage, fmt::format("{}: code_rank is {} but code_rate is 0: codes stay as they are", where, options_.code_rank));
     fields.finish();
   }
 
   json options() const override {
-    return {{"pass", "heal"}, {"epochs", options_.epochs}, {"batch", options_.batch}, {"temperature", options_.temperature}, {"scale_rate", options_.scale_rate}, {"code_rate", options_.code_rate}, {"norm_rate", options_.norm_rate}, {"weight_rate", options_.weight_rate}};
+    return {{"pass", "heal"}, {"epochs", options_.epochs}, {"batch", options_.batch}, {"temperature", options_.temperature}, {"scale_rate", options_.scale_rate}, {"code_rate", options_.code_rate}, {"code_rank", options_.code_rank}, {"norm_rate", options_.norm_rate}, {"weight_rate", options_.weight_rate}};
   }
 
   std::vector<Treatment> plan(const Model& model) const override {
@@ -184,7 +201,7 @@ class Heal final : public Pass {
     const auto in_epoch = static_cast<int64_t>((samples.size() + static_cast<size_t>(options_.batch) - 1) / static_cast<size_t>(options_.batch));
     const int64_t steps = options_.epochs * in_epoch;
     TrainableModel trainable(model.config(), context.sweep.forward.precision, context.sweep.forward.backend);
-    Healer healer(model, trainable, options_, steps);
+    Healer healer(model, trainable, options_, steps, context.seed);
     train(trainable, healer, original, samples, {.name = "heal", .order = "healing", .steps = steps, .batch = options_.batch, .loss = {.kl = 1, .temperature = options_.temperature}}, context);
     healer.finish();
     json result = healer.describe();

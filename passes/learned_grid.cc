@@ -154,6 +154,29 @@ void LearnedGrid::update(const Matrix& gradient, const LearningRates& rates) {
   });
 }
 
+void LearnedGrid::set_offsets(const Matrix& offsets) {
+  if (origin_.empty()) origin_ = position_;
+  parallel_pieces(start_.rows, 16, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t c = 0; c < start_.cols; ++c) {
+        if (weights_.row(r)[c] == 0) continue;
+        const CodeRange codes = codes_of(get_grid(start_, start_.scale_index(r, c)));
+        position_.row(r)[c] = std::clamp(origin_.row(r)[c] + offsets.row(r)[c], codes.lowest - 0.5f, codes.highest + 0.5f);
+      }
+  });
+}
+
+void LearnedGrid::make_offset_gradient(Matrix& gradient) const {
+  parallel_pieces(start_.rows, 16, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t c = 0; c < start_.cols; ++c) {
+        const int64_t index = start_.scale_index(r, c);
+        float& slope = gradient.row(r)[c];
+        slope = weights_.row(r)[c] == 0 ? 0 : slope * stored_scale(get_grid(start_, index), index);
+      }
+  });
+}
+
 QuantizedMatrix LearnedGrid::quantized() const {
   QuantizedMatrix result = start_;
   for (int64_t i = 0; i < static_cast<int64_t>(result.scales.size()); ++i) {

@@ -42,6 +42,11 @@ class LearnedGrid {
   /// One step against the gradient of those values, which write_values gave last.
   void update(const Matrix& gradient, const LearningRates& rates);
 
+  /// Instead of offsets that update() learned: all v, in codes, from where the weights lay at the start.
+  void set_offsets(const Matrix& offsets);
+  /// The gradient of the offsets from that of the values, in its place: rounding passes it straight through. 0 for a weight of 0.
+  void make_offset_gradient(Matrix& gradient) const;
+
   /// As it is now: exactly what write_values gives.
   QuantizedMatrix quantized() const;
 
@@ -52,6 +57,7 @@ class LearnedGrid {
   ConstMatrixView weights_;
   QuantizedMatrix start_;
   Matrix position_;                     ///< w / s₀ + v, in codes without the zero point, no further than half a code off the grid
+  Matrix origin_;                       ///< the same without v; empty until set_offsets
   Matrix rounding_mean_, rounding_square_;  ///< empty until codes are learned
   std::vector<float> scale_change_;     ///< s / s₀ − 1; empty for a codebook
   std::vector<float> scale_mean_, scale_square_;

@@ -65,6 +65,8 @@ std::vector<TensorError> measure_tensor_errors(const Model& original, const Mode
     } else {
       after = read_matrix(*placed.tensor);
     }
+    constexpr int64_t large = int64_t{1} << 20;
+    if (placed.tensor->count() >= large) original.checkpoint().release_pages(), compressed.checkpoint().release_pages();
     error.name = placed.tensor->name;
     error.count = placed.tensor->count();
     if (after.rows() != before.rows() || after.cols() != before.cols()) {

@@ -10,7 +10,7 @@ weights: linear layers of the blocks, symmetric, in groups. Per run it measures
     own       seconds of the compression alone: llm-compressor's oneshot(), auto-round's quantize(), llmc's steps that generate,
               quantize and heal
     cpu       user and system seconds of the process; less disturbed than wall when the machine has other work
-    memory    peak resident memory of the process
+    memory    peak resident memory of the process; "own" until the compressed model was written: llmc's judging comes after that
 
 and judges what was stored: `llmc evaluate ARTIFACT --reference MODEL` on the held-out text. A peer's artifact is loaded by
 transformers and written as float32 first (to_dense.py); that is not timed. Runs of the tools alternate, so that a slow
@@ -36,7 +36,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 METHODS = ("--method gptq --refinements 0 --drift-correction false", "--method gptq", "--method gptq --generate-samples 64 --heal")  # plain, default, best
 PEERS = {"llm-compressor gptq": "llmcompressor_gptq.py", "auto-round": "auto_round_sign.py"}
-COLUMNS = ["model", "bits", "group_size", "tool", "repeat", "wall_seconds", "own_seconds", "cpu_seconds", "peak_mb", "kl_mean", "perplexity", "reference_perplexity", "top1_agreement", "load_average"]
+COLUMNS = ["model", "bits", "group_size", "tool", "repeat", "wall_seconds", "own_seconds", "cpu_seconds", "peak_mb", "own_peak_mb", "kl_mean", "perplexity", "reference_perplexity", "top1_agreement", "load_average"]
 
 
 def find_python(venv):
@@ -107,12 +107,14 @@ class Comparison:
             command += ["--calibration", self.work / "calibration.npy", "--nsamples", self.options.samples, "--seqlen", self.options.seqlen]
         figures = run_timed(command, self.work / "log", self.options.threads)
         steps = json.loads((out / "report.json").read_text())["steps"]
-        return {**figures, "own_seconds": sum(step["seconds"] for step in steps if step["name"].startswith(("generate", "quantize", "heal")))}, out
+        own_peak = next(step["peak_memory_bytes"] for step in steps if step["name"] == "write") / 2**20
+        return {**figures, "own_peak_mb": own_peak, "own_seconds": sum(step["seconds"] for step in steps if step["name"].startswith(("generate", "quantize", "heal")))}, out
 
     def run_peer(self, script, bits, group, out):
         job = {"model": str(self.model), "samples": self.samples, "bits": bits, "group_size": group, "threads": self.options.threads, "iterations": self.options.iterations, "out": str(out), "result": str(self.work / "result.json")}
         (self.work / "job.json").write_text(json.dumps(job))
         figures = run_timed([self.python, HERE / script, self.work / "job.json"], self.work / "log", self.options.threads)
+        figures["own_peak_mb"] = figures["peak_mb"]
         figures["own_seconds"] = json.loads((self.work / "result.json").read_text())["compress_seconds"]
         dense = out.with_name(out.name + "-dense")
         run_timed([self.python, HERE / "to_dense.py", self.model, out, dense], self.work / "log", self.options.threads)
@@ -137,17 +139,17 @@ class Comparison:
 
 def summarize(rows):
     first = next((row["tool"] for row in rows if row["tool"].startswith("llmc")), None)
-    print(f"{'model':<10} {'scheme':<8} {'tool':<30} {'wall s':>8} {'own s':>8} {'cpu s':>8} {'MB':>7} {'KL':>8} {'ppl':>8}   wall, own, memory and KL over those of {first}")
+    print(f"{'model':<10} {'scheme':<8} {'tool':<30} {'wall s':>8} {'own s':>8} {'cpu s':>8} {'MB':>7} {'own MB':>7} {'KL':>8} {'ppl':>8}   wall, own, memory, own memory and KL over those of {first}")
     settings = sorted({(row["model"], row["bits"], row["group_size"]) for row in rows})
     for model, bits, group in settings:
         medians = {}
         for row in rows:
             if (row["model"], row["bits"], row["group_size"]) == (model, bits, group):
                 medians.setdefault(row["tool"], []).append(row)
-        medians = {tool: {key: statistics.median(row[key] for row in found) for key in ("wall_seconds", "own_seconds", "cpu_seconds", "peak_mb", "kl_mean", "perplexity")} for tool, found in medians.items()}
+        medians = {tool: {key: statistics.median(row[key] for row in found) for key in ("wall_seconds", "own_seconds", "cpu_seconds", "peak_mb", "own_peak_mb", "kl_mean", "perplexity")} for tool, found in medians.items()}
         for tool, m in medians.items():
-            ratios = ", ".join(f"{m[key] / medians[first][key]:.2f}" for key in ("wall_seconds", "own_seconds", "peak_mb", "kl_mean")) if first in medians else ""
-            print(f"{model:<10} {f'{bits}b g{group}':<8} {tool:<30} {m['wall_seconds']:>8.1f} {m['own_seconds']:>8.1f} {m['cpu_seconds']:>8.1f} {m['peak_mb']:>7.0f} {m['kl_mean']:>8.4f} {m['perplexity']:>8.2f}   {ratios}")
+            ratios = ", ".join(f"{m[key] / medians[first][key]:.2f}" for key in ("wall_seconds", "own_seconds", "peak_mb", "own_peak_mb", "kl_mean")) if first in medians else ""
+            print(f"{model:<10} {f'{bits}b g{group}':<8} {tool:<30} {m['wall_seconds']:>8.1f} {m['own_seconds']:>8.1f} {m['cpu_seconds']:>8.1f} {m['peak_mb']:>7.0f} {m['own_peak_mb']:>7.0f} {m['kl_mean']:>8.4f} {m['perplexity']:>8.2f}   {ratios}")
 
 
 def main():

@@ -74,6 +74,11 @@ class Healing(Runs):
             recipe.write_text(f"version: 1\ncalibration: {{files: ['{self.calibration()}'], nsamples: 8, seqlen: 24, precision: f32}}\nsteps:\n  - {{pass: quantize.rtn, scheme: W2A16-g16}}\n  - {{pass: heal, epochs: 20, batch: 8, norm_rate: 0, scale_rate: 0, code_rate: {rate}}}\n")
             details = self.heal_details(self.json("compress", llama(), "-o", self.dir / f"out{rate}", "--recipe", recipe, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 2))
             loss[rate], codes[rate] = details["loss"], details["trained"]["codes"]
+        recipe.write_text(recipe.read_text().replace("code_rate: 0.1", "code_rate: 0.05, code_rank: 4"))
+        details = self.heal_details(self.json("compress", llama(), "-o", self.dir / "thin", "--recipe", recipe, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 2))
+        self.assertLess(details["loss"][-1], 0.9 * details["loss"][0])
+        self.assertLess(details["trained"]["codes"], 0.7 * codes[0.1])
+        self.assertGreater(details["trained"]["codes"], 0)
         self.assertEqual(codes[0], 0)
         self.assertGreater(codes[0.1], 1000)
         self.assertAlmostEqual(loss[0][-1], loss[0][0], places=3)
@@ -103,6 +108,7 @@ class Healing(Runs):
         self.refused(2, ["epochs", "expected 1 to 1000000", "found 0"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, epochs: 0}"))
         self.refused(2, ["scale_rate", "expected 0 to 100", "-1"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, scale_rate: -1}"))
         self.refused(2, ["temperature", "expected 0.01 to 100", "found 0"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, temperature: 0}"))
+        self.refused(2, ["code_rank is 4 but code_rate is 0"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, code_rank: 4}"))
         self.refused(3, ["rates"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, rates: 1}"))
 
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/parallel.h"
+#include "passes/grid_kernels.h"
 #include "passes/rounding.h"
 #include "tests/catch.h"
 #include "tests/support.h"
@@ -62,6 +63,36 @@ TEST_CASE("rounding many is rounding each", "[grid]") {
       quarter.round(exact, many);
       for (size_t i = 0; i < exact.size(); ++i) REQUIRE(many[i] == quarter.value(quarter.code(exact[i])));
     }
+}
+
+TEST_CASE("errors summed in vector code are those of rounding each weight, for both signs of the scale", "[grid]") {
+  const Matrix weights = test::random_matrix(1, 320, "weights", 0.02);
+  Matrix importance = test::random_matrix(1, 320, "importance");
+  for (float& value : importance.values()) value *= value;
+  for (const char* name : {"W2A16-g32-symmetric", "W3A16-channel-symmetric", "W8A16-g32-symmetric", "W4A16-g32-linear", "W2A16-channel-linear"})
+    for (const size_t count : {16, 48, 320})
+      for (const bool weighs : {false, true}) {
+        INFO(name << " " << count << " " << weighs);
+        const auto x = weights.values().first(count);
+        const QuantizedMatrix matrix = round_to_nearest(weights.view(), parse_scheme(name), DType::bf16, {}, "t");
+        Grid grid = get_grid(matrix, 0);
+        const bool both = grid.zero == 0;
+        PartialSums sums{}, mirrored{}, expected{};
+        add_squared_errors(x, weighs ? importance.values().data() : nullptr, grid.scale, grid.zero, grid.lowest, grid.highest, sums, both ? &mirrored : nullptr);
+        for (const PartialSums* found : {&sums, &mirrored}) {
+          if (found == &mirrored && !both) continue;
+          expected = {};
+          std::vector<float> rounded(count);
+          grid.round(x, rounded);
+          for (size_t i = 0; i < count; ++i) {
+            const float error = x[i] - rounded[i];
+            expected[i % expected.size()] += (weighs ? importance.values()[i] * error : error) * error;
+          }
+          REQUIRE(*found == expected);  // the same operations in the same order: bit for bit
+          REQUIRE(std::ranges::any_of(expected, [](float value) { return value > 0; }));
+          grid.scale = -grid.scale;
+        }
+      }
 }
 
 TEST_CASE("the squared-error rule never does worse than min-max", "[grid]") {
