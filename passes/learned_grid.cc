@@ -117,15 +117,19 @@ LearnedGrid::LearnedGrid(ConstMatrixView weights, QuantizedMatrix start)
 
 float LearnedGrid::stored_scale(const Grid& start, int64_t index) const { return scale_change_.empty() ? start.scale : stored_scales(start_)(start.scale * (1 + scale_change_[static_cast<size_t>(index)])); }
 
-void LearnedGrid::write_values(Matrix& values) const {
+void LearnedGrid::for_each_span(auto&& body) const {
   parallel_pieces(start_.rows, 16, [&](int64_t first, int64_t last) {
-    const int64_t span = start_.span();
     for (int64_t r = first; r < last; ++r)
-      for (int64_t begin = 0; begin < start_.cols; begin += span) {
+      for (int64_t begin = 0; begin < start_.cols; begin += start_.span()) {
         const int64_t index = start_.scale_index(r, begin);
-        const Grid grid = get_grid(start_, index);
-        HWY_DYNAMIC_DISPATCH(decode_span)(position_.row(r) + begin, static_cast<size_t>(span), codes_of(grid), stored_scale(grid, index), values.row(r) + begin);
+        body(r, begin, index, get_grid(start_, index));
       }
+  });
+}
+
+void LearnedGrid::write_values(Matrix& values) const {
+  for_each_span([&](int64_t r, int64_t begin, int64_t index, const Grid& grid) {
+    HWY_DYNAMIC_DISPATCH(decode_span)(position_.row(r) + begin, static_cast<size_t>(start_.span()), codes_of(grid), stored_scale(grid, index), values.row(r) + begin);
   });
   for (size_t i = 0; i < start_.outliers.positions.size(); ++i) values.values()[static_cast<size_t>(start_.outliers.positions[i])] += start_.outliers.values[i];
 }
@@ -156,24 +160,17 @@ void LearnedGrid::update(const Matrix& gradient, const LearningRates& rates) {
 
 void LearnedGrid::set_offsets(const Matrix& offsets) {
   if (origin_.empty()) origin_ = position_;
-  parallel_pieces(start_.rows, 16, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r)
-      for (int64_t c = 0; c < start_.cols; ++c) {
-        if (weights_.row(r)[c] == 0) continue;
-        const CodeRange codes = codes_of(get_grid(start_, start_.scale_index(r, c)));
-        position_.row(r)[c] = std::clamp(origin_.row(r)[c] + offsets.row(r)[c], codes.lowest - 0.5f, codes.highest + 0.5f);
-      }
+  for_each_span([&](int64_t r, int64_t begin, int64_t, const Grid& grid) {
+    const CodeRange codes = codes_of(grid);
+    for (int64_t c = begin; c < begin + start_.span(); ++c)
+      if (weights_.row(r)[c] != 0) position_.row(r)[c] = std::clamp(origin_.row(r)[c] + offsets.row(r)[c], codes.lowest - 0.5f, codes.highest + 0.5f);
   });
 }
 
 void LearnedGrid::make_offset_gradient(Matrix& gradient) const {
-  parallel_pieces(start_.rows, 16, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r)
-      for (int64_t c = 0; c < start_.cols; ++c) {
-        const int64_t index = start_.scale_index(r, c);
-        float& slope = gradient.row(r)[c];
-        slope = weights_.row(r)[c] == 0 ? 0 : slope * stored_scale(get_grid(start_, index), index);
-      }
+  for_each_span([&](int64_t r, int64_t begin, int64_t index, const Grid& grid) {
+    const float scale = stored_scale(grid, index);
+    for (int64_t c = begin; c < begin + start_.span(); ++c) gradient.row(r)[c] = weights_.row(r)[c] == 0 ? 0 : gradient.row(r)[c] * scale;
   });
 }
 

@@ -51,6 +51,8 @@ class LearnedGrid {
   QuantizedMatrix quantized() const;
 
  private:
+  /// body(row, first column, index of the scale, grid at the start) for every span, from several threads.
+  void for_each_span(auto&& body) const;
   /// The scale of a span as it is now and as it is stored.
   float stored_scale(const Grid& start, int64_t index) const;
 

@@ -10,13 +10,6 @@ namespace {
 
 constexpr int64_t piece = 64;  ///< rows that one task works on
 
-Matrix transpose(const Matrix& matrix) {
-  Matrix result(matrix.cols(), matrix.rows());
-  for (int64_t r = 0; r < matrix.rows(); ++r)
-    for (int64_t c = 0; c < matrix.cols(); ++c) result.row(c)[r] = matrix.row(r)[c];
-  return result;
-}
-
 void take_step(Matrix& values, const Matrix& gradient, Matrix& mean, Matrix& square, const AdamStep& step) {
   for (size_t i = 0; i < values.values().size(); ++i) values.values()[i] -= step.move(gradient.values()[i], mean.values()[i], square.values()[i]);
 }
@@ -37,8 +30,7 @@ Matrix LowRankMatrix::values() const {
 void LowRankMatrix::update(const Matrix& gradient, float rate) {
   ++steps_;
   Matrix of_left(left_.rows(), left_.cols()), of_right(right_.rows(), right_.cols());
-  const Matrix turned = transpose(right_);  // [cols, rank]
-  parallel_pieces(left_.rows(), piece, [&](int64_t first, int64_t last) { multiply(default_backend(), 1, gradient.view().row_range(first, last - first), turned.view(), Transpose::no, of_left.view().row_range(first, last - first)); });
+  parallel_pieces(left_.rows(), piece, [&](int64_t first, int64_t last) { multiply(default_backend(), 1, gradient.view().row_range(first, last - first), right_.view(), Transpose::yes, of_left.view().row_range(first, last - first)); });
   add_weight_gradient(default_backend(), Precision::f32, left_.view(), gradient.view(), of_right.view());
   take_step(left_, of_left, left_mean_, left_square_, AdamStep(rate, {}, steps_));
   take_step(right_, of_right, right_mean_, right_square_, AdamStep(rate / 10, {}, steps_));
