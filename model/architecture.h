@@ -90,11 +90,13 @@ struct Architecture {
   const char* activation_fallback;
   const char* gguf_name = nullptr;  ///< general.architecture of GGUF files; llama.cpp runs it with the activation above
   GgufRotary gguf_rotary = GgufRotary::halves;
+  bool gguf_rope_factors = false;  ///< llama.cpp reads a tensor that divides rotary frequencies, which says llama3's scaling
   GgufHeads gguf_heads = GgufHeads::any;
   GgufLarge gguf_large = GgufLarge::none;
   Norm norm;
   Positions positions;
   FeedForward feed_forward;
+  std::optional<double> rotary_share = {};  ///< of a head's values that are rotated where the config does not say; none: always all
   bool heads_divide_hidden = false;  ///< the transformers class refuses a hidden size that is no multiple of the number of heads
   std::vector<ConfigRow> config;
   std::vector<FixedRow> fixed;

@@ -10,49 +10,6 @@
 
 namespace llmc {
 
-RotaryTable::RotaryTable(int64_t head_dim, double theta) {
-  // The roundings of: 1.0 / theta ** (torch.arange(0, dim, 2, dtype=float32) / dim)
-  for (int64_t i = 0; i < head_dim; i += 2) {
-    const float exponent = static_cast<float>(i) / static_cast<float>(head_dim);
-    frequencies_.push_back(1.0f / static_cast<float>(std::pow(theta, exponent)));
-  }
-}
-
-const RotaryTable::Chunk& RotaryTable::get_chunk(int64_t index) const {
-  const std::lock_guard lock(mutex_);
-  if (chunks_.size() <= static_cast<size_t>(index)) chunks_.resize(static_cast<size_t>(index) + 1);
-  std::unique_ptr<const Chunk>& chunk = chunks_[static_cast<size_t>(index)];
-  if (!chunk) {
-    const auto half = static_cast<int64_t>(frequencies_.size());
-    Chunk made{Matrix(chunk_positions, half), Matrix(chunk_positions, half), Matrix(chunk_positions, half)};
-    for (int64_t r = 0; r < chunk_positions; ++r)
-      for (int64_t i = 0; i < half; ++i) {
-        const float angle = static_cast<float>(index * chunk_positions + r) * frequencies_[static_cast<size_t>(i)];
-        made.cosines.row(r)[i] = static_cast<float>(std::cos(double{angle}));
-        made.sines.row(r)[i] = static_cast<float>(std::sin(double{angle}));
-        made.negative_sines.row(r)[i] = -made.sines.row(r)[i];
-      }
-    chunk = std::make_unique<const Chunk>(std::move(made));
-  }
-  return *chunk;
-}
-
-void RotaryTable::rotate_by(MatrixView rows, Matrix Chunk::* sines) const {
-  parallel_pieces(rows.rows, chunk_positions, [&](int64_t first, int64_t last) {
-    const Chunk& chunk = get_chunk(first / chunk_positions);
-    for (int64_t r = first; r < last; ++r)
-      rotate_heads(rows.row_span(r), chunk.cosines.view().row_span(r - first), (chunk.*sines).view().row_span(r - first));
-  });
-}
-
-void RotaryTable::rotate(MatrixView rows) const { rotate_by(rows, &Chunk::sines); }
-void RotaryTable::rotate_back(MatrixView rows) const { rotate_by(rows, &Chunk::negative_sines); }
-
-void RotaryTable::rotate_row(std::span<float> row, int64_t position) const {
-  const Chunk& chunk = get_chunk(position / chunk_positions);
-  rotate_heads(row, chunk.cosines.view().row_span(position % chunk_positions), chunk.sines.view().row_span(position % chunk_positions));
-}
-
 KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity)
     : config_(config), sequences_(sequences), keys_(sequences * config.kv_width(), (capacity + key_step - 1) / key_step * key_step), values_(sequences * capacity, config.kv_width()) {}
 

@@ -1,45 +1,13 @@
-// Owns causal attention over one sequence: rotary positions, and the scores of one tile of queries at a time.
+// Owns causal attention over one sequence: the scores of one tile of queries at a time.
 #pragma once
 
-#include <memory>
-#include <mutex>
-#include <span>
-#include <vector>
+#include <cstdint>
 
 #include "core/tensor.h"
 #include "model/config.h"
 #include "model/linear.h"
 
 namespace llmc {
-
-/// Cosines and sines of the rotary angles, computed for as many positions as were asked for. Safe to use from several
-/// threads. Frequencies, positions and angles are rounded to f32 as Hugging Face's Llama does, since that defines the model.
-class RotaryTable {
- public:
-  RotaryTable(int64_t head_dim, double theta);
-
-  /// Rotates every head of every row in place; row r is at position r.
-  void rotate(MatrixView rows) const;
-  /// Rotates every head of one row, which is at that position, in place: the same bits as rotate.
-  void rotate_row(std::span<float> row, int64_t position) const;
-  /// Undoes rotate, which is also its gradient: rotations are orthogonal.
-  void rotate_back(MatrixView rows) const;
-
- private:
-  static constexpr int64_t chunk_positions = 256;
-  /// f32 [chunk_positions, half of head_dim] each; stays where it is once made.
-  struct Chunk {
-    Matrix cosines;
-    Matrix sines;
-    Matrix negative_sines;
-  };
-  const Chunk& get_chunk(int64_t index) const;
-  void rotate_by(MatrixView rows, Matrix Chunk::* sines) const;
-
-  std::vector<float> frequencies_;
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<const Chunk>> chunks_;
-};
 
 /// Queries that are worked on together. Keys and values are taken in as many rows as well.
 inline constexpr int64_t attention_tile = 64;

@@ -9,6 +9,7 @@
 #include "model/attention.h"
 #include "model/backward_kernels.h"
 #include "model/kernels.h"
+#include "model/rotary_table.h"
 #include "model/trainable_parts.h"
 
 namespace llmc {
@@ -101,7 +102,7 @@ TrainableBlock::TrainableBlock(const ModelConfig& config, Precision precision, M
   weights_->precision = precision;
   weights_->backend = backend;
   for (const auto& [role, norm] : weights_->norms()) norm->kind = config.norm, norm->epsilon = config.norm_epsilon;
-  if (config.positions == Positions::rope) weights_->rotary.emplace(config.head_dim, config.rope_theta);
+  if (config.positions == Positions::rope) weights_->rotary.emplace(config.rope, config.head_dim);
 }
 
 TrainableBlock::~TrainableBlock() = default;

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "model/architecture.h"
+#include "model/rope_config.h"
 
 namespace llmc {
 
@@ -65,30 +66,6 @@ Activation read_activation(FieldReader& fields, const Architecture& architecture
   throw Error(ErrorKind::input, fmt::format("field \"{}\": activation \"{}\" is not supported", architecture.activation_key, value));
 }
 
-/// One of the objects that may describe rotary positions. Only the plain kind is understood.
-void read_rope_object(const json& object, const std::string& where, std::optional<double>& theta) {
-  FieldReader fields(object, where);
-  for (const char* key : {"rope_type", "type"})
-    if (const auto type = fields.find_string(key); type && *type != "default")
-      throw Error(ErrorKind::input, fmt::format("field \"{}\": rope type \"{}\" is not supported", where, *type));
-  if (const auto factor = fields.find_number("partial_rotary_factor"); factor && *factor != 1)
-    throw Error(ErrorKind::input, fmt::format("field \"{}\": partial_rotary_factor {} is not supported", where, *factor));
-  if (const auto value = fields.find_number("rope_theta")) {
-    if (theta && *theta != *value) throw Error(ErrorKind::input, fmt::format("rope_theta is {} at the top and {} in {}", *theta, *value, where));
-    theta = value;
-  }
-  fields.finish();
-}
-
-double read_rope_theta(FieldReader& fields) {
-  std::optional<double> theta = fields.find_number("rope_theta");
-  for (const char* key : {"rope_parameters", "rope_scaling"})
-    if (const json* object = fields.find(key)) read_rope_object(*object, key, theta);
-  const double value = theta.value_or(10000.0);
-  if (!std::isfinite(value) || value <= 0) throw Error(ErrorKind::input, fmt::format("field \"rope_theta\": expected a positive number, found {}", value));
-  return value;
-}
-
 void check_fixed(const FixedRow& row, FieldReader& fields) {
   const json* value = fields.find(row.key);
   if (value && *value != json::parse(row.json)) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected {} (llmc implements no other), found {}", row.key, row.json, value->dump()));
@@ -119,7 +96,6 @@ void complete(ModelConfig& config) {
     config.head_dim = config.hidden / config.heads;
   }
   if (config.heads % config.kv_heads != 0) throw Error(ErrorKind::input, fmt::format("{} attention heads are not a multiple of {} key/value heads", config.heads, config.kv_heads));
-  if (config.positions == Positions::rope && config.head_dim % 2 != 0) throw Error(ErrorKind::input, fmt::format("rotary positions need an even head size, found {}", config.head_dim));
 }
 
 }  // namespace
@@ -137,8 +113,9 @@ ModelConfig read_config(const json& object, const Architecture& architecture, co
   };
   attempt([&] { check_class(fields, architecture); });
   for (const ConfigRow& row : architecture.config) attempt([&] { read_row(row, fields, config); });
+  if (problems.empty()) attempt([&] { complete(config); });
   attempt([&] { config.activation = read_activation(fields, architecture); });
-  if (architecture.positions == Positions::rope) attempt([&] { config.rope_theta = read_rope_theta(fields); });
+  if (architecture.positions == Positions::rope) attempt([&] { config.rope = read_rope(fields, architecture, config); });
   for (const FixedRow& row : fixed_everywhere) attempt([&] { check_fixed(row, fields); });
   for (const FixedRow& row : architecture.fixed) attempt([&] { check_fixed(row, fields); });
   for (const FixedRow& row : architecture.fixed_by_block) attempt([&] { check_fixed_by_block(row, fields, config.layers); });
@@ -146,7 +123,6 @@ ModelConfig read_config(const json& object, const Architecture& architecture, co
   for (const char* key : architecture.harmless) fields.find(key);
   for (const std::string& key : fields.unread())
     if (!ignored.contains(key)) problems.add(fmt::format("field \"{}\": {} is not understood and might change the forward pass; if you know that it does not, pass --ignore-config-field {}", key, object.at(key).dump(), key));
-  if (problems.empty()) attempt([&] { complete(config); });
   problems.throw_if_any(ErrorKind::input, where);
   return config;
 }

@@ -6,6 +6,8 @@
 #include <set>
 #include <string>
 
+#include "model/rope.h"
+
 namespace llmc {
 
 struct Architecture;
@@ -27,7 +29,7 @@ struct ModelConfig {
   int64_t context = 0;      ///< most positions the model was made for
   int64_t window = 0;       ///< most positions that a query sees, its own among them; 0: all before it
   double norm_epsilon = 0;
-  double rope_theta = 0;
+  Rope rope;                ///< of rope positions
   Norm norm = Norm::rms;
   Positions positions = Positions::rope;
   FeedForward feed_forward = FeedForward::gated;

@@ -13,6 +13,7 @@
 #include "model/attention.h"
 #include "model/kernels.h"
 #include "model/kv_cache.h"
+#include "model/rotary_table.h"
 
 namespace llmc {
 namespace {
@@ -130,7 +131,7 @@ Forward::Forward(const Model& model, const ForwardOptions& options) : state_(std
   const ModelConfig& config = model.config();
   state_->tokens = TensorRows(model.get(Role::token_embedding));
   if (config.positions == Positions::learned) state_->positions = TensorRows(model.get(Role::position_embedding));
-  else state_->rotary.emplace(config.head_dim, config.rope_theta);
+  else state_->rotary.emplace(config.rope, config.head_dim);
 }
 
 Forward::~Forward() = default;

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/suggest.h"
 #include "formats/codecs/gguf_codecs.h"
+#include "model/gguf_rope.h"
 
 namespace llmc {
 
@@ -51,7 +52,7 @@ struct NeutralKey {
   const char* key;
   double value;
 };
-constexpr std::array neutral_keys = {NeutralKey{"expert_count", 0}, NeutralKey{"expert_used_count", 0}, NeutralKey{"rope.scale_linear", 1}, NeutralKey{"rope.scaling.factor", 1}};
+constexpr std::array neutral_keys = {NeutralKey{"expert_count", 0}, NeutralKey{"expert_used_count", 0}, NeutralKey{"rope.scale_linear", 1}};
 
 /// The shortest decimal that the f32 of a file is nearest to: what somebody wrote in a config.json.
 double as_written(double value) { return std::stod(fmt::format("{}", static_cast<float>(value))); }
@@ -86,8 +87,7 @@ class ConfigReader {
     config_ = {{"model_type", architecture_.model_type}, {"architectures", {architecture_.causal_class}}, {architecture_.activation_key, architecture_.activation_fallback}};
     for (const CountKey& row : count_keys) read_count(row);
     read_number(epsilon_key(architecture_.norm), [](const ConfigRow& row) { return row.number == &ModelConfig::norm_epsilon; });
-    if (architecture_.positions == Positions::rope)
-      if (const auto base = metadata_.find_number(use("rope.freq_base"))) config_["rope_theta"] = as_written(*base);
+    if (architecture_.positions == Positions::rope) read_rope();
     read_flags();
     check_sizes();
     read_rest();
@@ -133,6 +133,18 @@ class ConfigReader {
     if (row != architecture_.config.end()) config_[row->key] = as_written(*value);
   }
 
+  void read_rope() {
+    if (const auto base = metadata_.find_number(use("rope.freq_base"))) config_["rope_theta"] = as_written(*base);
+    json scaling = read_gguf_rope_scaling(checkpoint_, fmt::format("{}.", architecture_.gguf_name), find_head_dim(), used_, problems_);
+    if (!scaling.is_null()) config_["rope_scaling"] = std::move(scaling);
+  }
+
+  /// 0 where the file does not say.
+  int64_t find_head_dim() {
+    const int64_t heads = metadata_.find_int(use("attention.head_count")).value_or(0), hidden = metadata_.find_int(use("embedding_length")).value_or(0);
+    return metadata_.find_int(use("attention.key_length")).value_or(heads > 0 ? hidden / heads : 0);
+  }
+
   /// What the file says by having a tensor.
   void read_flags() {
     const auto set = [&](bool ModelConfig::* field, bool value) {
@@ -146,10 +158,8 @@ class ConfigReader {
 
   /// Sizes that GGUF says more than once.
   void check_sizes() {
-    const auto heads = metadata_.find_int(use("attention.head_count")), hidden = metadata_.find_int(use("embedding_length"));
-    const auto head_dim = metadata_.find_int(use("attention.key_length"));
-    if (!heads || *heads < 1 || !hidden) return;
-    const int64_t expected = head_dim.value_or(*hidden / *heads);
+    const int64_t expected = find_head_dim();
+    if (expected < 1) return;
     for (const char* key : {"attention.value_length", "rope.dimension_count"}) {
       const auto found = metadata_.find_int(use(key));
       if (found && *found != expected) problems_.add(fmt::format("key {}: expected {}, the size of a head, found {}", used_.back(), expected, *found));
@@ -162,8 +172,6 @@ class ConfigReader {
       if (const auto id = metadata_.find_int(key)) config_[name] = *id;
     const auto causal = metadata_.find_bool(use("attention.causal"));
     if (causal && !*causal) problems_.add(fmt::format("key {}: expected true, found false", used_.back()));
-    const std::string* scaling = metadata_.find_string(use("rope.scaling.type"));
-    if (scaling && *scaling != "none") problems_.add(fmt::format("key {}: expected none (llmc implements no other), found {}", used_.back(), *scaling));
     for (const NeutralKey& row : neutral_keys)
       if (const auto value = metadata_.find_number(fmt::format("{}.{}", architecture_.gguf_name, row.key)); value && *value == row.value) use(row.key);
     use("tensor_data_layout");  // of old files, for people
@@ -207,6 +215,7 @@ std::string gguf_tensor_name(const PlacedTensor& placed) { return tensor_name(pl
 void adopt_gguf(Checkpoint& checkpoint) {
   const Architecture& architecture = find_architecture(*checkpoint.gguf);
   checkpoint.config = ConfigReader(checkpoint, architecture).read();
+  if (architecture.positions == Positions::rope) std::erase_if(checkpoint.tensors, [](const StoredTensor& tensor) { return tensor.name == gguf_rope_factors_name; });  // the config says it now
   checkpoint.config["dtype"] = name_dtype(checkpoint);
   const int64_t layers = checkpoint.gguf->find_int(fmt::format("{}.block_count", architecture.gguf_name)).value_or(0);
   const int64_t heads = checkpoint.gguf->find_int(fmt::format("{}.attention.head_count", architecture.gguf_name)).value_or(0);
@@ -253,6 +262,7 @@ void check_gguf_model(const Model& model) {
   if (config.window > 0 && config.window < config.context) throw Error(ErrorKind::usage, fmt::format("{}: its queries see {} of {} positions, but llama.cpp runs {} without a window", where, config.window, config.context, architecture.gguf_name));
   if (architecture.gguf_heads == GgufHeads::fill_hidden && config.query_width() != config.hidden)
     throw Error(ErrorKind::usage, fmt::format("{}: {} heads of {} make {}, but llama.cpp loads {} only where they make the hidden size, {}", where, config.heads, config.head_dim, config.query_width(), architecture.gguf_name, config.hidden));
+  check_gguf_rope(model);
 }
 
 void add_gguf_config(GgufMetadata& metadata, const Model& model) {
@@ -263,8 +273,9 @@ void add_gguf_config(GgufMetadata& metadata, const Model& model) {
   set("attention.value_length", gguf_u32(static_cast<uint32_t>(config.head_dim)));
   set(epsilon_key(config.norm), gguf_f32(static_cast<float>(config.norm_epsilon)));
   if (config.positions == Positions::rope) {
-    set("rope.dimension_count", gguf_u32(static_cast<uint32_t>(config.head_dim)));
-    set("rope.freq_base", gguf_f32(static_cast<float>(config.rope_theta)));
+    set("rope.dimension_count", gguf_u32(static_cast<uint32_t>(config.rope.dim)));
+    set("rope.freq_base", gguf_f32(static_cast<float>(config.rope.theta)));
+    add_gguf_rope_scaling(metadata, fmt::format("{}.", architecture.gguf_name), config.rope);
   }
 }
 

@@ -35,10 +35,10 @@ void layer_norm(const float* x, const float* weight, const float* bias, double e
   if (bias) transform(out, bias, count, out, [](V v, V b) HWY_ATTR { return hn::Add(v, b); });
 }
 
-void rotate_heads(float* heads, size_t count, const float* cosines, const float* sines, size_t half) {
+void rotate_heads(float* heads, size_t count, size_t head_dim, const float* cosines, const float* sines, size_t half) {
   const D d;
   const size_t lanes = hn::Lanes(d);
-  for (float* first = heads; first < heads + count; first += 2 * half) {
+  for (float* first = heads; first < heads + count; first += head_dim) {
     float* second = first + half;
     size_t i = 0;
     for (; i + lanes <= half; i += lanes) {
@@ -223,9 +223,9 @@ void layer_norm(std::span<const float> x, std::span<const float> weight, std::sp
   HWY_DYNAMIC_DISPATCH(layer_norm)(x.data(), weight.data(), bias.empty() ? nullptr : bias.data(), epsilon, x.size(), out.data());
 }
 
-void rotate_heads(std::span<float> heads, std::span<const float> cosines, std::span<const float> sines) {
-  assert(!cosines.empty() && sines.size() == cosines.size() && heads.size() % (2 * cosines.size()) == 0);
-  HWY_DYNAMIC_DISPATCH(rotate_heads)(heads.data(), heads.size(), cosines.data(), sines.data(), cosines.size());
+void rotate_heads(std::span<float> heads, size_t head_dim, std::span<const float> cosines, std::span<const float> sines) {
+  assert(sines.size() == cosines.size() && 2 * cosines.size() <= head_dim && heads.size() % head_dim == 0);
+  HWY_DYNAMIC_DISPATCH(rotate_heads)(heads.data(), heads.size(), head_dim, cosines.data(), sines.data(), cosines.size());
 }
 
 void softmax(std::span<float> row) {

@@ -1,6 +1,7 @@
 // Owns the forward pass's elementwise maths, one row at a time: SIMD picked at run time, a plain reference beside each.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -16,9 +17,9 @@ namespace llmc {
 void rms_norm(std::span<const float> x, std::span<const float> weight, double epsilon, std::span<float> out);
 /// out = (x − mean) / sqrt(variance + epsilon) · weight + bias; an empty bias is zero. Mean and (biased) variance in f64.
 void layer_norm(std::span<const float> x, std::span<const float> weight, std::span<const float> bias, double epsilon, std::span<float> out);
-/// Rotary embedding of one position, in place, in Hugging Face's rotate-half convention: in each head of 2·cosines.size()
-/// values, (a, b) = (first half, second half) becomes (a·cos − b·sin, b·cos + a·sin).
-void rotate_heads(std::span<float> heads, std::span<const float> cosines, std::span<const float> sines);
+/// Rotary embedding of one position, in place, in Hugging Face's rotate-half convention: of the first 2·cosines.size()
+/// values of each head, (a, b) = (first half, second half) becomes (a·cos − b·sin, b·cos + a·sin).
+void rotate_heads(std::span<float> heads, size_t head_dim, std::span<const float> cosines, std::span<const float> sines);
 /// row = exp(row − max) / Σ exp(row − max)
 void softmax(std::span<float> row);
 /// log Σ exp(row), to about 1e-7. NaN if a value is NaN or +∞, or if all are −∞.
@@ -38,7 +39,7 @@ void round_to_bf16(std::span<const float> x, std::span<float> out);
 // The same in plain scalar code, for tests. Sums and transcendental functions in f64.
 void rms_norm_reference(std::span<const float> x, std::span<const float> weight, double epsilon, std::span<float> out);
 void layer_norm_reference(std::span<const float> x, std::span<const float> weight, std::span<const float> bias, double epsilon, std::span<float> out);
-void rotate_heads_reference(std::span<float> heads, std::span<const float> cosines, std::span<const float> sines);
+void rotate_heads_reference(std::span<float> heads, size_t head_dim, std::span<const float> cosines, std::span<const float> sines);
 void softmax_reference(std::span<float> row);
 double log_sum_exp_reference(std::span<const float> row);
 void activate_reference(Activation activation, std::span<float> x);

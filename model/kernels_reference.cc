@@ -25,9 +25,9 @@ void layer_norm_reference(std::span<const float> x, std::span<const float> weigh
   for (size_t i = 0; i < x.size(); ++i) out[i] = static_cast<float>((x[i] - mean) * scale * weight[i] + (bias.empty() ? 0.0 : bias[i]));
 }
 
-void rotate_heads_reference(std::span<float> heads, std::span<const float> cosines, std::span<const float> sines) {
+void rotate_heads_reference(std::span<float> heads, size_t head_dim, std::span<const float> cosines, std::span<const float> sines) {
   const size_t half = cosines.size();
-  for (size_t head = 0; head < heads.size(); head += 2 * half)
+  for (size_t head = 0; head < heads.size(); head += head_dim)
     for (size_t i = 0; i < half; ++i) {
       const double a = heads[head + i];
       const double b = heads[head + half + i];

@@ -14,6 +14,7 @@
 #include "formats/codecs/gguf_codecs.h"
 #include "formats/gguf_tokenizer.h"
 #include "model/gguf_model.h"
+#include "model/gguf_rope.h"
 #include "passes/block_search.h"
 
 namespace llmc {
@@ -101,6 +102,13 @@ std::vector<std::byte> encode(const Model& model, const PlacedTensor& placed, co
   return encode_gguf(type, values.view(), {}, fmt::format("tensor {}", placed.tensor->name));
 }
 
+std::vector<std::byte> encode_rope_factors(const Model& model, const GgufTypeInfo& type) {
+  const std::vector<float> factors = gguf_rope_factors(model);
+  Matrix values(1, std::ssize(factors));
+  std::ranges::copy(factors, values.values().begin());
+  return encode_gguf(type, values.view(), {}, gguf_rope_factors_name);
+}
+
 }  // namespace
 
 GgufPlan plan_gguf(const Model& model, const GgufOptions& options) {
@@ -120,6 +128,7 @@ GgufPlan plan_gguf(const Model& model, const GgufOptions& options) {
     const GgufTypeInfo& wanted = get_info(*chosen[i].instead_of);
     plan.notes.push_back(fmt::format("{}: {} instead of {}: rows of {} weights are no whole number of its blocks; {:.2f} % of the parameters, {:+.2f} bits per weight there", inputs[i].name, type.name, wanted.name, inputs[i].shape.back(), 100.0 * static_cast<double>(model.tensors()[i].tensor->count()) / static_cast<double>(model.parameters()), type.bits_per_weight() - wanted.bits_per_weight()));
   }
+  if (const auto factors = std::ssize(gguf_rope_factors(model)); factors > 0) plan.layouts.push_back({gguf_rope_factors_name, &get_info(GgufType::f32), {factors}});
   return plan;
 }
 
@@ -133,7 +142,8 @@ std::vector<StoredAs> write_gguf(const fs::path& file, const Model& model, const
   parallel_for(std::ssize(layouts), [&](int64_t i) {
     context.check_stop();
     const GgufLayout& layout = layouts[static_cast<size_t>(i)];
-    const std::vector<std::byte> bytes = encode(model, model.tensors()[static_cast<size_t>(i)], *layout.type);
+    const bool is_tensor = i < std::ssize(model.tensors());  // what comes after them is that of rotary positions
+    const std::vector<std::byte> bytes = is_tensor ? encode(model, model.tensors()[static_cast<size_t>(i)], *layout.type) : encode_rope_factors(model, *layout.type);
     hashes[static_cast<size_t>(i)] = sha256(bytes);
     writer.write(layout.name, bytes);
     stage.advance();

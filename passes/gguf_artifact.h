@@ -14,7 +14,8 @@
 
 namespace llmc {
 
-/// Every tensor of the model by its GGUF name, in the order of Model::tensors(), with the type that it is to have.
+/// Every tensor of the model by its GGUF name, in the order of Model::tensors(), with the type that it is to have; behind them
+/// the factors of rotary frequencies of a model that has any.
 struct GgufPlan {
   std::vector<GgufLayout> layouts;
   std::vector<std::string> notes;  ///< tensors whose rows forbid the mix's type, and what they get instead

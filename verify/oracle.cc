@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "verify/oracle_rope.h"
+
 namespace llmc {
 namespace {
 
@@ -129,18 +131,17 @@ class Oracle {
     }
   }
 
-  /// Rotates pairs (i, i + half) of every head by position · θ^(−2i/d) (Su 2021, in the half-split order of Hugging Face).
+  /// Rotates pairs (i, i + half) of the rotated part of every head by position · frequency (Su 2021, in the half-split order of Hugging Face).
   void rotate(Rows& rows, int64_t heads) const {
-    const int64_t half = config_.head_dim / 2;
+    const std::vector<float> frequencies = oracle_rope_frequencies(config_.rope, static_cast<int64_t>(rows.size()));
+    const size_t half = frequencies.size();
     for (size_t t = 0; t < rows.size(); ++t)
       for (int64_t head = 0; head < heads; ++head)
-        for (int64_t i = 0; i < half; ++i) {
-          const auto exponent = static_cast<float>(2 * i) / static_cast<float>(config_.head_dim);
-          const auto frequency = static_cast<float>(1.0 / std::pow(config_.rope_theta, static_cast<double>(exponent)));
-          const float angle = static_cast<float>(t) * frequency;
-          const double c = std::cos(static_cast<double>(angle)), s = std::sin(static_cast<double>(angle));
-          double& a = rows[t][static_cast<size_t>(head * config_.head_dim + i)];
-          double& b = rows[t][static_cast<size_t>(head * config_.head_dim + i + half)];
+        for (size_t i = 0; i < half; ++i) {
+          const float angle = static_cast<float>(t) * frequencies[i];
+          const double c = config_.rope.magnitude * std::cos(static_cast<double>(angle)), s = config_.rope.magnitude * std::sin(static_cast<double>(angle));
+          double& a = rows[t][static_cast<size_t>(head * config_.head_dim) + i];
+          double& b = rows[t][static_cast<size_t>(head * config_.head_dim) + i + half];
           const double first = a, second = b;
           a = first * c - second * s;
           b = second * c + first * s;

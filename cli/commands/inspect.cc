@@ -56,7 +56,7 @@ TensorFacts examine(const StoredTensor& tensor) {
 json describe(const Model& model) {
   const ModelConfig& c = model.config();
   return {{"architecture", model.architecture().model_type}, {"container", to_string(model.checkpoint().container)}, {"parameters", model.parameters()}, {"bytes", model.checkpoint().weight_bytes()}, {"bits_per_weight", 8.0 * static_cast<double>(model.checkpoint().weight_bytes()) / static_cast<double>(model.parameters())},
-          {"config", {{"vocabulary", c.vocabulary}, {"hidden", c.hidden}, {"layers", c.layers}, {"heads", c.heads}, {"kv_heads", c.kv_heads}, {"head_dim", c.head_dim}, {"ffn", c.ffn}, {"context", c.context}, {"norm", to_string(c.norm)}, {"norm_epsilon", c.norm_epsilon}, {"positions", to_string(c.positions)}, {"rope_theta", c.positions == Positions::rope ? json(c.rope_theta) : json()}, {"feed_forward", to_string(c.feed_forward)}, {"activation", to_string(c.activation)}, {"tied_head", c.tied_head}}}};
+          {"config", {{"vocabulary", c.vocabulary}, {"hidden", c.hidden}, {"layers", c.layers}, {"heads", c.heads}, {"kv_heads", c.kv_heads}, {"head_dim", c.head_dim}, {"ffn", c.ffn}, {"context", c.context}, {"norm", to_string(c.norm)}, {"norm_epsilon", c.norm_epsilon}, {"positions", to_string(c.positions)}, {"rope_theta", c.positions == Positions::rope ? json(c.rope.theta) : json()}, {"feed_forward", to_string(c.feed_forward)}, {"activation", to_string(c.activation)}, {"tied_head", c.tied_head}}}};
 }
 
 int run_inspect(const std::string& path, const std::set<std::string>& ignored, const CommandContext& context) {

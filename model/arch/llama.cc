@@ -8,6 +8,7 @@ Architecture make_llama() {
   Architecture llama = make_llama_family("llama", "LlamaForCausalLM", 2048);
   llama.gguf_name = "llama";
   llama.gguf_rotary = GgufRotary::pairs;
+  llama.gguf_rope_factors = true;
   llama.gguf_large = GgufLarge::shared_heads;
   llama.heads_divide_hidden = true;
   llama.config.push_back({.key = "attention_bias", .flag = &ModelConfig::attention_bias, .fallback = 0});

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import xml.etree.ElementTree as ElementTree
 
@@ -120,6 +121,37 @@ class Convert(Gguf):
         quality = self.json("evaluate", self.dir / "out.gguf", "--reference", model, "--data", data)["quality"]
         self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
         self.refused(2, ["queries see 7 of 64 positions", "llama without a window"], *self.convert(model=tiny("mistral-window"), data=data, name="no.gguf"))
+
+    def test_scaled_rotary_positions(self):
+        expected = {"linear": {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}, "llama3": {}}
+        for kind, said in expected.items():
+            with self.subTest(kind):
+                model, data = tiny(f"llama-rope-{kind}"), tiny(f"llama-rope-{kind}") / "input_ids.npy"
+                self.ok(*self.convert("--type", "F32", model=model, data=data, name=kind + ".gguf"))
+                keys, tensors = read_gguf(self.dir / (kind + ".gguf"))
+                self.assertEqual({key: value for key, value in keys.items() if ".rope.scaling." in key}, said)
+                self.assertEqual("rope_freqs.weight" in tensors, kind == "llama3")
+                quality = self.json("evaluate", self.dir / (kind + ".gguf"), "--reference", model, "--data", data)["quality"]
+                self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
+                self.ok(*self.convert("--type", "F32", model=self.dir / (kind + ".gguf"), data=data, name=f"{kind}-again.gguf"))
+                self.assertEqual(read_gguf(self.dir / f"{kind}-again.gguf")[1], tensors)
+        self.assertEqual([round(x, 4) for x in tensors["rope_freqs.weight"].values()], [1, 1.1237, 8, 8])  # wavelengths of 6, 35, 199 and 1117 against 128 / 4 and 128
+        data = tiny("llama-rope-dynamic") / "input_ids.npy"
+        self.refused(2, ["llama-rope-dynamic", "dynamic", "llama.cpp does not"], *self.convert(model=tiny("llama-rope-dynamic"), data=data))
+        self.refused(2, ["llama-rope-yarn", "beta_fast of its yarn scaling is 2", "with 32"], *self.convert(model=tiny("llama-rope-yarn"), data=data))
+        yarn = shutil.copytree(tiny("llama-rope-yarn"), self.dir / "yarn")
+        config = json.loads((yarn / "config.json").read_text())
+        del config["rope_parameters"]["beta_fast"], config["rope_parameters"]["beta_slow"]
+        (yarn / "config.json").write_text(json.dumps(config))
+        self.ok(*self.convert("--type", "F32", model=yarn, data=data, name="yarn.gguf"))
+        keys = read_gguf(self.dir / "yarn.gguf")[0]
+        self.assertEqual((keys["llama.rope.scaling.type"], keys["llama.rope.scaling.factor"], keys["llama.rope.scaling.original_context_length"]), ("yarn", 4.0, 16))
+        self.assertEqual(self.json("evaluate", self.dir / "yarn.gguf", "--reference", yarn, "--data", data)["quality"]["kl_mean"], 0)
+        config = json.loads((tiny("qwen2-untied") / "config.json").read_text()) | {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}
+        config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+        qwen = shutil.copytree(tiny("qwen2-untied"), self.dir / "qwen")
+        (qwen / "config.json").write_text(json.dumps(config))
+        self.refused(2, ["llama3's scaling", "qwen2"], *self.convert(model=qwen, data=data, name="no.gguf"))
 
     def test_position_embeddings_stay_f32(self):
         model, data = tiny("gpt2-tied"), tiny("gpt2-tied") / "input_ids.npy"
@@ -279,12 +311,15 @@ class Reading(Gguf):
         refused(["llama.attention.layer_norm_rms_epsilon", "missing"], drop=["llama.attention.layer_norm_rms_epsilon"])
         refused(["llama.expert_count", "not understood"], {"llama.expert_count": (4, 8)})
         refused(["llama.attention.sliding_window", "not understood"], {"llama.attention.sliding_window": (4, 8)})
-        refused(["llama.rope.scaling.type", "yarn"], {"llama.rope.scaling.type": (8, "yarn")})
+        refused(["llama.rope.scaling.type", "longrope"], {"llama.rope.scaling.type": (8, "longrope"), "llama.rope.scaling.factor": (6, 2.0)})
+        refused(["llama.rope.scaling.factor", "missing", "yarn"], {"llama.rope.scaling.type": (8, "yarn")})
+        refused(["llama.rope.scaling.attn_factor", "not understood"], {"llama.rope.scaling.attn_factor": (6, 0.5)})
         refused(["llama.rope.dimension_count", "expected 8", "found 4"], {"llama.rope.dimension_count": (4, 4)})
         refused(["llama.attention.causal", "found false"], {"llama.attention.causal": (7, False)})
         refused(["llama.block_count", "an integer"], {"llama.block_count": (8, "two")})
         refused(["model.layers.1.mlp.gate_proj.weight", "missing"], drop=["blk.1.ffn_gate.weight"])
-        refused(["rope_freqs.weight", "no such tensor"], add={"rope_freqs.weight": norm})
+        refused(["rope_freqs.weight", "expected shape [4]", "found [32]"], add={"rope_freqs.weight": norm})
+        refused(["rope_freqs.weight", "factors of llama3's scaling"], add={"rope_freqs.weight": Tensor("F32", (4,), struct.pack("<4f", 1, 2, 3, 5))})
         refused(["blk.0.ffn_gate_exps.weight", "no such tensor"], add={"blk.0.ffn_gate_exps.weight": norm})
         write_gguf(self.dir / "ok.gguf", plain | {"llama.expert_count": (4, 0), "llama.attention.causal": (7, True), "llama.rope.scaling.type": (8, "none")}, tensors)
         self.ok("evaluate", self.dir / "ok.gguf", "--data", ids())

@@ -19,7 +19,7 @@ import torch
 
 from make_golden import HERE, load_model, true_float64
 
-NAMES = ("llama-gqa-tied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window", "qwen3-untied")
+NAMES = ("llama-gqa-tied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window", "qwen3-untied", "llama-rope-yarn", "llama-rope-dynamic")
 LENGTHS = (70, 9)
 
 

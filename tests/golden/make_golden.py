@@ -40,6 +40,7 @@ from tokenizers import (
     AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers,
 )
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers.modeling_rope_utils import dynamic_rope_update
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
@@ -57,6 +58,7 @@ def _rms_norm_any_dtype(self, x):
     return self.weight * (x * torch.rsqrt(variance + self.variance_epsilon))
 
 
+@dynamic_rope_update
 def _rotary_float32_angles(self, x, position_ids):
     """The angles are part of the model: float32 frequency times float32 position."""
     angles = position_ids[:, :, None].float() * self.inv_freq.float()[None, None, :]
@@ -163,6 +165,12 @@ def default_rope(theta):
     return {"rope_type": "default", "rope_theta": theta}
 
 
+def scaled_llama(context, **rope):
+    """One whose 24 positions reach into what the scaling changes."""
+    return llama(hidden_size=32, intermediate_size=40, vocab_size=64, max_position_embeddings=context,
+                 rope_parameters={"rope_theta": 1000.0} | rope)
+
+
 # name -> (configuration, arguments of `save_checkpoint`)
 TINY = {
     "llama-gqa-tied": (llama(hidden_size=64, intermediate_size=96), {}),
@@ -176,6 +184,12 @@ TINY = {
     "llama-bf16": (llama(hidden_size=64, intermediate_size=96), {"dtype": torch.bfloat16}),
     "llama-f16": (llama(tie_word_embeddings=False), {"dtype": torch.float16}),
     "llama-sharded": (llama(), {"shard_bytes": 60_000}),
+    "llama-rope-linear": (scaled_llama(64, rope_type="linear", factor=4.0), {}),
+    "llama-rope-dynamic": (scaled_llama(16, rope_type="dynamic", factor=3.0), {}),
+    "llama-rope-yarn": (scaled_llama(64, rope_type="yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=2.0, beta_slow=0.25), {}),
+    "llama-rope-llama3": (
+        scaled_llama(256, rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                     original_max_position_embeddings=128), {"old_style_config": True}),
     "gpt2-tied": (gpt2(n_embd=32, n_layer=3), {}),
     "gpt2-untied": (
         gpt2(n_inner=104, tie_word_embeddings=False, activation_function="gelu", layer_norm_epsilon=1e-3), {}),
@@ -211,7 +225,7 @@ def use_old_style_config(folder):
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")
     config["rope_theta"] = rope["rope_theta"]
-    config["rope_scaling"] = None
+    config["rope_scaling"] = rope if rope.pop("rope_theta") and rope["rope_type"] != "default" else None
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.41.2"
     config.pop("head_dim", None)
@@ -287,7 +301,7 @@ def make_tiny(out, shared):
         plain_double = logits_of(load_model(folder).double(), ids)
         row = {"name": name, "std": double.std(), "largest": np.abs(double).max(),
                "single": max_abs(single, double), "plain": max_abs(plain_double, double)}
-        if config.model_type in ROTARY:
+        if config.model_type in ROTARY and config.rope_parameters["rope_type"] == "default":
             module, prefix = ROTARY[config.model_type]
             with true_float64(), _replaced((getattr(module, f"{prefix}RotaryEmbedding"), "forward", _rotary_float64_angles)):
                 row["rope"] = max_abs(logits_of(load_model(folder).double(), ids), double)

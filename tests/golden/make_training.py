@@ -3,7 +3,8 @@
 
     python make_training.py [--out DIR]
 
-Four samples of 24 tokens, 7·i² + 3·i + 11·sample modulo the vocabulary, are taught by `llama-sharded`. The loss is
+Four samples of 24 tokens, 7·i² + 3·i + 11·sample modulo the vocabulary, are taught by `llama-sharded` (by its first
+logits, where the vocabulary is smaller). The loss is
 0.7 · T² · KL(teacher(T) ‖ student(T)) + 0.4 · CE(next token), T = 2; the means are over all 96 positions and over the 92 that
 have a next token.
 
@@ -24,7 +25,7 @@ import torch
 from make_backward import wave
 from make_golden import HERE, load_model, true_float64
 
-GRADIENTS = ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied")
+GRADIENTS = ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "llama-rope-yarn", "llama-rope-dynamic")
 CURVES = ("llama-gqa-tied", "gpt2-tied")
 STEPS, WARMUP, RATE, TEMPERATURE = 200, 10, 2e-3, 2.0
 
@@ -36,7 +37,7 @@ def samples(vocabulary):
 def losses(model, teacher, tokens):
     logits = model(tokens).logits
     with torch.no_grad():
-        target = torch.log_softmax(teacher(tokens).logits / TEMPERATURE, -1)
+        target = torch.log_softmax(teacher(tokens).logits[..., : logits.shape[-1]] / TEMPERATURE, -1)
     own = torch.log_softmax(logits / TEMPERATURE, -1)
     kl = (target.exp() * (target - own)).sum(-1).mean()
     ce = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())

@@ -6,6 +6,7 @@
 
 #include "core/parallel.h"
 #include "core/random.h"
+#include "model/rotary_table.h"
 #include "tests/catch.h"
 
 using namespace llmc;
@@ -145,7 +146,7 @@ TEST_CASE("Rotary angles are f32, at any position") {
   for (int64_t head_dim : {8, 64})
     for (double theta : {10000.0, 500000.0}) {
       CAPTURE(head_dim, theta);
-      const RotaryTable table(head_dim, theta);
+      const RotaryTable table({.theta = theta, .dim = head_dim}, head_dim);
       Matrix matrix(rows, 2 * head_dim);
       for (int64_t r = 0; r < rows; ++r) std::fill_n(matrix.row(r), head_dim / 2, 1.0f);  // (1, 0) becomes (cos, sin)
       table.rotate(matrix.view());

@@ -1,5 +1,6 @@
 #include "model/config.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -33,11 +34,24 @@ json with(json object, const std::string& key, json value) {
 }  // namespace
 
 TEST_CASE("rope_theta is found at the top and inside rope_parameters", "[config]") {
-  CHECK(read(llama()).rope_theta == 10000);
-  CHECK(read(with(llama(), "rope_theta", 5000.0)).rope_theta == 5000);
-  CHECK(read(with(llama(), "rope_parameters", {{"rope_type", "default"}, {"rope_theta", 7000.0}})).rope_theta == 7000);
-  CHECK(read(with(llama(), "rope_scaling", nullptr)).rope_theta == 10000);
+  CHECK(read(llama()).rope.theta == 10000);
+  CHECK(read(with(llama(), "rope_theta", 5000.0)).rope.theta == 5000);
+  CHECK(read(with(llama(), "rope_parameters", {{"rope_type", "default"}, {"rope_theta", 7000.0}})).rope.theta == 7000);
+  CHECK(read(with(llama(), "rope_scaling", nullptr)).rope.theta == 10000);
   CHECK_THROWS_WITH(read(with(with(llama(), "rope_theta", 1.0), "rope_parameters", {{"rope_theta", 2.0}})), Contains("1 at the top and 2 in rope_parameters"));
+}
+
+TEST_CASE("scaled rotary positions are read in either style", "[config]") {
+  const Rope linear = read(with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 4.0}})).rope;
+  CHECK(linear == read(with(llama(), "rope_parameters", {{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 10000.0}})).rope);
+  CHECK((linear.scaling == RopeScaling::linear && linear.factor == 4 && linear.dim == 16));
+  const json yarn = {{"rope_type", "yarn"}, {"factor", 8.0}, {"original_max_position_embeddings", 32}};
+  CHECK(read(with(llama(), "rope_scaling", yarn)).rope.original_context == 32);
+  CHECK(read(with(llama(), "rope_scaling", yarn)).rope.magnitude == Approx(0.1 * std::log(8) + 1));
+  CHECK(read(with(llama(), "rope_scaling", with(yarn, "attention_factor", 1.5))).rope.magnitude == 1.5);
+  CHECK(read(with(llama(), "rope_scaling", with(with(yarn, "mscale", 2.0), "mscale_all_dim", 1.0))).rope.magnitude == Approx((0.2 * std::log(8) + 1) / (0.1 * std::log(8) + 1)));
+  CHECK(read(with(llama(), "rope_scaling", with(yarn, "truncate", false))).rope.whole_ramp == false);
+  CHECK(read(with(llama(), "rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}})).rope.original_context == 128);
 }
 
 TEST_CASE("derived sizes", "[config]") {
@@ -57,8 +71,15 @@ TEST_CASE("what changes the maths and is not understood is refused by name", "[c
     json config;
     const char* message;
   } cases[] = {
-      {with(llama(), "rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}), "rope type \"llama3\" is not supported"},
-      {with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2.0}}), "rope type \"linear\""},
+      {with(llama(), "rope_scaling", {{"rope_type", "longrope"}, {"factor", 8.0}}), "rope type \"longrope\" is not supported"},
+      {with(llama(), "rope_scaling", {{"type", "su"}}), "rope type \"su\""},
+      {with(llama(), "rope_scaling", {{"type", "linear"}, {"rope_type", "yarn"}}), "rope_type is \"yarn\" and type is \"linear\""},
+      {with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 0}}), "rope_scaling: field \"factor\": expected a positive number"},
+      {with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2}, {"beta_fast", 3}}), "unknown field \"beta_fast\""},
+      {with(llama(), "rope_scaling", {{"type", "dynamic"}, {"factor", 2}, {"original_max_position_embeddings", 64}}), "expected the context, 128"},
+      {with(llama(), "rope_scaling", {{"type", "llama3"}, {"factor", 2}, {"low_freq_factor", 4}, {"high_freq_factor", 1}}), "expected more than low_freq_factor, 4, found 1"},
+      {with(with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2}}), "rope_parameters", {{"rope_type", "default"}}), "say different things"},
+      {with(llama(), "partial_rotary_factor", 0.5), "\"partial_rotary_factor\": 0.5 is not understood"},
       {with(llama(), "rope_parameters", {{"rope_theta", 1e4}, {"mystery", 1}}), "unknown field \"mystery\""},
       {with(llama(), "rope_parameters", {{"partial_rotary_factor", 0.5}}), "partial_rotary_factor 0.5"},
       {with(llama(), "hidden_act", "mish"), "activation \"mish\""},
@@ -73,7 +94,7 @@ TEST_CASE("what changes the maths and is not understood is refused by name", "[c
       {with(llama(), "hidden_size", nullptr), "\"hidden_size\" is missing"},
       {with(llama(), "hidden_size", 66), "66 is not a multiple of 4 attention heads"},
       {with(llama(), "num_key_value_heads", 3), "4 attention heads are not a multiple of 3"},
-      {with(llama(), "head_dim", 15), "even head size, found 15"},
+      {with(llama(), "head_dim", 15), "even number of values of each head, found 15 of 15"},
       {with(llama(), "rms_norm_eps", -1), "\"rms_norm_eps\": expected a positive number"},
       {with(llama(), "rope_theta", 0), "\"rope_theta\": expected a positive number"},
       {with(llama(), "tie_word_embeddings", "yes"), "expected true or false"},

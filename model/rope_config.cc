@@ -1,0 +1,112 @@
+#include "model/rope_config.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+
+namespace llmc {
+
+using nlohmann::json;
+
+namespace {
+
+double positive(double value, const std::string& key, const std::string& where) {
+  if (!std::isfinite(value) || value <= 0) throw Error(ErrorKind::input, fmt::format("{}field \"{}\": expected a positive number, found {}", where.empty() ? "" : where + ": ", key, value));
+  return value;
+}
+
+double read_positive(FieldReader& fields, const std::string& key, std::optional<double> fallback = {}) {
+  const auto value = fields.find_number(key);
+  if (!value && !fallback) throw Error(ErrorKind::input, fmt::format("{}: field \"{}\" is missing", fields.where(), key));
+  return positive(value.value_or(fallback.value_or(0)), key, fields.where());
+}
+
+RopeScaling read_scaling(FieldReader& fields) {
+  std::string name = "default";
+  const auto type = fields.find_string("rope_type"), old = fields.find_string("type");
+  if (type && old && *type != *old) throw Error(ErrorKind::input, fmt::format("{}: rope_type is \"{}\" and type is \"{}\"", fields.where(), *type, *old));
+  if (type || old) name = type.value_or(old.value_or(""));
+  if (name == "default") return RopeScaling::none;
+  for (const RopeScaling scaling : {RopeScaling::linear, RopeScaling::dynamic, RopeScaling::yarn, RopeScaling::llama3})
+    if (name == to_string(scaling)) return scaling;
+  throw Error(ErrorKind::input, fmt::format("field \"{}\": rope type \"{}\" is not supported", fields.where(), name));
+}
+
+/// An explicit one, one from two coefficients as DeepSeek has them, or that of the paper.
+double read_yarn_magnitude(FieldReader& fields, double factor) {
+  const auto given = fields.find_number("attention_factor"), numerator = fields.find_number("mscale"), denominator = fields.find_number("mscale_all_dim");
+  if (given) return positive(*given, "attention_factor", fields.where());
+  if (!numerator.value_or(0) || !denominator.value_or(0) || factor <= 1) return default_yarn_magnitude(factor);
+  const auto magnitude = [&](double coefficient) { return 0.1 * coefficient * std::log(factor) + 1; };
+  return positive(magnitude(*numerator) / magnitude(*denominator), "mscale", fields.where());
+}
+
+/// What the two ways to state rotary positions have in common.
+struct Stated {
+  std::optional<double> theta;
+  std::optional<double> share;  ///< of a head's values that are rotated
+};
+
+void agree(std::optional<double>& stated, std::optional<double> found, const char* key, const std::string& where) {
+  if (stated && found && *stated != *found) throw Error(ErrorKind::input, fmt::format("{} is {} at the top and {} in {}", key, *stated, *found, where));
+  if (found) stated = found;
+}
+
+Rope read_object(const json& object, const std::string& where, const Architecture& architecture, double context, Stated& stated) {
+  FieldReader fields(object, where);
+  Rope rope{.scaling = read_scaling(fields), .original_context = context};
+  agree(stated.theta, fields.find_number("rope_theta"), "rope_theta", where);
+  const auto share = fields.find_number("partial_rotary_factor");
+  if (architecture.rotary_share) agree(stated.share, share, "partial_rotary_factor", where);
+  else if (share && *share != 1) throw Error(ErrorKind::input, fmt::format("field \"{}\": partial_rotary_factor {} is not supported", where, *share));
+  if (rope.scaling != RopeScaling::none) rope.factor = read_positive(fields, "factor");
+  switch (rope.scaling) {
+    case RopeScaling::none: break;
+    case RopeScaling::linear: fields.find_number("original_max_position_embeddings"); break;  // says nothing there
+    case RopeScaling::dynamic:
+      if (read_positive(fields, "original_max_position_embeddings", context) != context) throw Error(ErrorKind::input, fmt::format("{}: original_max_position_embeddings: expected the context, {} (transformers uses no other for dynamic)", where, context));
+      break;
+    case RopeScaling::yarn:
+      rope.original_context = read_positive(fields, "original_max_position_embeddings", context);
+      rope.fast = read_positive(fields, "beta_fast", 32);
+      rope.slow = read_positive(fields, "beta_slow", 1);
+      rope.whole_ramp = fields.find_bool("truncate").value_or(true);
+      rope.magnitude = read_yarn_magnitude(fields, rope.factor);
+      break;
+    case RopeScaling::llama3:
+      rope.original_context = read_positive(fields, "original_max_position_embeddings", context);
+      rope.low = read_positive(fields, "low_freq_factor");
+      rope.high = read_positive(fields, "high_freq_factor");
+      if (rope.high <= rope.low) throw Error(ErrorKind::input, fmt::format("{}: high_freq_factor: expected more than low_freq_factor, {}, found {}", where, rope.low, rope.high));
+      break;
+  }
+  fields.finish();
+  return rope;
+}
+
+}  // namespace
+
+Rope read_rope(FieldReader& fields, const Architecture& architecture, const ModelConfig& config) {
+  Stated stated{.theta = fields.find_number("rope_theta"), .share = {}};
+  if (architecture.rotary_share) stated.share = fields.find_number("partial_rotary_factor");
+  const auto context = static_cast<double>(config.context);
+  std::optional<Rope> found;
+  for (const char* key : {"rope_parameters", "rope_scaling"})
+    if (const json* object = fields.find(key)) {
+      const Rope rope = read_object(*object, key, architecture, context, stated);
+      if (found && *found != rope) throw Error(ErrorKind::input, "rope_parameters and rope_scaling say different things; expected one of them");
+      found = rope;
+    }
+  Rope rope = found.value_or(Rope{.original_context = context});
+  rope.theta = positive(stated.theta.value_or(10000.0), "rope_theta", "");
+  const double share = positive(stated.share.value_or(architecture.rotary_share.value_or(1)), "partial_rotary_factor", "");
+  rope.dim = static_cast<int64_t>(static_cast<double>(config.head_dim) * share);
+  if (share > 1 || rope.dim % 2 != 0) throw Error(ErrorKind::input, fmt::format("rotary positions need an even number of values of each head, found {} of {}", rope.dim, config.head_dim));
+  if (rope.scaling == RopeScaling::dynamic && rope.dim < 4) throw Error(ErrorKind::input, fmt::format("dynamic rotary positions need 4 values of each head, found {}", rope.dim));
+  return rope;
+}
+
+}  // namespace llmc
