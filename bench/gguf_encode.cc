@@ -37,7 +37,7 @@ void compare(const GgufTypeInfo& type, Quantize quantize, const Matrix& weights,
   for (int round = -1; round < rounds; ++round) {  // round −1 warms up
     const double copy = seconds([&] { std::memcpy(copied.data(), weights.values().data(), copied.size() * sizeof(float)); });
     const double theirs = seconds([&] { quantize(static_cast<int>(type.id), weights.values().data(), bytes.data(), 0, weights.rows(), weights.cols(), importance.empty() ? nullptr : importance.data()); });
-    const double time = seconds([&] { encode_gguf(type, weights.view(), importance, "bench"); });
+    const double time = seconds([&] { encode_gguf(type, weights.view(), importance, "bench", bytes); });
     if (round < 0) continue;
     ours.push_back(time);
     over_copy.push_back(copy / time);

@@ -6,7 +6,7 @@
 
 #include "core/parallel.h"
 #include "model/linear.h"
-#include "passes/span_kernels.h"
+#include "passes/level_steps.h"
 
 namespace llmc {
 namespace {

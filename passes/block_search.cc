@@ -10,18 +10,10 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
-#include "passes/block_scales.h"
+#include "passes/lane_transpose.h"
 
 namespace llmc {
 namespace {
-
-/// Values in the order of the weights → [weights, lanes]; lanes past the end are 0.
-void spread(std::span<const float> values, int64_t span, float* lanes) {
-  const auto weights = static_cast<size_t>(span), used = values.size() / weights;
-  if (used < span_lanes) std::fill_n(lanes, weights * span_lanes, 0.0f);
-  for (size_t lane = 0; lane < used; ++lane)
-    for (size_t i = 0; i < weights; ++i) lanes[i * span_lanes + lane] = values[lane * weights + i];
-}
 
 void check_sizes(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where) {
   if (weights.cols % type.block != 0) throw Error(ErrorKind::usage, fmt::format("{}: rows of {} weights; {} stores blocks of {}", where, weights.cols, type.name, type.block));
@@ -65,34 +57,26 @@ void check_values(const GgufTypeInfo& type, ConstMatrixView weights, const std::
   });
 }
 
-/// Everything that one thread needs for one search.
+/// Blocks that one thread works on at a time.
 struct Workplace {
-  std::vector<float> x, w;
-  std::array<Block, span_lanes> blocks;
+  BlockBatch batch;
+  std::array<Block, block_lanes> blocks;
 };
 
 }  // namespace
 
-void search_blocks(const GgufTypeInfo& type, std::span<const float> x, std::span<const float> w, const SpanKernels& kernels, std::span<Block> blocks) {
-  const BlockGrid& grid = type.grid;
-  assert(x.size() == blocks.size() * static_cast<size_t>(type.block) && w.size() == x.size() && static_cast<int64_t>(blocks.size()) <= blocks_at_once(type));
-  const auto batch = std::make_unique_for_overwrite<SpanBatch>();
-  batch->weights = static_cast<int>(grid.span);
-  spread(x, grid.span, batch->x);
-  spread(w, grid.span, batch->w);
-  const BlockScales scales = find_block_scales(type, *batch, kernels);
-  const auto spans = static_cast<size_t>(type.spans()), span = static_cast<size_t>(grid.span);
+void get_blocks(const GgufTypeInfo& type, const BlockBatch& batch, std::span<Block> blocks) {
+  std::array<uint8_t*, block_lanes> codes;
   for (size_t b = 0; b < blocks.size(); ++b) {
-    Block& block = blocks[b];
-    block.d = scales.d[b];
-    block.dmin = scales.dmin[b];
-    for (size_t k = 0; k < spans; ++k) {
-      const size_t lane = b * spans + k;
-      block.scales[k] = scales.scale[lane];
-      block.mins[k] = scales.min[lane];
-      for (size_t i = 0; i < span; ++i) block.codes[k * span + i] = batch->codes[i * span_lanes + lane];
+    codes[b] = blocks[b].codes.data();
+    blocks[b].d = batch.d[b];
+    blocks[b].dmin = batch.dmin[b];
+    for (size_t k = 0; k < static_cast<size_t>(type.spans()); ++k) {
+      blocks[b].scales[k] = batch.scales[k][b];
+      blocks[b].mins[k] = batch.mins[k][b];
     }
   }
+  from_lanes(batch.codes, static_cast<size_t>(type.block), std::span(codes).first(blocks.size()));
 }
 
 void check_encodable(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where) {
@@ -111,36 +95,49 @@ std::vector<float> error_weights(std::span<const float> importance, int64_t colu
   return weights;
 }
 
-std::vector<std::byte> encode_gguf(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where, const SpanKernels& kernels) {
-  check_encodable(type, weights, importance, where);
-  const int64_t row_bytes = gguf_bytes(type, weights.cols);
-  std::vector<std::byte> bytes(static_cast<size_t>(weights.rows * row_bytes));
+std::vector<std::byte> encode_gguf(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where, SearchBatch search) {
+  check_sizes(type, weights, importance, where);
+  std::vector<std::byte> bytes(static_cast<size_t>(gguf_bytes(type, weights.rows * weights.cols)));
+  encode_gguf(type, weights, importance, where, bytes, search);
+  return bytes;
+}
+
+void encode_gguf(const GgufTypeInfo& type, ConstMatrixView weights, std::span<const float> importance, const std::string& where, std::span<std::byte> bytes, SearchBatch search) {
+  check_sizes(type, weights, importance, where);
+  assert(std::ssize(bytes) == gguf_bytes(type, weights.rows * weights.cols));
   if (type.dtype) {
+    check_values(type, weights, where);
+    const int64_t row_bytes = gguf_bytes(type, weights.cols);
     parallel_pieces(weights.rows, 64, [&](int64_t first, int64_t last) {
-      for (int64_t r = first; r < last; ++r) encode_floats(*type.dtype, {weights.row(r), static_cast<size_t>(weights.cols)}, std::span(bytes).subspan(static_cast<size_t>(r * row_bytes), static_cast<size_t>(row_bytes)));
+      for (int64_t r = first; r < last; ++r) encode_floats(*type.dtype, {weights.row(r), static_cast<size_t>(weights.cols)}, bytes.subspan(static_cast<size_t>(r * row_bytes), static_cast<size_t>(row_bytes)));
     });
-    return bytes;
+    return;
   }
+  const ErrorWeights kind = importance.empty() ? ErrorWeights::ones : ErrorWeights::given;
   const std::vector<float> column_weights = error_weights(importance, weights.cols);
-  const int64_t per_row = weights.cols / type.block, at_once = blocks_at_once(type);
-  constexpr int64_t searches = 64;  // in a piece
-  parallel_pieces(weights.rows * per_row, searches * at_once, [&](int64_t first, int64_t last) {
-    Workplace place;
-    const auto block_weights = static_cast<size_t>(type.block);
-    for (int64_t begin = first; begin < last; begin += at_once) {
-      const int64_t count = std::min(at_once, last - begin);
-      place.x.resize(static_cast<size_t>(count) * block_weights);
-      place.w.resize(place.x.size());
-      for (int64_t b = 0; b < count; ++b) {  // rows may end within a search
-        const int64_t row = (begin + b) / per_row, column = (begin + b) % per_row * type.block;
-        std::copy_n(weights.row(row) + column, block_weights, place.x.data() + static_cast<size_t>(b) * block_weights);
-        std::copy_n(column_weights.data() + column, block_weights, place.w.data() + static_cast<size_t>(b) * block_weights);
+  const int64_t per_row = weights.cols / type.block;
+  const float largest = largest_value(type);
+  constexpr int64_t piece = 1 << 16;  // weights
+  parallel_pieces(weights.rows * per_row, piece / type.block, [&](int64_t first, int64_t last) {
+    const auto place = std::make_unique_for_overwrite<Workplace>();
+    std::array<const float*, block_lanes> x, w;
+    for (int64_t begin = first; begin < last; begin += block_lanes) {
+      const auto count = static_cast<size_t>(std::min<int64_t>(block_lanes, last - begin));
+      for (size_t b = 0; b < count; ++b) {
+        const int64_t block = begin + static_cast<int64_t>(b), column = block % per_row * type.block;
+        x[b] = weights.row(block / per_row) + column;
+        w[b] = column_weights.data() + column;
       }
-      search_blocks(type, place.x, place.w, kernels, std::span(place.blocks).first(static_cast<size_t>(count)));
-      for (int64_t b = 0; b < count; ++b) type.pack(place.blocks[static_cast<size_t>(b)], reinterpret_cast<uint8_t*>(bytes.data()) + (begin + b) * type.bytes);
+      to_lanes(std::span(x).first(count), static_cast<size_t>(type.block), place->batch.x);
+      if (kind == ErrorWeights::given) to_lanes(std::span(w).first(count), static_cast<size_t>(type.block), place->batch.w);
+      search(type, place->batch, kind);
+      for (size_t b = 0; b < count; ++b)
+        if (!(place->batch.largest[b] <= largest)) check_values(type, weights, where);  // throws
+      const auto blocks = std::span(place->blocks).first(count);
+      get_blocks(type, place->batch, blocks);
+      for (size_t b = 0; b < count; ++b) type.pack(blocks[b], reinterpret_cast<uint8_t*>(bytes.data()) + (begin + static_cast<int64_t>(b)) * type.bytes);
     }
   });
-  return bytes;
 }
 
 }  // namespace llmc

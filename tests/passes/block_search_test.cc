@@ -65,7 +65,7 @@ TEST_CASE("The vector search gives the bytes of the plain one, for any number of
       INFO(type.name << " [" << rows << ", " << cols << "]");
       const Matrix matrix = mixed_rows(rows, cols);
       for (const auto& importance : {std::vector<float>(), some_importance(cols)}) {
-        const auto plain = encode_gguf(type, matrix.view(), importance, "t", plain_span_kernels());
+        const auto plain = encode_gguf(type, matrix.view(), importance, "t", search_batch_plain);
         CHECK(static_cast<int64_t>(plain.size()) == rows * gguf_bytes(type, cols));
         for (int threads : {1, 3}) with_threads(threads, [&] { CHECK(encode_gguf(type, matrix.view(), importance, "t") == plain); });
       }

@@ -6,6 +6,7 @@
 #include "core/parallel.h"
 #include "passes/block_refinement.h"
 #include "passes/block_search.h"
+#include "passes/level_steps.h"
 #include "tests/catch.h"
 #include "tests/support.h"
 

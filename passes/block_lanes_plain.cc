@@ -1,0 +1,46 @@
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include <hwy/highway.h>
+
+#include "core/dtype.h"
+#include "passes/block_batch.h"
+#include "passes/block_lanes_inl.h"
+
+namespace llmc {
+namespace {
+
+/// The operations of the search on one float.
+struct Floats {
+  using V = float;
+  using M = bool;
+  static constexpr size_t lanes = 1;
+
+  static V load(const float* from) { return *from; }
+  static void store(V v, float* to) { *to = v; }
+  static void store_codes(V v, uint8_t* to) { *to = static_cast<uint8_t>(v); }
+  static V set(float value) { return value; }
+  static V add(V a, V b) { return a + b; }
+  static V sub(V a, V b) { return a - b; }
+  static V mul(V a, V b) { return a * b; }
+  static V div(V a, V b) { return a / b; }
+  static V fma(V a, V b, V c) { return std::fma(a, b, c); }
+  static V min(V a, V b) { return std::min(a, b); }
+  static V max(V a, V b) { return std::max(a, b); }
+  static V abs(V v) { return std::abs(v); }
+  static V round(V v) { return std::nearbyint(v); }
+  static M greater(V a, V b) { return a > b; }
+  static M equal(V a, V b) { return a == b; }
+  static M both(M a, M b) { return a && b; }
+  static M either(M a, M b) { return a || b; }
+  static V select(M mask, V yes, V no) { return mask ? yes : no; }
+  static V to_f16(V v) { return round_to(DType::f16, v); }
+  static V power_below(V v) { return std::bit_cast<float>(std::bit_cast<uint32_t>(v) & 0x7f800000u); }
+};
+
+}  // namespace
+
+void search_batch_plain(const GgufTypeInfo& type, BlockBatch& batch, ErrorWeights weights) { HWY_NAMESPACE::search_lanes<Floats>(type, batch, weights); }
+
+}  // namespace llmc
