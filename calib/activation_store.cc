@@ -30,6 +30,7 @@ ActivationStore::ActivationStore(std::span<const int64_t> lengths, int64_t width
       used = {};  // before the new memory, not after
       used = PageMemory(size);
     }
+    used.shrink(size);
     memory_ = std::move(used);
     return;
   }

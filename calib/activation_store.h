@@ -17,7 +17,8 @@ namespace llmc {
 class ActivationStore {
  public:
   /// `lengths`: T of each sequence. `dtype`: f32 or bf16. With a directory the values live in a file there that has no name
-  /// and goes with the store; without one, in memory: in `used`, whatever it holds, if it is large enough, else in new memory.
+  /// and goes with the store; without one, in memory: in `used`, whatever it holds, if it is large enough
+  /// (what is too much goes back), else in new memory.
   /// Throws Error(output) when the file cannot be made.
   ActivationStore(std::span<const int64_t> lengths, int64_t width, DType dtype, const std::optional<std::filesystem::path>& spill_directory, PageMemory used = {});
   ActivationStore(ActivationStore&& other) noexcept;

@@ -22,7 +22,8 @@ constexpr int64_t compared_sequences = 4;
 class Sweep {
  public:
   Sweep(Model& model, const Sequences& sequences, const SweepOptions& options, BlockVisitor& visitor, const RunContext& context)
-      : model_(model), sequences_(sequences), options_(options), visitor_(visitor), context_(context), forward_(model, options.forward) {
+      : model_(model), sequences_(sequences), options_(options), visitor_(visitor), context_(context), forward_(model, options.forward),
+        input_dtype_(options.forward.precision == Precision::bf16 && !visitor.needs_exact_inputs() ? DType::bf16 : options.activations) {
     for (const auto& sequence : sequences) lengths_.push_back(static_cast<int64_t>(sequence.size()));
   }
 
@@ -60,38 +61,39 @@ class Sweep {
   int64_t count() const { return static_cast<int64_t>(sequences_.size()); }
 
   /// For the first `sequences` of them, in `used` where that is large enough.
-  ActivationStore make_store(int64_t width, int64_t sequences, PageMemory used = {}) {
+  ActivationStore make_store(int64_t width, int64_t sequences, DType dtype, PageMemory used = {}) {
     const auto lengths = std::span(lengths_).first(static_cast<size_t>(sequences));
     int64_t tokens = 0;
     for (int64_t length : lengths) tokens += length;
-    const uint64_t size = ActivationStore::size_of(tokens, width, options_.activations);
+    const uint64_t size = ActivationStore::size_of(tokens, width, dtype);
     const bool spills = options_.max_memory > 0 && current_memory_bytes() + size > options_.max_memory;
-    return ActivationStore(lengths, width, options_.activations, spills ? std::optional(options_.spill_directory) : std::nullopt, std::move(used));
+    return ActivationStore(lengths, width, dtype, spills ? std::optional(options_.spill_directory) : std::nullopt, std::move(used));
   }
 
   /// The memory of a store that is done with; with a limit it goes back at once.
   PageMemory recycle(ActivationStore& store) { return options_.max_memory > 0 ? PageMemory() : std::move(store).take_memory(); }
 
   ActivationStore copy_store(const ActivationStore& from) {
-    ActivationStore copy = make_store(from.width(), from.sequences());
+    ActivationStore copy = make_store(from.width(), from.sequences(), options_.activations);
     for (int64_t i = 0; i < from.sequences(); ++i) copy.write(i, from.read(i).view());
     return copy;
   }
 
   Chain embed(int64_t sequences) {
-    Chain chain{make_store(model_.config().hidden, sequences), ActivationStore({}, 0, options_.activations, std::nullopt)};
+    Chain chain{make_store(model_.config().hidden, sequences, options_.activations), ActivationStore({}, 0, input_dtype_, std::nullopt)};
     parallel_for(sequences, [&](int64_t i) {
       const auto& tokens = sequences_[static_cast<size_t>(i)];
       Matrix hidden(static_cast<int64_t>(tokens.size()), model_.config().hidden);
       forward_.embed(tokens, hidden.view());
       chain.hidden.write(i, hidden.view());
     });
+    model_.checkpoint().release_pages();  // of the embedding's rows
     return chain;
   }
 
   void enter(int64_t block, Chain& chain) {
     const auto entry = forward_.load_entry(block);
-    chain.input = make_store(model_.config().hidden, chain.hidden.sequences(), recycle(chain.input));
+    chain.input = make_store(model_.config().hidden, chain.hidden.sequences(), input_dtype_, recycle(chain.input));
     parallel_for(chain.hidden.sequences(), [&](int64_t i) {
       Matrix hidden, input;
       const MatrixView entered = chain.input.open(i, input);
@@ -104,7 +106,7 @@ class Sweep {
   void advance(const StageWeights& weights, Tap tap, Chain& chain) {
     const bool is_last = tap == all_taps.back();
     const int64_t width = is_last ? 0 : get_width(all_taps[static_cast<size_t>(tap) + 1], model_.config());
-    ActivationStore next = make_store(width, chain.hidden.sequences(), std::move(chain.spare));
+    ActivationStore next = make_store(width, chain.hidden.sequences(), input_dtype_, std::move(chain.spare));
     parallel_for(chain.hidden.sequences(), [&](int64_t i) {
       Matrix input_buffer, hidden_buffer, next_buffer;
       const ConstMatrixView input = chain.input.view(i, input_buffer);
@@ -148,7 +150,7 @@ class Sweep {
 
   /// The statistics of every tap with the block as it is.
   std::map<Tap, InputStatistics> observe_block(int64_t block, const ActivationStore& hidden) {
-    Chain chain{copy_store(hidden), ActivationStore({}, 0, options_.activations, std::nullopt)};
+    Chain chain{copy_store(hidden), ActivationStore({}, 0, input_dtype_, std::nullopt)};
     enter(block, chain);
     std::map<Tap, InputStatistics> statistics;
     for (Tap tap : all_taps) {
@@ -215,6 +217,7 @@ class Sweep {
   BlockVisitor& visitor_;
   const RunContext& context_;
   Forward forward_;
+  DType input_dtype_;  ///< of the inputs at taps
   std::vector<int64_t> lengths_;
 };
 

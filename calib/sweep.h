@@ -52,6 +52,8 @@ class BlockVisitor {
   virtual bool needs_residual_moment() const { return false; }
   /// Whether observe() is to see this tap.
   virtual bool needs_observation(int64_t /*block*/, Tap /*tap*/) const { return false; }
+  /// Whether inputs at the taps are to be kept as they are even where products round them to bf16.
+  virtual bool needs_exact_inputs() const { return false; }
   /// Sees every sequence's input x [T, in] at a tap, in order, before finish().
   virtual void observe(int64_t /*block*/, Tap /*tap*/, ConstMatrixView /*x*/) {}
   /// Changes the linear weights that read the tap. `statistics` is empty (no tokens) unless they were asked for.
@@ -68,7 +70,7 @@ class BlockVisitor {
 };
 
 /// How far the changed model's hidden states are from the float model's after a block: over all calibration tokens, or over the
-/// first 16 sequences when the visitor needs the float model's activations for nothing else.
+/// first 4 sequences when the visitor needs the float model's activations for nothing else.
 struct BlockError {
   double relative_error = 0;  ///< √(Σ(h − h̃)² / Σ h̃²)
 };
@@ -76,7 +78,8 @@ struct BlockError {
 /// Runs every block of `model` over the sequences: observe, finish, propagate with the changed block. The float model's
 /// chain runs beside it (in the same precision), so that errors can be compared and compensated. Returns the error after
 /// each block.
-/// Memory: one block's weights, one tap's second moments, and the activations, which spill to files beyond max_memory.
+/// Memory: one block's weights, one tap's second moments, and the activations, which spill to files beyond max_memory. Inputs
+/// at taps are kept in the precision of the products that read them: bf16 there changes no weight that stays a weight-only code.
 /// With a resumable state directory, blocks that an earlier process finished are taken from there.
 /// The result depends on neither the number of threads nor on what is spilled.
 std::vector<BlockError> sweep(Model& model, const Sequences& sequences, const SweepOptions& options, BlockVisitor& visitor, const RunContext& context);

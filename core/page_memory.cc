@@ -15,6 +15,14 @@ PageMemory::PageMemory(size_t size) {
   size_ = size;
 }
 
+void PageMemory::shrink(size_t size) {
+  constexpr size_t page = size_t{2} << 20;  // a huge one, where there are such
+  const size_t kept = (size + page - 1) / page * page;
+  if (kept == 0 || kept >= size_) return;
+  munmap(static_cast<std::byte*>(address_) + kept, size_ - kept);
+  size_ = kept;
+}
+
 PageMemory::~PageMemory() {
   if (size_ > 0) munmap(address_, size_);
 }

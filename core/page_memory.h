@@ -21,6 +21,9 @@ class PageMemory {
     return *this;
   }
 
+  /// Gives back what is beyond `size` bytes, up to a page.
+  void shrink(size_t size);
+
   std::span<std::byte> bytes() { return {static_cast<std::byte*>(address_), size_}; }
   std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(address_), size_}; }
 

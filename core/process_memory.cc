@@ -1,5 +1,7 @@
 #include "core/process_memory.h"
 
+#include <malloc.h>
+
 #include <fstream>
 #include <string>
 #include <string_view>
@@ -19,6 +21,14 @@ uint64_t read_status(std::string_view field) {
 }  // namespace
 
 uint64_t peak_memory_bytes() { return read_status("VmHWM:"); }
+void return_freed_memory() {
+#ifdef __GLIBC__
+  constexpr int size = 4 << 20;
+  mallopt(M_MMAP_THRESHOLD, size);
+  mallopt(M_TRIM_THRESHOLD, size);
+#endif
+}
+
 uint64_t current_memory_bytes() { return read_status("VmRSS:"); }
 
 }  // namespace llmc

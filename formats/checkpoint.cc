@@ -230,6 +230,11 @@ void Checkpoint::release_pages() const {
     for (const MappedFile& file : *list) file.release_pages();
 }
 
+void Checkpoint::release_pages_after(const StoredTensor& tensor) const {
+  constexpr int64_t large = int64_t{1} << 18;  // elements
+  if (tensor.count() >= large) release_pages();
+}
+
 std::string Checkpoint::config_name() const { return gguf ? directory.string() : (directory / "config.json").string(); }
 
 std::optional<std::string> Checkpoint::find_file(const std::string& name) const {

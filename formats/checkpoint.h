@@ -54,6 +54,8 @@ struct Checkpoint {
   uint64_t weight_bytes() const;
   /// Of all files: what was read so far need not stay in memory.
   void release_pages() const;
+  /// The same, where the tensor that was just read is so large that many would fill the memory before a step is over.
+  void release_pages_after(const StoredTensor& tensor) const;
 };
 
 /// Opens and validates a directory: config.json, model.safetensors or model.safetensors.index.json with its shards; or a

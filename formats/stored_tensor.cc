@@ -97,6 +97,12 @@ Matrix read_matrix(const StoredTensor& tensor) {
   return dequantize(std::get<QuantizedMatrix>(meaning));
 }
 
+bool hold_same_floats(const StoredTensor& a, const StoredTensor& b) {
+  const auto *floats = std::get_if<FloatData>(&a.form), *other = std::get_if<FloatData>(&b.form);
+  if (!floats || !other || floats->find_unrounded() || other->find_unrounded()) return false;
+  return a.dtype == b.dtype && a.shape == b.shape && a.transposed == b.transposed && std::ranges::equal(floats->bytes(), other->bytes());
+}
+
 TensorRows::TensorRows(const StoredTensor& tensor) : tensor_(&tensor) {
   const auto* floats = std::get_if<FloatData>(&tensor.form);
   if (!floats || floats->find_unrounded() || tensor.transposed) values_ = read_matrix(tensor);

@@ -92,6 +92,9 @@ QuantizedMatrix read_codes(const StoredTensor& tensor);
 /// The tensor's values as the logical f32 matrix [out, in], whatever the form. Throws Error(input).
 Matrix read_matrix(const StoredTensor& tensor);
 
+/// Whether both are stored floats with the same bytes in the same type, shape and layout.
+bool hold_same_floats(const StoredTensor& a, const StoredTensor& b);
+
 /// Rows of a tensor's logical matrix, one at a time: from the stored floats where those lie in rows, else from a matrix that is
 /// read once. Borrows the tensor, which must keep its form.
 class TensorRows {

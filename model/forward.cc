@@ -111,10 +111,20 @@ class BlockWeights {
 
 class HeadWeights {
  public:
-  HeadWeights(const Model& model, const ForwardOptions& options) : norm(model, Role::final_norm, -1), output(load_linear(model, Role::output_head, -1, options)) {}
+  HeadWeights(const Model& model, const ForwardOptions& options, const HeadWeights* other)
+      : norm(model, Role::final_norm, -1), stored(model.get(Role::output_head, -1)), has_bias(model.find(Role::output_head, -1, Part::bias) != nullptr) {
+    output = other && can_borrow(*other) ? other->output : std::make_shared<const Linear>(load_linear(model, Role::output_head, -1, options));
+    model.checkpoint().release_pages_after(stored);
+  }
 
   NormWeights norm;
-  Linear output;
+  std::shared_ptr<const Linear> output;
+
+ private:
+  bool can_borrow(const HeadWeights& other) const { return !has_bias && !other.has_bias && hold_same_floats(stored, other.stored); }
+
+  const StoredTensor& stored;
+  bool has_bias;
 };
 
 struct Forward::State {
@@ -164,7 +174,7 @@ std::shared_ptr<const BlockWeights> Forward::load_block(int64_t block) const {
   return std::make_shared<const BlockWeights>(state_->model, block, state_->options);
 }
 
-std::shared_ptr<const HeadWeights> Forward::load_head() const { return std::make_shared<const HeadWeights>(state_->model, state_->options); }
+std::shared_ptr<const HeadWeights> Forward::load_head(const HeadWeights* other) const { return std::make_shared<const HeadWeights>(state_->model, state_->options, other); }
 
 namespace {
 
@@ -294,7 +304,7 @@ void Forward::run_block_next(const BlockWeights& block, MatrixView hidden, KeyVa
 void Forward::run_head(const HeadWeights& head, ConstMatrixView hidden, MatrixView logits) const {
   const Scratch normed(hidden.rows, hidden.cols);
   head.norm.apply(hidden, normed.view());
-  head.output.apply(normed.view(), logits);
+  head.output->apply(normed.view(), logits);
 }
 
 Matrix compute_logits(const Model& model, std::span<const int32_t> tokens, const ForwardOptions& options) {

@@ -66,7 +66,8 @@ class Forward {
   /// From the input at a tap to that of the next one; next_input is not used (and may be empty) at the last tap.
   void run_stage(const StageWeights& stage, ConstMatrixView input, MatrixView hidden, MatrixView next_input) const;
 
-  std::shared_ptr<const HeadWeights> load_head() const;
+  /// `other`, another model's head in the same precision, lends its output matrix where that holds the same floats.
+  std::shared_ptr<const HeadWeights> load_head(const HeadWeights* other = nullptr) const;
   /// logits [T, vocabulary] of any rows of the last block's hidden states.
   void run_head(const HeadWeights& head, ConstMatrixView hidden, MatrixView logits) const;
 

@@ -42,6 +42,23 @@ std::string_view to_string(MatmulBackend backend) { return backend == MatmulBack
 bool has_backend(MatmulBackend backend) { return std::ranges::find(rows, backend, &MatmulRow::backend) != std::end(rows); }
 MatmulBackend default_backend() { return rows[0].backend; }
 
+/// Rows of a matrix one below the other, each piece packed by itself.
+class SlicedMatrix final : public PackedMatrix {
+ public:
+  void add(std::unique_ptr<PackedMatrix> slice, int64_t rows) { slices_.emplace_back(std::move(slice), rows); }
+
+  void apply(ConstMatrixView x, MatrixView y) const override {
+    int64_t first = 0;
+    for (const auto& [slice, rows] : slices_) {
+      slice->apply(x, y.column_range(first, rows));
+      first += rows;
+    }
+  }
+
+ private:
+  std::vector<std::pair<std::unique_ptr<PackedMatrix>, int64_t>> slices_;
+};
+
 struct Linear::Weights {
   int64_t out = 0;
   int64_t in = 0;
@@ -58,10 +75,27 @@ Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision p
   if (find_execution(weight) == Execution::integers) {
     weights_->packed = make_integer_linear(read_codes(weight), bias_values.values(), *input, backend);
   } else {
-    const Matrix values = read_matrix(weight);
-    const auto strips = precision == Precision::f32 && zeros == Zeros::skipped ? find_strip_height(values.view()) : std::nullopt;
-    weights_->is_sparse = strips.has_value();
-    weights_->packed = strips ? pack_strips(values.view(), bias_values.values(), *strips) : get_row(backend).pack(values.view(), bias_values.values(), precision);
+    const auto pack = [&](ConstMatrixView values, std::span<const float> biases) {
+      const auto strips = precision == Precision::f32 && zeros == Zeros::skipped ? find_strip_height(values) : std::nullopt;
+      weights_->is_sparse |= strips.has_value();
+      return strips ? pack_strips(values, biases, *strips) : get_row(backend).pack(values, biases, precision);
+    };
+    constexpr int64_t slice = 16384;  // rows: only output heads have more, and are never in memory a second time
+    if (weights_->out <= slice) {
+      weights_->packed = pack(read_matrix(weight).view(), bias_values.values());
+    } else {
+      const TensorRows rows(weight);
+      auto slices = std::make_unique<SlicedMatrix>();
+      for (int64_t first = 0; first < weights_->out; first += slice) {
+        Matrix values(std::min(slice, weights_->out - first), weights_->in);
+        parallel_pieces(values.rows(), 64, [&](int64_t begin, int64_t end) {
+          for (int64_t r = begin; r < end; ++r) rows.read(first + r, values.view().row_span(r));
+        });
+        const std::span<const float> biases = bias_values.values();
+        slices->add(pack(values.view(), biases.empty() ? biases : biases.subspan(static_cast<size_t>(first), static_cast<size_t>(values.rows()))), values.rows());
+      }
+      weights_->packed = std::move(slices);
+    }
     if (input) weights_->packed = make_simulated_linear(std::move(weights_->packed), *input);
   }
 }

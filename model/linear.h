@@ -47,7 +47,7 @@ class Linear {
 
   int64_t in() const;
   int64_t out() const;
-  /// Whether its zeros are skipped.
+  /// Whether its zeros are skipped, in a part of its rows at least.
   bool is_sparse() const;
   /// x [T, in], y [T, out]; y is overwritten.
   void apply(ConstMatrixView x, MatrixView y) const;

@@ -171,8 +171,7 @@ void check_finite(const Model& model, const RunContext& context) {
       const Matrix values = read_matrix(tensor);
       if (!std::ranges::all_of(values.values(), [](float v) { return std::isfinite(v); })) problem = fmt::format("tensor {}: decodes to NaN or infinity; expected finite weights", tensor.name);
     }
-    constexpr int64_t large = 1 << 24;
-    if (tensor.count() >= large) model.checkpoint().release_pages();
+    model.checkpoint().release_pages_after(tensor);
     stage.advance();
   });
   model.checkpoint().release_pages();

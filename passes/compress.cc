@@ -118,6 +118,7 @@ void run_passes(const CompressRequest& request, Recipe& recipe, CheckedRecipe& c
     }
     const json details = measure(report, request.recipe.steps[i].at("pass").get<std::string>(), [&] { return pass.run(model, pass_context); });
     report.steps.back().details = details;
+    model.checkpoint().release_pages();
     recipe.steps[i] = pass.options();
   }
   for (const PlacedTensor& placed : model.tensors()) round_floats(*placed.tensor);
@@ -342,6 +343,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   const Model reopened = measure(report, "re-open", [&] {
     Model read_back = load_model(staged.artifact(), request.ignored_config_fields, context);
     check_reopened(model, read_back, choice.container);
+    for (const Model* read : {&model, &read_back}) read->checkpoint().release_pages();
     return read_back;
   });
   const Model original = load_model(request.model, request.ignored_config_fields, context);

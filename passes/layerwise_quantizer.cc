@@ -35,6 +35,11 @@ class LayerwiseQuantizer final : public BlockVisitor {
     return due && std::ranges::any_of(*due, has_static_input);
   }
 
+  /// A layer that rounds its input to integers does so from what the layer before it gave.
+  bool needs_exact_inputs() const override {
+    return std::ranges::any_of(list_, [](const QuantizeTarget& target) { return target.scheme.input.has_value(); });
+  }
+
   void observe(int64_t block, Tap tap, ConstMatrixView x) override {
     constexpr int64_t piece = 64;  // rows; each piece has an observer of its own, merged in the end
     const auto pieces = static_cast<size_t>((x.rows + piece - 1) / piece);

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "passes/group_scales.h"
+#include "passes/hessian.h"
 #include "passes/layerwise_quantizer.h"
 #include "passes/rounding.h"
 
@@ -30,8 +31,12 @@ class NearestRounder final : public WeightRounder {
   }
   QuantizedMatrix round(ConstMatrixView weights, const QuantizeTarget& target, const InputStatistics& statistics) override {
     QuantizedMatrix rounded = round_to_nearest(weights, target.scheme, target.scale_dtype(), target.range(range_), target.placed->tensor->name, importance_);
-    if (weight_ == ErrorWeight::inputs) search_group_scales(rounded, weights, statistics.second_moment.view());
-    return rounded;
+    if (weight_ == ErrorWeight::one) return rounded;
+    const ConstMatrixView h = statistics.second_moment.view();
+    search_group_scales(rounded, weights, h);
+    // The search goes by the diagonal of H, and by its blocks: the whole of it decides.
+    QuantizedMatrix plain = round_to_nearest(weights, target.scheme, target.scale_dtype(), target.range({}), target.placed->tensor->name);
+    return output_error(weights, dequantize(rounded).view(), h) <= output_error(weights, dequantize(plain).view(), h) ? std::move(rounded) : std::move(plain);
   }
 
  private:

@@ -45,6 +45,7 @@ class Oracle {
     for (int64_t block = 0; block < config_.layers; ++block) {
       add(x, attention(normalize(x, Role::attention_norm, block), block));
       add(x, feed_forward(normalize(x, Role::ffn_norm, block), block));
+      model_.checkpoint().release_pages();
     }
     std::vector<double> logits;
     for (const auto& row : linear(normalize(x, Role::final_norm, -1), Role::output_head, -1)) logits.insert(logits.end(), row.begin(), row.end());
@@ -53,9 +54,13 @@ class Oracle {
 
  private:
   Rows embed(std::span<const int32_t> tokens) const {
-    const Matrix table = read_matrix(model_.get(Role::token_embedding));
+    const TensorRows table(model_.get(Role::token_embedding));
+    std::vector<float> values(static_cast<size_t>(table.cols()));
     Rows x;
-    for (int32_t token : tokens) x.emplace_back(table.row(token), table.row(token) + table.cols());
+    for (int32_t token : tokens) {
+      table.read(token, values);
+      x.emplace_back(values.begin(), values.end());
+    }
     if (config_.positions == Positions::learned) {
       const Matrix positions = read_matrix(model_.get(Role::position_embedding));
       for (size_t t = 0; t < x.size(); ++t)
@@ -98,18 +103,18 @@ class Oracle {
         for (double& v : row) v = keep_14_bits(v);
       if (input) round_to_grid(input->scheme, input->scheme.range == InputRange::calibrated ? &input->grid : nullptr, row);
     }
-    const Matrix weight = read_matrix(tensor);
+    const TensorRows weight(tensor);
     const std::vector<double> bias = read_vector(model_.find(role, block, Part::bias));
-    Rows y;
-    for (const auto& row : x) {
-      std::vector<double> out(static_cast<size_t>(weight.rows()));
-      for (size_t o = 0; o < out.size(); ++o) {
-        double sum = bias.empty() ? 0 : bias[o];
-        const float* w = weight.row(static_cast<int64_t>(o));
-        for (size_t i = 0; i < row.size(); ++i) sum += row[i] * w[i];
-        out[o] = sum;
+    Rows y(x.size(), std::vector<double>(static_cast<size_t>(weight.rows())));
+    std::vector<float> w(static_cast<size_t>(weight.cols()));
+    for (int64_t o = 0; o < weight.rows(); ++o) {
+      weight.read(o, w);
+      const auto at = static_cast<size_t>(o);
+      for (size_t t = 0; t < x.size(); ++t) {
+        double sum = bias.empty() ? 0 : bias[at];
+        for (size_t i = 0; i < w.size(); ++i) sum += x[t][i] * w[i];
+        y[t][at] = sum;
       }
-      y.push_back(std::move(out));
     }
     return y;
   }

@@ -171,8 +171,8 @@ Quality evaluate(const Model& model, const Model* reference, const Windows& wind
   const Forward forward(model, options);
   std::optional<Forward> reference_forward;
   if (reference) reference_forward.emplace(*reference, ForwardOptions{.precision = options.precision, .backend = options.backend, .zeros = options.zeros});
-  const auto head = forward.load_head();
   const auto reference_head = reference ? reference_forward->load_head() : nullptr;
+  const auto head = forward.load_head(reference_head.get());
   const Judge judge{&forward, head.get(), reference ? &*reference_forward : nullptr, reference_head.get(), model.config().vocabulary, reference ? reference->config().vocabulary : 0, reference_ids};
 
   constexpr int64_t most_hidden_bytes = int64_t{512} << 20;  // of hidden states held at once, per model

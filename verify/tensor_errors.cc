@@ -65,8 +65,7 @@ std::vector<TensorError> measure_tensor_errors(const Model& original, const Mode
     } else {
       after = read_matrix(*placed.tensor);
     }
-    constexpr int64_t large = int64_t{1} << 20;
-    if (placed.tensor->count() >= large) original.checkpoint().release_pages(), compressed.checkpoint().release_pages();
+    for (const Model* model : {&original, &compressed}) model->checkpoint().release_pages_after(*placed.tensor);
     error.name = placed.tensor->name;
     error.count = placed.tensor->count();
     if (after.rows() != before.rows() || after.cols() != before.cols()) {

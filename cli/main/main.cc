@@ -1,3 +1,7 @@
 #include "cli/command_line.h"
+#include "core/process_memory.h"
 
-int main(int argc, char** argv) { return llmc::run_command_line(argc, argv); }
+int main(int argc, char** argv) {
+  llmc::return_freed_memory();
+  return llmc::run_command_line(argc, argv);
+}

@@ -40,6 +40,11 @@ TEST_CASE("a store in the memory of another holds its own values, and saves no m
 
   PageMemory again = std::move(narrow).take_memory();
   CHECK(again.bytes().data() == place);  // it really was used
+  PageMemory pages(size_t{9} << 20);
+  std::ranges::fill(pages.bytes(), std::byte{7});
+  pages.shrink((size_t{3} << 20) + 1);  // whole huge pages stay
+  CHECK(pages.bytes().size() == size_t{4} << 20);
+  CHECK(std::ranges::count(pages.bytes(), std::byte{7}) == std::ptrdiff_t{4} << 20);
   ActivationStore larger(lengths, 80, DType::f32, std::nullopt, std::move(again));  // too small: new memory
   fill(larger, "larger");
   CHECK(holds(larger, "larger"));

@@ -22,6 +22,7 @@ class Watcher final : public BlockVisitor {
   bool needs_statistics(int64_t, Tap) const override { return true; }
   bool needs_drift_moment() const override { return true; }
   bool needs_observation(int64_t, Tap) const override { return true; }
+  bool needs_exact_inputs() const override { return exact; }
   void observe(int64_t block, Tap tap, ConstMatrixView x) override {
     for (int64_t r = 0; r < x.rows; ++r)
       for (float value : x.row_span(r)) sums[{block, tap}] += double{value} * value;
@@ -39,6 +40,7 @@ class Watcher final : public BlockVisitor {
   std::vector<std::pair<int64_t, Tap>> order;
   std::map<std::pair<int64_t, Tap>, InputStatistics> statistics;
   std::map<std::pair<int64_t, Tap>, double> sums;
+  bool exact = false;
 
  private:
   Model& model_;
@@ -56,6 +58,26 @@ Sequences make_sequences(const Model& model) {
 }
 
 }  // namespace
+
+TEST_CASE("Inputs that are kept as bf16 products round them give the same second moments and the same hidden states") {
+  for (const auto& directory : golden_models()) {
+    INFO(directory);
+    Model model = load_model(directory, {}, test::context());
+    const Sequences sequences = make_sequences(model);
+    const auto watch = [&](bool exact) {
+      Watcher watcher(model);
+      watcher.exact = exact;
+      sweep(model, sequences, {.forward = {.precision = Precision::bf16}}, watcher, test::context());
+      return watcher;
+    };
+    const Watcher rounded = watch(false), kept = watch(true);
+    for (const auto& [at, seen] : kept.statistics) {
+      CHECK(std::ranges::equal(seen.second_moment.values(), rounded.statistics.at(at).second_moment.values()));
+      CHECK(rounded.sums.at(at) == Approx(kept.sums.at(at)).epsilon(0.01));
+      CHECK(rounded.sums.at(at) != kept.sums.at(at));  // one of them was rounded
+    }
+  }
+}
 
 TEST_CASE("A sweep that changes nothing sees every tap in order, and no error") {
   for (const auto& directory : golden_models()) {

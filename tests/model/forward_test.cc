@@ -147,6 +147,29 @@ TEST_CASE("The head takes any rows, and an empty sequence is no mistake") {
   CHECK(compute_logits(model, {}, {}).rows() == 0);
 }
 
+TEST_CASE("A head lends its matrix to another model that holds the same floats, and to no other") {
+  const Model model = load(quill()), same = load(quill());
+  Model other = load(quill());
+  StoredTensor& changed = const_cast<StoredTensor&>(other.get(Role::output_head, -1));
+  Matrix values = read_matrix(changed);
+  for (float& value : values.values()) value *= 2;
+  changed.form = make_floats(changed, values.view());
+  const Forward forward(model, {});
+  const auto head = forward.load_head();
+  Matrix hidden(2, model.config().hidden);
+  forward.embed(random_tokens(model, 2), hidden.view());
+  const auto logits_of = [&](const Model& of) {
+    const Forward lent(of, {});
+    Matrix logits(2, model.config().vocabulary);
+    lent.run_head(*lent.load_head(head.get()), hidden.view(), logits.view());
+    return logits;
+  };
+  CHECK(std::ranges::equal(logits_of(same).values(), logits_of(model).values()));
+  Matrix twice = logits_of(model);
+  for (float& value : twice.values()) value *= 2;
+  CHECK(std::ranges::equal(logits_of(other).values(), twice.values()));
+}
+
 TEST_CASE("Tokens that the model cannot read are named") {
   const auto message = [](const Model& model, const std::vector<int32_t>& tokens) -> std::string {
     try {
