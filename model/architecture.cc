@@ -5,7 +5,7 @@
 namespace llmc {
 
 std::string_view to_string(Role role) {
-  constexpr std::array names = {"token_embedding", "position_embedding", "attention_norm", "query", "key", "value", "query_key_value", "query_norm", "key_norm", "attention_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "final_norm", "output_head"};
+  constexpr std::array names = {"token_embedding", "position_embedding", "attention_norm", "query", "key", "value", "query_key_value", "query_norm", "key_norm", "attention_output", "attention_output_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_gate_up", "ffn_down", "ffn_output_norm", "embedding_norm", "final_norm", "output_head"};
   return names[static_cast<size_t>(role)];
 }
 
@@ -17,8 +17,9 @@ int64_t get_size(Dimension dimension, const ModelConfig& config) {
     case Dimension::kv_width: return config.kv_width();
     case Dimension::query_key_value_width: return config.query_width() + 2 * config.kv_width();
     case Dimension::ffn: return config.ffn;
+    case Dimension::gate_up_width: return 2 * config.ffn;
     case Dimension::vocabulary: return config.vocabulary;
-    case Dimension::context: return config.context;
+    case Dimension::context: return config.context + config.position_offset;
   }
   return 0;
 }

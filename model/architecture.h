@@ -21,20 +21,24 @@ enum class Role {
   key,
   value,
   query_key_value,  ///< the three in one matrix, in this order along the output
-  query_norm,       ///< of each head, the same for all
+  query_norm,       ///< of each head, the same for all, or of all heads together
   key_norm,
   attention_output,
+  attention_output_norm,  ///< of what attention adds
   ffn_norm,
   ffn_gate,
   ffn_up,
+  ffn_gate_up,  ///< the two in one matrix, in this order along the output
   ffn_down,
+  ffn_output_norm,  ///< of what the feed-forward adds
+  embedding_norm,
   final_norm,
   output_head,
 };
 std::string_view to_string(Role role);
 
 /// A size in terms of the config.
-enum class Dimension { hidden, head, query_width, kv_width, query_key_value_width, ffn, vocabulary, context };
+enum class Dimension { hidden, head, query_width, kv_width, query_key_value_width, ffn, gate_up_width, vocabulary, context };
 int64_t get_size(Dimension dimension, const ModelConfig& config);
 
 enum class TensorKind {
@@ -61,12 +65,19 @@ inline bool is_hidden_norm(const TensorRow& row) { return row.kind == TensorKind
 /// A config key that fills a field. Exactly one of the three member pointers is set.
 struct ConfigRow {
   const char* key;
+  const char* alias = nullptr;  ///< another key for the same
   int64_t ModelConfig::* count = nullptr;  ///< must be positive
   double ModelConfig::* number = nullptr;  ///< must be finite and positive
   bool ModelConfig::* flag = nullptr;
   int64_t ModelConfig::* fallback_count = nullptr;  ///< field to copy when the key is absent
   std::optional<double> fallback;                   ///< value when the key is absent
-  std::optional<double> null = {};                  ///< value of a null count; else it means the same as absent
+  std::optional<double> null = {};                  ///< value of a null count or number; else it means the same as absent
+};
+
+/// A config key that must have the value of a field.
+struct SameRow {
+  const char* key;
+  int64_t ModelConfig::* count;
 };
 
 /// A config key that must have this value (as JSON text) when it is there: llmc implements no other.
@@ -86,7 +97,7 @@ struct Architecture {
   const char* model_type;    ///< as config.json says
   const char* causal_class;  ///< the transformers class
   const char* prefix;        ///< of every tensor but the head; checkpoints of the bare model lack it
-  const char* activation_key;
+  const char* activation_key;  ///< none: always the next
   const char* activation_fallback;
   const char* gguf_name = nullptr;  ///< general.architecture of GGUF files; llama.cpp runs it with the activation above
   GgufRotary gguf_rotary = GgufRotary::halves;
@@ -96,11 +107,24 @@ struct Architecture {
   Norm norm;
   Positions positions;
   FeedForward feed_forward;
+  FusedOrder fused_order = FusedOrder::parts;
+  int64_t position_offset = 0;
+  double norm_offset = 0;
+  double norm_epsilon = 0;        ///< where no config key says it
+  bool scales_embedding = false;  ///< by the root of the hidden size
+  int64_t window_period = 0;      ///< the window holds in all but every so-many-th block, unless layer_types says otherwise; 0: in all
+  const char* window_period_key = nullptr;
+  double rope_theta = 10000;              ///< where the config does not say
+  const char* rope_theta_key = "rope_theta";
+  std::optional<double> window_theta = {};  ///< of blocks where the window holds, where the config does not say; none: they are like the others
+  bool scales_rope = true;                  ///< the transformers class knows rope types other than default
+  const char* rotary_share_key = "partial_rotary_factor";
   std::optional<double> rotary_share = {};  ///< of a head's values that are rotated where the config does not say; none: always all
   bool heads_divide_hidden = false;  ///< the transformers class refuses a hidden size that is no multiple of the number of heads
   std::vector<ConfigRow> config;
   std::vector<FixedRow> fixed;
   std::vector<FixedRow> fixed_by_block = {};  ///< config keys of lists with an entry for each block, which must all have this value
+  std::vector<SameRow> same = {};
   std::vector<const char*> harmless;  ///< config keys that do not change the forward pass
   std::vector<TensorRow> tensors;
   std::vector<const char*> buffers;  ///< patterns of stored tensors that are constants of the code, not weights

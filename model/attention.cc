@@ -10,6 +10,38 @@
 
 namespace llmc {
 
+namespace {
+
+/// Of every head; zeros where there is no ALiBi.
+std::vector<float> find_slopes(const ModelConfig& config) { return config.positions == Positions::alibi ? alibi_slopes(config.heads) : std::vector<float>(static_cast<size_t>(config.heads)); }
+
+}  // namespace
+
+std::vector<float> alibi_slopes(int64_t heads) {
+  int64_t power = 1;
+  while (2 * power <= heads) power *= 2;
+  std::vector<float> slopes;
+  for (int64_t i = 0; i < heads; ++i) {
+    const double exponent = i < power ? static_cast<double>(i + 1) / static_cast<double>(power) : static_cast<double>(2 * (i - power) + 1) / static_cast<double>(2 * power);
+    slopes.push_back(static_cast<float>(std::exp2(-8 * exponent)));
+  }
+  return slopes;
+}
+
+void cap_values(float cap, std::span<float> values) {
+  for (float& value : values) value = cap * std::tanh(value / cap);
+}
+
+void cap_values_back(float cap, std::span<const float> capped, std::span<float> d) {
+  for (size_t i = 0; i < d.size(); ++i) d[i] *= 1 - capped[i] / cap * (capped[i] / cap);
+}
+
+void shape_scores(const ModelConfig& config, float slope, std::span<float> scores) {
+  if (config.score_cap > 0) cap_values(static_cast<float>(config.score_cap), scores);
+  if (slope == 0) return;
+  for (size_t i = 0; i < scores.size(); ++i) scores[i] -= slope * static_cast<float>(scores.size() - 1 - i);
+}
+
 KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity)
     : config_(config), sequences_(sequences), keys_(sequences * config.kv_width(), (capacity + key_step - 1) / key_step * key_step), values_(sequences * capacity, config.kv_width()) {}
 
@@ -17,7 +49,8 @@ void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatri
   assert(length_ < values_.rows() / sequences_ && q.rows == sequences_ && k.rows == sequences_ && v.rows == sequences_ && out.rows == sequences_);
   const int64_t width = config_.head_dim, group = config_.heads / config_.kv_heads;
   const int64_t first = config_.first_seen(length_), seen = length_ + 1, padded = (seen + key_step - 1) / key_step * key_step;  // the keys between are 0
-  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
+  const auto scale = static_cast<float>(config_.score_scale());
+  const std::vector<float> slopes = find_slopes(config_);
   parallel_for(sequences_, [&](int64_t s) {
     const MatrixView keys_of = keys(s), values_of = values(s);
     for (int64_t i = 0; i < config_.kv_width(); ++i) keys_of.row(i)[length_] = k.row(s)[i];
@@ -28,6 +61,7 @@ void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatri
       for (int64_t i = 0; i < width; ++i) query[static_cast<size_t>(i)] = scale * q.row(s)[head * width + i];
       multiply_row(query, keys_of.row_range(from, width).column_range(0, padded), scores);
       const std::span<float> weights = scores.subspan(static_cast<size_t>(first), static_cast<size_t>(seen - first));
+      shape_scores(config_, slopes[static_cast<size_t>(head)], weights);
       softmax(weights);
       multiply_row(weights, values_of.row_range(first, seen - first).column_range(from, width), out.row_span(s).subspan(static_cast<size_t>(head * width), static_cast<size_t>(width)));
     }
@@ -42,7 +76,8 @@ void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, Co
   const int64_t width = config.head_dim;
   const int64_t group = config.heads / config.kv_heads;
   const int64_t tiles = q.rows / tile;
-  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
+  const auto scale = static_cast<float>(config.score_scale());
+  const std::vector<float> slopes = find_slopes(config);
   assert(q.rows == tiles * tile && k.rows == q.rows && v.rows == q.rows && out.rows == q.rows && length <= q.rows);
   assert(q.cols == config.query_width() && k.cols == config.kv_width() && v.cols == config.kv_width() && out.cols == q.cols);
   parallel_for(config.heads * tiles, [&](int64_t index) {
@@ -56,6 +91,7 @@ void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, Co
     for (int64_t r = 0; r < std::min(tile, length - first); ++r) {
       const std::span<float> row = scores.row_span(r);
       const auto begin = static_cast<size_t>(config.first_seen(first + r) - from), end = static_cast<size_t>(first + r + 1 - from);
+      shape_scores(config, slopes[static_cast<size_t>(head)], row.subspan(begin, end - begin));
       softmax(row.subspan(begin, end - begin));
       std::ranges::fill(row.first(begin), 0.0f);
       std::ranges::fill(row.subspan(end), 0.0f);

@@ -2,6 +2,7 @@
 #include <cassert>
 #include <cmath>
 
+#include "core/parallel.h"
 #include "model/attention.h"
 #include "model/backward_kernels.h"
 #include "model/kernels.h"
@@ -13,7 +14,8 @@ void attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t k
   constexpr int64_t tile = attention_tile;
   const int64_t width = config.head_dim;
   const int64_t group = config.heads / config.kv_heads;
-  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
+  const auto scale = static_cast<float>(config.score_scale());
+  const std::vector<float> slopes = config.positions == Positions::alibi ? alibi_slopes(config.heads) : std::vector<float>(static_cast<size_t>(config.heads));
   assert(of.q.rows % tile == 0 && of.k.rows == of.q.rows && of.v.rows == of.q.rows && d_out.rows == of.q.rows && length <= of.q.rows);
   const auto of_head = [&](auto rows, int64_t number) { return rows.column_range(number * width, width); };
   const ConstMatrixView k = of_head(of.k, kv_head), v = of_head(of.v, kv_head);
@@ -35,8 +37,15 @@ void attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t k
         const size_t begin = std::min(static_cast<size_t>(config.first_seen(first + r) - from), end), seen = end - begin;
         const std::span<float> row = weights.row_span(r), d_row = d_scores.row_span(r);
         if (seen > 0) {
-          softmax(row.subspan(begin, seen));
-          softmax_backward(row.subspan(begin, seen), scale, d_row.subspan(begin, seen));
+          const std::span<float> scores = row.subspan(begin, seen), d_scores_of = d_row.subspan(begin, seen);
+          const std::span<float> capped = thread_scratch<float, 8>(config.score_cap > 0 ? seen : 0);
+          const auto cap = static_cast<float>(config.score_cap);
+          std::ranges::copy(scores.first(capped.size()), capped.begin());
+          cap_values(cap, capped);
+          shape_scores(config, slopes[static_cast<size_t>(head)], scores);
+          softmax(scores);
+          softmax_backward(scores, scale, d_scores_of);
+          if (!capped.empty()) cap_values_back(cap, capped, d_scores_of);
         }
         for (const std::span<float> unseen : {row.first(begin), row.subspan(end), d_row.first(begin), d_row.subspan(end)}) std::ranges::fill(unseen, 0.0f);
       }

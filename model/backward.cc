@@ -8,6 +8,7 @@
 
 #include "model/attention.h"
 #include "model/backward_kernels.h"
+#include "model/fused_heads.h"
 #include "model/kernels.h"
 #include "model/rotary_table.h"
 #include "model/trainable_parts.h"
@@ -55,8 +56,8 @@ BlockTensors read_block(const Model& model, int64_t block) {
 }
 
 struct BlockTape::Buffers {
-  Buffer attention_normed, unnormed_query, unnormed_key, query_key_value, context, middle, ffn_normed, gate, up, active;
-  Buffer d_middle, d_context, d_query_key_value;
+  Buffer attention_normed, unnormed_query, unnormed_key, query_key_value, context, unnormed_attention, middle, ffn_normed, gate_up, active, unnormed_ffn;
+  Buffer d_ffn, d_middle, d_ffn_input, d_attention, d_context, d_query_key_value, d_fused;
 };
 
 BlockTape::BlockTape() : buffers_(std::make_unique<Buffers>()) {}
@@ -69,22 +70,36 @@ struct TrainableBlock::Weights {
   Precision precision = Precision::f32;
   MatmulBackend backend = MatmulBackend::eigen;
   std::optional<RotaryTable> rotary;
-  TrainableNorm attention_norm, query_norm, key_norm, ffn_norm;
+  TrainableNorm attention_norm, query_norm, key_norm, attention_output_norm, ffn_norm, ffn_output_norm;
   std::map<Role, TrainableLinear> linears;
 
-  std::array<std::pair<Role, TrainableNorm*>, 4> norms() { return {{{Role::attention_norm, &attention_norm}, {Role::query_norm, &query_norm}, {Role::key_norm, &key_norm}, {Role::ffn_norm, &ffn_norm}}}; }
-  bool has_head_norms() const { return !query_norm.weight.empty(); }
+  explicit Weights(const ModelConfig& of) : config(of), attention_norm(of), query_norm(of), key_norm(of), attention_output_norm(of), ffn_norm(of), ffn_output_norm(of) {}
+  std::array<std::pair<Role, TrainableNorm*>, 6> norms() {
+    return {{{Role::attention_norm, &attention_norm}, {Role::query_norm, &query_norm}, {Role::key_norm, &key_norm}, {Role::attention_output_norm, &attention_output_norm}, {Role::ffn_norm, &ffn_norm}, {Role::ffn_output_norm, &ffn_output_norm}}};
+  }
+  bool has_head_norms() const { return query_norm.is_there(); }
 
   bool is_fused() const { return linears.contains(Role::query_key_value); }
-  bool is_gated() const { return linears.contains(Role::ffn_gate); }
+  /// Whether queries, keys and values are columns of what the fused weight makes.
+  bool has_parts() const { return is_fused() && config.fused_order == FusedOrder::parts; }
+  bool has_gate_up() const { return linears.contains(Role::ffn_gate_up); }
+  bool is_gated() const { return config.feed_forward == FeedForward::gated; }
   void apply(Role role, ConstMatrixView x, MatrixView y) const { linears.at(role).forward.apply(x, y); }
   void apply_back(Role role, ConstMatrixView d_y, MatrixView d_x) const { linears.at(role).backward.apply(d_y, d_x); }
+
+  /// Gate and up in a buffer: columns of one matrix as a fused weight makes them, or two matrices one after the other. Without a gate
+  /// it is empty.
+  std::pair<MatrixView, MatrixView> split_ffn(MatrixView all) const {
+    if (has_gate_up()) return {all.column_range(0, config.ffn), all.column_range(config.ffn, config.ffn)};
+    const MatrixView gate{all.data, is_gated() ? all.rows : 0, config.ffn, config.ffn};
+    return {gate, {all.data + gate.rows * config.ffn, all.rows, config.ffn, config.ffn}};
+  }
 
   /// The parts of a buffer of queries, keys and values: columns of one matrix as a fused weight makes them, or three
   /// matrices one after the other.
   AttentionOperands<MatrixView> split(MatrixView all) const {
     const int64_t query = config.query_width(), kv = config.kv_width();
-    if (is_fused()) return {all.column_range(0, query), all.column_range(query, kv), all.column_range(query + kv, kv)};
+    if (has_parts()) return {all.column_range(0, query), all.column_range(query, kv), all.column_range(query + kv, kv)};
     const MatrixView q{all.data, all.rows, query, query};
     const MatrixView k{q.data + all.rows * query, all.rows, kv, kv};
     return {q, k, {k.data + all.rows * kv, all.rows, kv, kv}};
@@ -97,11 +112,9 @@ struct TrainableBlock::Weights {
   }
 };
 
-TrainableBlock::TrainableBlock(const ModelConfig& config, Precision precision, MatmulBackend backend) : weights_(std::make_unique<Weights>()) {
-  weights_->config = config;
+TrainableBlock::TrainableBlock(const ModelConfig& config, Precision precision, MatmulBackend backend) : weights_(std::make_unique<Weights>(config)) {
   weights_->precision = precision;
   weights_->backend = backend;
-  for (const auto& [role, norm] : weights_->norms()) norm->kind = config.norm, norm->epsilon = config.norm_epsilon;
   if (config.positions == Positions::rope) weights_->rotary.emplace(config.rope, config.head_dim);
 }
 
@@ -134,7 +147,12 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
   for_each_tile(rows, [&](int64_t first, int64_t count) {
     const auto part = [&](auto matrix) { return matrix.row_range(first, count); };
     w.attention_norm.apply(part(hidden), part(normed));
-    if (w.is_fused()) return w.apply(Role::query_key_value, part(normed), part(projected));
+    if (w.has_parts()) return w.apply(Role::query_key_value, part(normed), part(projected));
+    if (w.is_fused()) {
+      const MatrixView fused = scratch_tile<2>(count, projected.cols);
+      w.apply(Role::query_key_value, part(normed), fused);
+      return split_fused(config, fused, part(operands.q), part(operands.k), part(operands.v));
+    }
     w.apply(Role::value, part(normed), part(operands.v));
     w.apply(Role::query, part(normed), part(w.has_head_norms() ? unnormed_query : operands.q));
     w.apply(Role::key, part(normed), part(w.has_head_norms() ? unnormed_key : operands.k));
@@ -157,24 +175,36 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
     attend(config, w.backend, length, of_sequence(operands.q), of_sequence(operands.k), of_sequence(operands.v), of_sequence(context));
   }
 
+  const auto resize_if = [&](Buffer& buffer, bool is_there) { return buffer.resize(is_there ? rows : 0, config.hidden); };
+  const MatrixView unnormed_attention = resize_if(kept.unnormed_attention, w.attention_output_norm.is_there());
   const MatrixView middle = kept.middle.resize(rows, config.hidden);
   const MatrixView ffn_normed = kept.ffn_normed.resize(rows, config.hidden);
-  const MatrixView up = kept.up.resize(rows, config.ffn);
-  const MatrixView gate = kept.gate.resize(w.is_gated() ? rows : 0, config.ffn);
+  const MatrixView gate_up = kept.gate_up.resize(rows, w.is_gated() ? 2 * config.ffn : config.ffn);
+  const auto [gate, up] = w.split_ffn(gate_up);
   const MatrixView active = kept.active.resize(rows, config.ffn);
-  for_each_tile(rows, [&](int64_t first, int64_t count) {
+  const MatrixView unnormed_ffn = resize_if(kept.unnormed_ffn, w.ffn_output_norm.is_there());
+  for_each_tile(rows, [&, gate = gate, up = up](int64_t first, int64_t count) {
     const auto part = [&](auto matrix) { return matrix.row_range(first, count); };
-    w.apply(Role::attention_output, part(context), part(middle));
+    const auto apply_and_norm = [&](Role role, const TrainableNorm& norm, MatrixView x, MatrixView unnormed, MatrixView y) {
+      if (!norm.is_there()) return w.apply(role, part(x), part(y));
+      w.apply(role, part(x), part(unnormed));
+      norm.apply(part(unnormed), part(y));
+    };
+    apply_and_norm(Role::attention_output, w.attention_output_norm, context, unnormed_attention, middle);
     add(part(middle), part(hidden));
-    w.ffn_norm.apply(part(middle), part(ffn_normed));
-    w.apply(Role::ffn_up, part(ffn_normed), part(up));
-    if (w.is_gated()) w.apply(Role::ffn_gate, part(ffn_normed), part(gate));
+    w.ffn_norm.apply(config.parallel ? part(hidden) : ConstMatrixView(part(middle)), part(ffn_normed));
+    if (w.has_gate_up()) {
+      w.apply(Role::ffn_gate_up, part(ffn_normed), part(gate_up));
+    } else {
+      w.apply(Role::ffn_up, part(ffn_normed), part(up));
+      if (w.is_gated()) w.apply(Role::ffn_gate, part(ffn_normed), part(gate));
+    }
     for (int64_t r = first; r < first + count; ++r) {
       std::ranges::copy(w.is_gated() ? gate.row_span(r) : up.row_span(r), active.row(r));
       activate(config.activation, active.row_span(r));
       if (w.is_gated()) multiply_by(active.row_span(r), up.row_span(r));
     }
-    w.apply(Role::ffn_down, part(active), part(out));
+    apply_and_norm(Role::ffn_down, w.ffn_output_norm, active, unnormed_ffn, out);
     add(part(out), part(middle));
   });
 }
@@ -187,16 +217,28 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
   const int64_t tiles = (rows + tile - 1) / tile;
   assert(hidden.rows == rows && d_out.rows == rows && kept.middle.view().rows == rows);
 
-  // The feed-forward part, whose gradients take the place of what they are gradients of, and the output of attention.
-  const MatrixView middle = kept.middle.view(), up = kept.up.view(), gate = kept.gate.view();
+  // The feed-forward part, whose gradients take the place of what they are gradients of, and the output of attention. With a norm
+  // behind a sublayer, the gradient of what it is given is kept beside that of the sum.
+  const MatrixView middle = kept.middle.view(), gate_up = kept.gate_up.view();
+  const auto [gate, up] = w.split_ffn(gate_up);
   const MatrixView d_middle = kept.d_middle.resize(rows, config.hidden);
+  const MatrixView d_ffn_input = config.parallel ? kept.d_ffn_input.resize(rows, config.hidden) : d_middle;
   const MatrixView d_context = kept.d_context.resize(rows, config.query_width());
-  NormGradients ffn_norm(gradients, Role::ffn_norm, tiles, config.hidden);
-  for_each_tile(rows, [&](int64_t first, int64_t count) {
+  const MatrixView d_ffn_of_norm = kept.d_ffn.resize(w.ffn_output_norm.is_there() ? rows : 0, config.hidden), d_attention_of_norm = kept.d_attention.resize(w.attention_output_norm.is_there() ? rows : 0, config.hidden);
+  const ConstMatrixView d_ffn = w.ffn_output_norm.is_there() ? ConstMatrixView(d_ffn_of_norm) : d_out, d_attention = w.attention_output_norm.is_there() ? d_attention_of_norm : d_middle;
+  NormGradients ffn_norm(gradients, Role::ffn_norm, tiles, config.hidden), ffn_output_norm(gradients, Role::ffn_output_norm, tiles, config.hidden), attention_output_norm(gradients, Role::attention_output_norm, tiles, config.hidden);
+  for_each_tile(rows, [&, gate = gate, up = up](int64_t first, int64_t count) {
     const auto part = [&](auto matrix) { return matrix.row_range(first, count); };
+    const auto copy = [&](ConstMatrixView from, MatrixView to) {
+      for (int64_t r = 0; r < count; ++r) std::ranges::copy(from.row_span(r), to.row(r));
+    };
+    if (w.ffn_output_norm.is_there()) {
+      copy(part(d_out), part(d_ffn_of_norm));
+      w.ffn_output_norm.apply_back(part(kept.unnormed_ffn.view()), part(d_ffn_of_norm), ffn_output_norm.weight_share(first / tile), ffn_output_norm.bias_share(first / tile));
+    }
     const MatrixView d_active = scratch_tile<2>(count, config.ffn);
     const MatrixView other = scratch_tile<3>(count, std::max(config.ffn, config.hidden));
-    w.apply_back(Role::ffn_down, part(d_out), d_active);
+    w.apply_back(Role::ffn_down, part(d_ffn), d_active);
     for (int64_t r = 0; r < count; ++r) {
       const std::span<float> slope = other.row_span(r).first(static_cast<size_t>(config.ffn)), of_up = up.row_span(first + r), d = d_active.row_span(r);
       if (!w.is_gated()) {
@@ -212,21 +254,34 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
       multiply_by(of_up, d);
       std::ranges::copy(slope, of_gate.begin());
     }
-    w.apply_back(Role::ffn_up, part(up), part(d_middle));
-    if (w.is_gated()) {
-      const MatrixView from_gate{other.data, count, config.hidden, config.hidden};
-      w.apply_back(Role::ffn_gate, part(gate), from_gate);
-      add(part(d_middle), from_gate);
+    if (w.has_gate_up()) {
+      w.apply_back(Role::ffn_gate_up, part(gate_up), part(d_ffn_input));
+    } else {
+      w.apply_back(Role::ffn_up, part(up), part(d_ffn_input));
+      if (w.is_gated()) {
+        const MatrixView from_gate{other.data, count, config.hidden, config.hidden};
+        w.apply_back(Role::ffn_gate, part(gate), from_gate);
+        add(part(d_ffn_input), from_gate);
+      }
     }
-    w.ffn_norm.apply_back(part(middle), part(d_middle), ffn_norm.weight_share(first / tile), ffn_norm.bias_share(first / tile));
-    add(part(d_middle), part(d_out));
-    w.apply_back(Role::attention_output, part(d_middle), part(d_context));
+    w.ffn_norm.apply_back(config.parallel ? part(hidden) : ConstMatrixView(part(middle)), part(d_ffn_input), ffn_norm.weight_share(first / tile), ffn_norm.bias_share(first / tile));
+    if (config.parallel) copy(part(d_out), part(d_middle));
+    else add(part(d_middle), part(d_out));
+    if (w.attention_output_norm.is_there()) {
+      copy(part(d_middle), part(d_attention_of_norm));
+      w.attention_output_norm.apply_back(part(kept.unnormed_attention.view()), part(d_attention_of_norm), attention_output_norm.weight_share(first / tile), attention_output_norm.bias_share(first / tile));
+    }
+    w.apply_back(Role::attention_output, part(d_attention), part(d_context));
   });
-  ffn_norm.finish();
-  w.add_gradients(Role::ffn_down, d_out, kept.active.view(), gradients);
-  w.add_gradients(Role::ffn_up, up, kept.ffn_normed.view(), gradients);
-  if (w.is_gated()) w.add_gradients(Role::ffn_gate, gate, kept.ffn_normed.view(), gradients);
-  w.add_gradients(Role::attention_output, d_middle, kept.context.view(), gradients);
+  for (const NormGradients* norm : {&ffn_norm, &ffn_output_norm, &attention_output_norm}) norm->finish();
+  w.add_gradients(Role::ffn_down, d_ffn, kept.active.view(), gradients);
+  if (w.has_gate_up()) {
+    w.add_gradients(Role::ffn_gate_up, gate_up, kept.ffn_normed.view(), gradients);
+  } else {
+    w.add_gradients(Role::ffn_up, up, kept.ffn_normed.view(), gradients);
+    if (w.is_gated()) w.add_gradients(Role::ffn_gate, gate, kept.ffn_normed.view(), gradients);
+  }
+  w.add_gradients(Role::attention_output, d_attention, kept.context.view(), gradients);
 
   // Attention, one head of keys and values of one sequence at a time.
   const MatrixView d_projected = kept.d_query_key_value.resize(rows, kept.query_key_value.view().cols);
@@ -246,7 +301,7 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
       w.rotary->rotate_back(d_operands.k.row_range(first, length));
     }
   if (w.has_head_norms()) {
-    NormGradients query_norm(gradients, Role::query_norm, tiles, config.head_dim), key_norm(gradients, Role::key_norm, tiles, config.head_dim);
+    NormGradients query_norm(gradients, Role::query_norm, tiles, w.query_norm.weight.cols()), key_norm(gradients, Role::key_norm, tiles, w.key_norm.weight.cols());
     for_each_tile(rows, [&](int64_t first, int64_t rows_here) {
       const auto part = [&](auto matrix) { return matrix.row_range(first, rows_here); };
       w.query_norm.apply_back_to_heads(part(kept.unnormed_query.view()), part(d_operands.q), query_norm.weight_share(first / tile));
@@ -255,8 +310,13 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
     query_norm.finish();
     key_norm.finish();
   }
+  const MatrixView d_fused = w.is_fused() && !w.has_parts() ? kept.d_fused.resize(rows, d_projected.cols) : d_projected;
   if (w.is_fused()) {
-    w.add_gradients(Role::query_key_value, d_projected, kept.attention_normed.view(), gradients);
+    if (!w.has_parts()) for_each_tile(rows, [&](int64_t first, int64_t rows_here) {
+        const auto part = [&](auto matrix) { return matrix.row_range(first, rows_here); };
+        join_fused(config, part(d_operands.q), part(d_operands.k), part(d_operands.v), part(d_fused));
+      });
+    w.add_gradients(Role::query_key_value, d_fused, kept.attention_normed.view(), gradients);
   } else {
     w.add_gradients(Role::query, d_operands.q, kept.attention_normed.view(), gradients);
     w.add_gradients(Role::key, d_operands.k, kept.attention_normed.view(), gradients);
@@ -271,7 +331,7 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
     const auto part = [&](auto matrix) { return matrix.row_range(first, rows_here); };
     const MatrixView d = scratch_tile<2>(rows_here, config.hidden);
     if (w.is_fused()) {
-      w.apply_back(Role::query_key_value, part(d_projected), d);
+      w.apply_back(Role::query_key_value, part(d_fused), d);
     } else {
       const MatrixView more = scratch_tile<3>(rows_here, config.hidden);
       w.apply_back(Role::query, part(d_operands.q), d);
@@ -284,6 +344,7 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
     if (d_hidden.rows == 0) return;
     for (int64_t r = 0; r < rows_here; ++r) std::ranges::copy(part(d_middle).row_span(r), d_hidden.row(first + r));
     add(part(d_hidden), d);
+    if (config.parallel) add(part(d_hidden), part(d_ffn_input));
   });
   attention_norm.finish();
 }

@@ -17,6 +17,7 @@ using nlohmann::json;
 
 namespace {
 
+constexpr int64_t most_blocks = 1 << 16;  ///< that a list is made for
 constexpr int64_t most_elements_per_dimension = int64_t{1} << 31;
 
 /// Keys that any transformers config may carry and that do not change the forward pass.
@@ -26,16 +27,23 @@ constexpr std::array harmless_everywhere = {
 /// Keys that any transformers config may carry and that must have this value.
 constexpr std::array fixed_everywhere = {FixedRow{"is_encoder_decoder", "false"}, FixedRow{"is_decoder", "false"}, FixedRow{"add_cross_attention", "false"}, FixedRow{"pruned_heads", "{}"}, FixedRow{"cross_attention_hidden_size", "null"}, FixedRow{"tie_encoder_decoder", "false"}};
 
-void read_row(const ConfigRow& row, FieldReader& fields, ModelConfig& config) {
+void read_row(const ConfigRow& as_listed, FieldReader& fields, ModelConfig& config) {
+  ConfigRow row = as_listed;
+  if (const json* other = row.alias ? fields.find(row.alias) : nullptr) {
+    const json* value = fields.find(row.key);
+    if (value && *value != *other) throw Error(ErrorKind::input, fmt::format("field \"{}\": {} is {}; expected the same", row.alias, row.key, value->dump()));
+    row.key = row.alias;
+  }
   if (row.flag) {
     const auto value = fields.find_bool(row.key);
     if (!value && !row.fallback) throw Error(ErrorKind::input, fmt::format("field \"{}\" is missing", row.key));
     config.*row.flag = value.value_or(row.fallback.value_or(0) != 0);
   } else if (row.number) {
     const auto value = fields.find_number(row.key);
-    if (!value && !row.fallback) throw Error(ErrorKind::input, fmt::format("field \"{}\" is missing", row.key));
-    config.*row.number = value.value_or(row.fallback.value_or(0));
-    if (!std::isfinite(config.*row.number) || config.*row.number <= 0) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected a positive number, found {}", row.key, config.*row.number));
+    const auto otherwise = row.null && fields.is_null(row.key) ? row.null : row.fallback;
+    if (!value && !otherwise) throw Error(ErrorKind::input, fmt::format("field \"{}\" is missing", row.key));
+    config.*row.number = value.value_or(otherwise.value_or(0));
+    if (value && (!std::isfinite(*value) || *value <= 0)) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected a positive number, found {}", row.key, config.*row.number));
   } else {
     const auto value = fields.find_int(row.key);
     if (value) {
@@ -61,6 +69,7 @@ std::optional<Activation> find_activation(std::string_view value) {
 }
 
 Activation read_activation(FieldReader& fields, const Architecture& architecture) {
+  if (!architecture.activation_key) return default_activation(architecture);
   const std::string value = fields.find_string(architecture.activation_key).value_or(architecture.activation_fallback);
   if (const auto activation = find_activation(value)) return *activation;
   throw Error(ErrorKind::input, fmt::format("field \"{}\": activation \"{}\" is not supported", architecture.activation_key, value));
@@ -87,21 +96,49 @@ void check_class(FieldReader& fields, const Architecture& architecture) {
     throw Error(ErrorKind::input, fmt::format("field \"architectures\": expected {}, found {}", architecture.causal_class, classes.front()));
 }
 
+void check_same(const SameRow& row, FieldReader& fields, const ModelConfig& config) {
+  const auto value = fields.find_int(row.key);
+  if (value && *value != config.*row.count) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected {} (llmc implements no other), found {}", row.key, config.*row.count, *value));
+}
+
+/// In which blocks the window holds: a list, or all but every so-many-th block.
+void read_window_pattern(FieldReader& fields, const Architecture& architecture, ModelConfig& config) {
+  if (architecture.window_period == 0) return;
+  int64_t period = architecture.window_period;
+  if (architecture.window_period_key) period = fields.find_int(architecture.window_period_key).value_or(period);
+  if (period < 1) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected a positive number, found {}", architecture.window_period_key, period));
+  const json* list = fields.find("layer_types");
+  if (list && (!list->is_array() || static_cast<int64_t>(list->size()) != config.layers)) throw Error(ErrorKind::input, fmt::format("field \"layer_types\": expected a list of {} entries, one for each block, found {}", config.layers, list->is_array() ? std::to_string(list->size()) : list->dump()));
+  for (int64_t block = 0; block < config.layers && (list || config.layers <= most_blocks); ++block) {
+    bool holds = (block + 1) % period != 0;
+    if (list) {
+      const json& type = (*list)[static_cast<size_t>(block)];
+      if (type != "sliding_attention" && type != "full_attention") throw Error(ErrorKind::input, fmt::format("field \"layer_types\": block {}: expected sliding_attention or full_attention, found {}", block, type.dump()));
+      holds = type == "sliding_attention";
+    }
+    config.windowed.push_back(holds);
+  }
+}
+
 /// What the rows cannot say: derived sizes, and sizes that must agree.
-void complete(ModelConfig& config) {
+void complete(const Architecture& architecture, ModelConfig& config) {
   if (config.kv_heads == 0) config.kv_heads = config.heads;
   if (config.ffn == 0) config.ffn = 4 * config.hidden;
   if (config.head_dim == 0) {
     if (config.hidden % config.heads != 0) throw Error(ErrorKind::input, fmt::format("hidden size {} is not a multiple of {} attention heads", config.hidden, config.heads));
     config.head_dim = config.hidden / config.heads;
   }
+  config.position_offset = architecture.position_offset;
+  config.norm_offset = architecture.norm_offset;
+  if (config.norm_epsilon == 0) config.norm_epsilon = architecture.norm_epsilon;
+  if (architecture.scales_embedding) config.embedding_scale = static_cast<double>(static_cast<float>(std::sqrt(static_cast<double>(config.hidden))));
   if (config.heads % config.kv_heads != 0) throw Error(ErrorKind::input, fmt::format("{} attention heads are not a multiple of {} key/value heads", config.heads, config.kv_heads));
 }
 
 }  // namespace
 
 ModelConfig read_config(const json& object, const Architecture& architecture, const std::set<std::string>& ignored, const std::string& where) {
-  ModelConfig config{.norm = architecture.norm, .positions = architecture.positions, .feed_forward = architecture.feed_forward};
+  ModelConfig config{.norm = architecture.norm, .positions = architecture.positions, .feed_forward = architecture.feed_forward, .fused_order = architecture.fused_order};
   FieldReader fields(object, where);
   Problems problems;
   const auto attempt = [&](auto&& read) {
@@ -113,9 +150,11 @@ ModelConfig read_config(const json& object, const Architecture& architecture, co
   };
   attempt([&] { check_class(fields, architecture); });
   for (const ConfigRow& row : architecture.config) attempt([&] { read_row(row, fields, config); });
-  if (problems.empty()) attempt([&] { complete(config); });
+  if (problems.empty()) attempt([&] { complete(architecture, config); });
   attempt([&] { config.activation = read_activation(fields, architecture); });
-  if (architecture.positions == Positions::rope) attempt([&] { config.rope = read_rope(fields, architecture, config); });
+  if (architecture.positions == Positions::rope) attempt([&] { read_ropes(fields, architecture, config); });
+  attempt([&] { read_window_pattern(fields, architecture, config); });
+  for (const SameRow& row : architecture.same) attempt([&] { check_same(row, fields, config); });
   for (const FixedRow& row : fixed_everywhere) attempt([&] { check_fixed(row, fields); });
   for (const FixedRow& row : architecture.fixed) attempt([&] { check_fixed(row, fields); });
   for (const FixedRow& row : architecture.fixed_by_block) attempt([&] { check_fixed_by_block(row, fields, config.layers); });
@@ -129,8 +168,33 @@ ModelConfig read_config(const json& object, const Architecture& architecture, co
 
 Activation default_activation(const Architecture& architecture) { return find_activation(architecture.activation_fallback).value(); }
 
+ModelConfig ModelConfig::at_block(int64_t block) const {
+  ModelConfig config = *this;
+  config.windowed.clear();
+  if (windowed.empty() || windowed[static_cast<size_t>(block)]) config.rope = window_rope;
+  else config.window = 0;
+  return config;
+}
+
+int64_t ModelConfig::fused_query(int64_t head) const {
+  if (fused_order == FusedOrder::parts) return head * head_dim;
+  const int64_t shared = heads / kv_heads;
+  return (head / shared * (shared + 2) + head % shared) * head_dim;
+}
+
+int64_t ModelConfig::fused_key(int64_t kv_head) const {
+  if (fused_order == FusedOrder::parts) return query_width() + kv_head * head_dim;
+  const int64_t shared = heads / kv_heads;
+  return (kv_head * (shared + 2) + shared) * head_dim;
+}
+
+int64_t ModelConfig::fused_value(int64_t kv_head) const { return fused_order == FusedOrder::parts ? query_width() + kv_width() + kv_head * head_dim : fused_key(kv_head) + head_dim; }
+
 std::string_view to_string(Norm norm) { return norm == Norm::rms ? "rms" : "layer"; }
-std::string_view to_string(Positions positions) { return positions == Positions::rope ? "rope" : "learned"; }
+std::string_view to_string(Positions positions) { 
+  constexpr std::array names = {"rope", "learned", "alibi"};
+  return names[static_cast<size_t>(positions)];
+}
 std::string_view to_string(FeedForward feed_forward) { return feed_forward == FeedForward::gated ? "gated" : "plain"; }
 std::string_view to_string(Activation activation) {
   constexpr std::array names = {"silu", "gelu", "gelu_tanh", "relu"};

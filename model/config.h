@@ -1,10 +1,12 @@
 // Owns what a model's config.json says about its maths, in the same words for every architecture.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "model/rope.h"
 
@@ -13,11 +15,16 @@ namespace llmc {
 struct Architecture;
 
 enum class Norm { rms, layer };
-enum class Positions { rope, learned };
+enum class Positions { rope, learned, alibi };
 enum class FeedForward { gated, plain };
 enum class Activation { silu, gelu, gelu_tanh, relu };
 
-/// Sizes are counts of elements. One decoder block is: x += attention(norm(x)); x += feed_forward(norm(x)).
+/// Which rows a matrix that makes queries, keys and values has them in: all queries, all keys, all values; or by groups, the query
+/// heads that share a key and value head, that key, that value.
+enum class FusedOrder { parts, groups };
+
+/// Sizes are counts of elements. One decoder block is: x += attention(norm(x)); x += feed_forward(norm(x)), where a norm may be
+/// missing, and another one may follow the sublayer before its result is added.
 struct ModelConfig {
   int64_t vocabulary = 0;
   int64_t hidden = 0;
@@ -28,8 +35,16 @@ struct ModelConfig {
   int64_t ffn = 0;
   int64_t context = 0;      ///< most positions the model was made for
   int64_t window = 0;       ///< most positions that a query sees, its own among them; 0: all before it
+  std::vector<bool> windowed;  ///< by block: whether the window holds there; empty: in all
+  int64_t position_offset = 0;  ///< rows of the table of learned positions in front of the first one
   double norm_epsilon = 0;
-  Rope rope;                ///< of rope positions
+  double norm_offset = 0;      ///< added to what the file has as weights of norms
+  double embedding_scale = 1;  ///< that embeddings of tokens are multiplied by
+  double score_divisor = 0;    ///< attention scores are divided by its root; 0: by that of the head size
+  double score_cap = 0;        ///< scores x become cap · tanh(x / cap); 0: they do not
+  double logit_cap = 0;        ///< the same of logits
+  Rope rope;                   ///< of rope positions
+  Rope window_rope;            ///< the same in blocks where the window holds
   Norm norm = Norm::rms;
   Positions positions = Positions::rope;
   FeedForward feed_forward = FeedForward::gated;
@@ -37,9 +52,18 @@ struct ModelConfig {
   bool tied_head = false;
   bool attention_bias = false;
   bool ffn_bias = false;
+  bool parallel = false;  ///< the feed-forward reads what attention reads: x += attention(norm(x)) + feed_forward(norm'(x))
+  FusedOrder fused_order = FusedOrder::parts;
 
   int64_t query_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
+  double score_scale() const { return 1 / std::sqrt(score_divisor > 0 ? score_divisor : static_cast<double>(head_dim)); }
+  /// The config of one block: its window and its rotary positions are `window` and `rope`.
+  ModelConfig at_block(int64_t block) const;
+  /// The first row of a head in the matrix that makes queries, keys and values.
+  int64_t fused_query(int64_t head) const;
+  int64_t fused_key(int64_t kv_head) const;
+  int64_t fused_value(int64_t kv_head) const;
   /// The first position that a query at that one sees.
   int64_t first_seen(int64_t position) const { return window > 0 && position >= window ? position - window + 1 : 0; }
 };

@@ -25,6 +25,10 @@ const ConfigRow* find_row(const Architecture& architecture, int64_t ModelConfig:
   return row == architecture.config.end() ? nullptr : &*row;
 }
 
+bool has_norm_of_all_heads(const Architecture& architecture) {
+  return std::ranges::any_of(architecture.tensors, [](const TensorRow& row) { return row.role == Role::query_norm && row.out == Dimension::query_width; });
+}
+
 /// The config after a cut.
 ModelConfig resize(ModelConfig config, const Sizes& sizes) {
   config.heads = config.heads / config.kv_heads * sizes.kv_groups;
@@ -39,6 +43,9 @@ ModelConfig resize(ModelConfig config, const Sizes& sizes) {
 /// config.json of a smaller model with those blocks: every size that changed, and the size of a head, which others are the fallback of.
 nlohmann::json resize_json(const Model& model, const ModelConfig& after, const Indices& blocks) {
   nlohmann::json config = model.checkpoint().config;
+  if (!model.config().windowed.empty() && !config.contains("layer_types")) {
+    for (const bool holds : model.config().windowed) config["layer_types"].push_back(holds ? "sliding_attention" : "full_attention");
+  }
   if (const auto types = config.find("layer_types"); types != config.end() && types->is_array() && static_cast<int64_t>(types->size()) == model.config().layers) {  // one entry for each block
     nlohmann::json left = nlohmann::json::array();
     for (int64_t block : blocks) left.push_back(types->at(static_cast<size_t>(block)));
@@ -46,7 +53,7 @@ nlohmann::json resize_json(const Model& model, const ModelConfig& after, const I
   }
   for (const ConfigRow& row : model.architecture().config) {
     const bool follows = row.count == &ModelConfig::head_dim || row.count == &ModelConfig::kv_heads || row.count == &ModelConfig::ffn;  // absent, they would follow another size
-    if (row.count && (model.config().*row.count != after.*row.count || (follows && sizes_of(model.config()) != sizes_of(after)))) config[row.key] = after.*row.count;
+    if (row.count && (model.config().*row.count != after.*row.count || (follows && sizes_of(model.config()) != sizes_of(after)))) config[row.alias && config.contains(row.alias) ? row.alias : row.key] = after.*row.count;
   }
   return config;
 }
@@ -67,9 +74,19 @@ std::optional<Indices> find_kept(Dimension dimension, const Kept& kept, size_t b
     case Dimension::context:
     case Dimension::head: return std::nullopt;
     case Dimension::ffn: return kept.ffn.empty() ? std::nullopt : std::optional(kept.ffn[block]);
+    case Dimension::gate_up_width: {
+      if (kept.ffn.empty()) return std::nullopt;
+      Indices both = kept.ffn[block];
+      for (int64_t channel : kept.ffn[block]) both.push_back(config.ffn + channel);
+      return both;
+    }
     default: break;
   }
   if (kept.kv_groups.empty()) return std::nullopt;
+  if (dimension == Dimension::query_key_value_width && config.fused_order == FusedOrder::groups) {
+    add_heads(columns, 0, shared + 2);
+    return columns;
+  }
   if (dimension != Dimension::kv_width) add_heads(columns, 0, shared);
   if (dimension == Dimension::kv_width) add_heads(columns, 0, 1);
   if (dimension == Dimension::query_key_value_width) {
@@ -129,6 +146,10 @@ void check_sizes(const Model& model, const Sizes& sizes, Problems& problems) {
   const auto say_head_size = [&](const std::string& change) { problems.add(fmt::format("config.json of {} has no field for the size of a head, which is {} / {}: {} cannot be said", architecture.model_type, key(&ModelConfig::hidden), key(&ModelConfig::heads), change)); };
   if (!states_head_size && after.heads != before.heads) say_head_size(fmt::format("{} of {} heads", after.heads, before.heads));
   if (!states_head_size && after.hidden != before.hidden) say_head_size(fmt::format("{} of {} hidden dimensions", after.hidden, before.hidden));
+  if (after.ffn != before.ffn && !find_row(architecture, &ModelConfig::ffn)) problems.add(fmt::format("config.json of {} has no field for the size of the feed-forward, which is 4 · {}: {} of {} channels cannot be said", architecture.model_type, key(&ModelConfig::hidden), after.ffn, before.ffn));
+  if (after.heads != before.heads && before.positions == Positions::alibi) problems.add(fmt::format("{} of {} heads: the positions that {} gives a head (ALiBi) go by how many there are", after.heads, before.heads, architecture.causal_class));
+  if (after.heads != before.heads && has_norm_of_all_heads(architecture)) problems.add(fmt::format("{} of {} heads: {} takes the norm of all heads together", after.heads, before.heads, architecture.causal_class));
+  if (after.hidden != before.hidden && architecture.scales_embedding) problems.add(fmt::format("{} of {} hidden dimensions: {} multiplies embeddings by the root of how many there are", after.hidden, before.hidden, architecture.causal_class));
   if (states_head_size && architecture.heads_divide_hidden && after.hidden % after.heads != 0) problems.add(fmt::format("{} {} would be no multiple of {} {}, and {} does not load that", key(&ModelConfig::hidden), after.hidden, key(&ModelConfig::heads), after.heads, architecture.causal_class));
 }
 

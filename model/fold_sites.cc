@@ -24,6 +24,15 @@ std::vector<int64_t> one_to_one(int64_t channels) {
   return channel_of;
 }
 
+/// The rows that make the channels of all value heads.
+std::vector<int64_t> value_rows(const ModelConfig& config, bool is_fused) {
+  if (!is_fused) return one_to_one(config.kv_width());
+  std::vector<int64_t> rows;
+  for (int64_t head = 0; head < config.kv_heads; ++head)
+    for (int64_t i = 0; i < config.head_dim; ++i) rows.push_back(config.fused_value(head) + i);
+  return rows;
+}
+
 /// A column of attention_output belongs to a query head, and reads the value head that its group of query heads shares.
 std::vector<int64_t> value_channels(const ModelConfig& config) {
   std::vector<int64_t> channel_of;
@@ -40,31 +49,32 @@ void set_unrounded(StoredTensor& tensor, Matrix values) {
   tensor.moved = true;
 }
 
-void divide_rows(StoredTensor& tensor, int64_t first, std::span<const float> scales) {
+void divide_rows(StoredTensor& tensor, const std::vector<int64_t>& rows, std::span<const float> scales) {
   Matrix values = read_matrix(tensor);
   for (size_t j = 0; j < scales.size(); ++j)
-    for (float& value : values.view().row_span(first + static_cast<int64_t>(j))) value /= scales[j];
+    for (float& value : values.view().row_span(rows[j])) value /= scales[j];
   set_unrounded(tensor, std::move(values));
 }
 
 /// A bias: one row of a value per channel.
-void divide_vector(StoredTensor& tensor, int64_t first, std::span<const float> scales) {
+void divide_vector(StoredTensor& tensor, const std::vector<int64_t>& rows, std::span<const float> scales) {
   Matrix values = read_matrix(tensor);
-  for (size_t j = 0; j < scales.size(); ++j) values.values()[static_cast<size_t>(first) + j] /= scales[j];
+  for (size_t j = 0; j < scales.size(); ++j) values.values()[static_cast<size_t>(rows[j])] /= scales[j];
   set_unrounded(tensor, std::move(values));
 }
 
-/// Divides a norm's weight by the scales as well as its dtype can, and makes them those that it did divide by.
-void divide_norm(StoredTensor& weight, std::span<float> scales) {
+/// Divides a norm's weight, with the offset that is added to it, by the scales as well as its dtype can, and makes them those that it
+/// did divide by.
+void divide_norm(StoredTensor& weight, float offset, std::span<float> scales) {
   Matrix values = read_matrix(weight);
   for (size_t j = 0; j < scales.size(); ++j) {
-    const float before = values.values()[j];
+    const float before = values.values()[j] + offset;
     if (before == 0) continue;  // the channel is nothing but its bias, whatever the scale
-    const float after = round_to(weight.dtype, before / scales[j]);
+    const float stored = round_to(weight.dtype, before / scales[j] - offset), after = stored + offset;
     const float scale = before / after;
-    const bool is_sound = std::isnormal(after) && std::isnormal(scale);
+    const bool is_sound = std::isnormal(after) && std::isnormal(scale) && scale > 0;
     scales[j] = is_sound ? scale : 1;
-    if (is_sound) values.values()[j] = after;
+    if (is_sound) values.values()[j] = stored;
   }
   weight.form = make_floats(weight, values.view());
   weight.moved = true;
@@ -90,23 +100,21 @@ std::string to_string(const FoldSite& site) {
 
 std::vector<FoldSite> find_fold_sites(const Model& model, int64_t block) {
   const ModelConfig& config = model.config();
-  const bool is_fused = model.find(Role::query_key_value, block) != nullptr;
+  const bool is_fused = model.find(Role::query_key_value, block) != nullptr, has_gate_up = model.find(Role::ffn_gate_up, block) != nullptr;
   const bool is_gated = config.feed_forward == FeedForward::gated;
   std::vector<FoldSite> sites;
-  sites.push_back({.block = block,
-                   .producer = Role::attention_norm,
-                   .consumers = is_fused ? std::vector{Role::query_key_value} : std::vector{Role::query, Role::key, Role::value},
-                   .channels = config.hidden,
-                   .channel_of = one_to_one(config.hidden)});
-  sites.push_back({.block = block,
-                   .producer = is_fused ? Role::query_key_value : Role::value,
-                   .consumers = {Role::attention_output},
-                   .first_channel = is_fused ? config.query_width() + config.kv_width() : 0,
-                   .channels = config.kv_width(),
-                   .channel_of = value_channels(config)});
-  sites.push_back({.block = block, .producer = Role::ffn_norm, .consumers = is_gated ? std::vector{Role::ffn_gate, Role::ffn_up} : std::vector{Role::ffn_up}, .channels = config.hidden, .channel_of = one_to_one(config.hidden)});
-  if (is_gated || config.activation == Activation::relu)  // relu(x / s) = relu(x) / s
-    sites.push_back({.block = block, .producer = Role::ffn_up, .consumers = {Role::ffn_down}, .channels = config.ffn, .channel_of = one_to_one(config.ffn)});
+  const auto add_norm = [&](Role norm, std::vector<Role> consumers) {
+    if (model.find(norm, block)) sites.push_back({.block = block, .producer = norm, .consumers = std::move(consumers), .rows = one_to_one(config.hidden), .channels = config.hidden, .channel_of = one_to_one(config.hidden)});
+  };
+  add_norm(Role::attention_norm, is_fused ? std::vector{Role::query_key_value} : std::vector{Role::query, Role::key, Role::value});
+  sites.push_back({.block = block, .producer = is_fused ? Role::query_key_value : Role::value, .consumers = {Role::attention_output}, .rows = value_rows(config, is_fused), .channels = config.kv_width(), .channel_of = value_channels(config)});
+  add_norm(Role::ffn_norm, has_gate_up ? std::vector{Role::ffn_gate_up} : is_gated ? std::vector{Role::ffn_gate, Role::ffn_up} : std::vector{Role::ffn_up});
+  if (is_gated || config.activation == Activation::relu) {  // relu(x / s) = relu(x) / s
+    std::vector<int64_t> rows = one_to_one(config.ffn);
+    if (has_gate_up)
+      for (int64_t& row : rows) row += config.ffn;
+    sites.push_back({.block = block, .producer = has_gate_up ? Role::ffn_gate_up : Role::ffn_up, .consumers = {Role::ffn_down}, .rows = std::move(rows), .channels = config.ffn, .channel_of = one_to_one(config.ffn)});
+  }
   std::erase_if(sites, [&](const FoldSite& site) {
     const bool consumers_float = std::ranges::all_of(site.consumers, [&](Role role) { return is_float(model.find(role, block)); });
     return !consumers_float || !is_float(model.find(site.producer, block)) || !is_float(model.find(site.producer, block, Part::bias));
@@ -120,9 +128,9 @@ std::vector<float> scale_channels(Model& model, const FoldSite& site, std::span<
     if (!(scale > 0 && std::isfinite(scale))) throw Error(ErrorKind::bug, fmt::format("{}: a scale is {}; expected a positive finite one", to_string(site), scale));
   std::vector<float> effective(scales.begin(), scales.end());
   StoredTensor& weight = *find_tensor(model, site.producer, site.block, Part::weight);
-  if (site.producer == Role::attention_norm || site.producer == Role::ffn_norm) divide_norm(weight, effective);
-  else divide_rows(weight, site.first_channel, effective);
-  if (StoredTensor* bias = find_tensor(model, site.producer, site.block, Part::bias)) divide_vector(*bias, site.first_channel, effective);
+  if (site.producer == Role::attention_norm || site.producer == Role::ffn_norm) divide_norm(weight, static_cast<float>(model.config().norm_offset), effective);
+  else divide_rows(weight, site.rows, effective);
+  if (StoredTensor* bias = find_tensor(model, site.producer, site.block, Part::bias)) divide_vector(*bias, site.rows, effective);
   for (Role role : site.consumers) multiply_columns(*find_tensor(model, role, site.block, Part::weight), site.channel_of, effective);
   return effective;
 }

@@ -13,13 +13,14 @@ namespace llmc {
 /// The producer's channel j may be divided by any s[j] > 0 if the consumers' columns that read it are multiplied by s[j].
 ///   a norm → the linear layers that read it          (Xiao 2022, section 4)
 ///   ffn_up → ffn_down                                where what lies between is linear in ffn_up (gated) or relu
+///   (no norm behind a sublayer is one, as what it gives is added to what others do)
 ///   value → attention_output                         per value channel: query heads that share a kv head share its scales
 /// Nothing else is exact: a nonlinearity lies between.
 struct FoldSite {
   int64_t block = 0;
   Role producer = Role::attention_norm;
   std::vector<Role> consumers;
-  int64_t first_channel = 0;        ///< among the producer's rows (of a norm: its weights); not 0 in a fused query_key_value
+  std::vector<int64_t> rows;        ///< [channels]: the producer's row (of a norm: its weight) that makes each channel
   int64_t channels = 0;
   std::vector<int64_t> channel_of;  ///< [columns of a consumer]: the channel, from 0, that each reads
 };

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "model/attention.h"
+#include "model/fused_heads.h"
 #include "model/kernels.h"
 #include "model/kv_cache.h"
 #include "model/rotary_table.h"
@@ -44,10 +45,12 @@ void add(MatrixView y, ConstMatrixView x) {
 class NormWeights {
  public:
   NormWeights(const Model& model, Role role, int64_t block) : kind_(model.config().norm), epsilon_(model.config().norm_epsilon), weight_(read_matrix(model.get(role, block))) {
+    if (const auto offset = static_cast<float>(model.config().norm_offset); offset != 0)
+      for (float& value : weight_.values()) value += offset;
     if (const StoredTensor* bias = model.find(role, block, Part::bias)) bias_ = read_matrix(*bias);
   }
 
-  /// Every head of every row, in place.
+  /// Every head of every row, or all heads together, in place.
   void apply_to_heads(MatrixView rows) const {
     for (int64_t at = 0; at < rows.cols; at += weight_.cols()) apply(rows.column_range(at, weight_.cols()), rows.column_range(at, weight_.cols()));
   }
@@ -66,6 +69,16 @@ class NormWeights {
   Matrix bias_;    ///< [1, hidden] or empty
 };
 
+std::optional<NormWeights> find_norm(const Model& model, Role role, int64_t block) {
+  if (!model.find(role, block)) return std::nullopt;
+  return NormWeights(model, role, block);
+}
+
+void apply(const std::optional<NormWeights>& norm, ConstMatrixView x, MatrixView y) {
+  if (norm) return norm->apply(x, y);
+  for_each_row(x.rows, [&](int64_t r) { std::ranges::copy(x.row_span(r), y.row(r)); });
+}
+
 Linear load_linear(const Model& model, Role role, int64_t block, const ForwardOptions& options) {
   return Linear(model.get(role, block), model.find(role, block, Part::bias), options.precision, options.backend, options.zeros);
 }
@@ -74,18 +87,20 @@ Linear load_linear(const Model& model, Role role, int64_t block, const ForwardOp
 
 class BlockEntry {
  public:
-  BlockEntry(const Model& model, Role role, int64_t block) : norm(model, role, block) {}
+  BlockEntry(const Model& model, Role role, int64_t block) : norm(find_norm(model, role, block)) {}
 
-  NormWeights norm;
+  std::optional<NormWeights> norm;  ///< or none
 };
 
 class StageWeights {
  public:
-  StageWeights(const Model& model, int64_t block, Tap of, const ForwardOptions& options) : tap(of) {
+  StageWeights(const Model& model, int64_t block, Tap of, const ForwardOptions& options) : tap(of), config(model.config().at_block(block)) {
     for (const TensorRow& row : model.architecture().tensors)
       if (find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
     if (tap == Tap::attention_input && model.find(Role::query_norm, block)) query_norm.emplace(model, Role::query_norm, block), key_norm.emplace(model, Role::key_norm, block);
-    if (tap == Tap::attention_context) next_norm.emplace(model, Role::ffn_norm, block);
+    if (tap == Tap::attention_context) next_norm = find_norm(model, config.parallel && !model.find(Role::ffn_norm, block) ? Role::attention_norm : Role::ffn_norm, block);
+    if (tap == Tap::attention_context) output_norm = find_norm(model, Role::attention_output_norm, block);
+    if (tap == Tap::ffn_activation) output_norm = find_norm(model, Role::ffn_output_norm, block);
   }
 
   const Linear& get(Role role) const { return linears.at(role); }
@@ -96,8 +111,10 @@ class StageWeights {
 
   Tap tap;
   std::map<Role, Linear> linears;
-  std::optional<NormWeights> query_norm, key_norm;  ///< of each head, or none
-  std::optional<NormWeights> next_norm;             ///< in front of the feed-forward
+  ModelConfig config;                               ///< of this block
+  std::optional<NormWeights> query_norm, key_norm;  ///< of heads, or none
+  std::optional<NormWeights> output_norm;           ///< of what is added, or none
+  std::optional<NormWeights> next_norm;             ///< in front of the feed-forward, or none
 };
 
 class BlockWeights {
@@ -112,13 +129,14 @@ class BlockWeights {
 class HeadWeights {
  public:
   HeadWeights(const Model& model, const ForwardOptions& options, const HeadWeights* other)
-      : norm(model, Role::final_norm, -1), stored(model.get(Role::output_head, -1)), has_bias(model.find(Role::output_head, -1, Part::bias) != nullptr) {
+      : norm(model, Role::final_norm, -1), cap(static_cast<float>(model.config().logit_cap)), stored(model.get(Role::output_head, -1)), has_bias(model.find(Role::output_head, -1, Part::bias) != nullptr) {
     output = other && can_borrow(*other) ? other->output : std::make_shared<const Linear>(load_linear(model, Role::output_head, -1, options));
     model.checkpoint().release_pages_after(stored);
   }
 
   NormWeights norm;
   std::shared_ptr<const Linear> output;
+  float cap;  ///< of logits; 0: none
 
  private:
   bool can_borrow(const HeadWeights& other) const { return !has_bias && !other.has_bias && hold_same_floats(stored, other.stored); }
@@ -133,15 +151,26 @@ struct Forward::State {
   const Model& model;
   ForwardOptions options;
   TensorRows tokens;                  ///< [vocabulary, hidden]
-  TensorRows positions;               ///< [context, hidden], or none
-  std::optional<RotaryTable> rotary;  ///< or none
+  TensorRows positions;               ///< [context and what is in front of it, hidden], or none
+  std::optional<NormWeights> embedding_norm;
+  std::vector<std::pair<Rope, std::unique_ptr<const RotaryTable>>> rotary;  ///< of the model's blocks
+
+  /// nullptr where positions are not rotary.
+  const RotaryTable* find_rotary(const ModelConfig& of_block) const {
+    for (const auto& [rope, table] : rotary)
+      if (rope == of_block.rope) return table.get();
+    return nullptr;
+  }
 };
 
 Forward::Forward(const Model& model, const ForwardOptions& options) : state_(std::make_unique<State>(model, options)) {
   const ModelConfig& config = model.config();
   state_->tokens = TensorRows(model.get(Role::token_embedding));
   if (config.positions == Positions::learned) state_->positions = TensorRows(model.get(Role::position_embedding));
-  else state_->rotary.emplace(config.rope, config.head_dim);
+  state_->embedding_norm = find_norm(model, Role::embedding_norm, -1);
+  if (config.positions != Positions::rope) return;
+  for (const Rope& rope : {config.rope, config.window_rope})
+    if (std::ranges::find(state_->rotary, rope, [](const auto& entry) { return entry.first; }) == state_->rotary.end()) state_->rotary.emplace_back(rope, std::make_unique<const RotaryTable>(rope, config.head_dim));
 }
 
 Forward::~Forward() = default;
@@ -149,8 +178,8 @@ Forward::~Forward() = default;
 void Forward::embed(std::span<const int32_t> tokens, MatrixView hidden) const {
   const auto count = static_cast<int64_t>(tokens.size());
   assert(hidden.rows == count);
-  if (const TensorRows& positions = state_->positions; positions.rows() > 0 && count > positions.rows())
-    throw Error(ErrorKind::input, fmt::format("a sequence of {} tokens is longer than the model's {} positions", count, positions.rows()));
+  if (const int64_t most = state_->model.config().context; state_->positions.rows() > 0 && count > most)
+    throw Error(ErrorKind::input, fmt::format("a sequence of {} tokens is longer than the model's {} positions", count, most));
   for (int64_t r = 0; r < count; ++r) embed_next(tokens.subspan(static_cast<size_t>(r), 1), r, hidden.row_range(r, 1));
 }
 
@@ -159,15 +188,19 @@ void Forward::embed_next(std::span<const int32_t> tokens, int64_t position, Matr
   const TensorRows& positions = state_->positions;
   assert(hidden.cols == table.cols());
   std::vector<float> of_position(static_cast<size_t>(positions.cols()));
-  if (!of_position.empty() && position >= positions.rows()) throw Error(ErrorKind::input, fmt::format("a sequence is longer than the model's {} positions", positions.rows()));
+  const ModelConfig& config = state_->model.config();
+  if (!of_position.empty() && position >= config.context) throw Error(ErrorKind::input, fmt::format("a sequence is longer than the model's {} positions", config.context));
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= table.rows()) throw Error(ErrorKind::input, fmt::format("token id {} at position {} is outside the vocabulary of {}", tokens[i], position, table.rows()));
     const std::span<float> row = hidden.row_span(static_cast<int64_t>(i));
     table.read(tokens[i], row);
+    if (config.embedding_scale != 1)
+      for (float& value : row) value *= static_cast<float>(config.embedding_scale);
     if (of_position.empty()) continue;
-    if (i == 0) positions.read(position, of_position);
+    if (i == 0) positions.read(position + config.position_offset, of_position);
     add_to(row, of_position);
   }
+  if (state_->embedding_norm) state_->embedding_norm->apply(hidden, hidden);
 }
 
 std::shared_ptr<const BlockWeights> Forward::load_block(int64_t block) const {
@@ -177,6 +210,14 @@ std::shared_ptr<const BlockWeights> Forward::load_block(int64_t block) const {
 std::shared_ptr<const HeadWeights> Forward::load_head(const HeadWeights* other) const { return std::make_shared<const HeadWeights>(state_->model, state_->options, other); }
 
 namespace {
+
+/// Queries, keys and values [T, …] of the normalized hidden states [T, hidden], by one matrix; `all` holds the three side by side.
+void project_fused(const ModelConfig& config, const Linear& fused, ConstMatrixView normed, MatrixView all, MatrixView q, MatrixView k, MatrixView v) {
+  if (config.fused_order == FusedOrder::parts) return fused.apply(normed, all);
+  const Scratch projected(normed.rows, all.cols);
+  fused.apply(normed, projected.view());
+  split_fused(config, projected.view(), q, k, v);
+}
 
 /// context [T, query_width] of the normalized hidden states [T, hidden].
 void run_attention(const ModelConfig& config, const ForwardOptions& options, const StageWeights& stage, const RotaryTable* rotary, ConstMatrixView normed, MatrixView context) {
@@ -189,7 +230,7 @@ void run_attention(const ModelConfig& config, const ForwardOptions& options, con
   MatrixView k = projected.view().column_range(query_width, kv_width);
   MatrixView v = projected.view().column_range(query_width + kv_width, kv_width);
   if (const Linear* fused = stage.find(Role::query_key_value)) {
-    fused->apply(normed, projected.view().row_range(0, length));
+    project_fused(config, *fused, normed, projected.view().row_range(0, length), q, k, v);
   } else {  // one after the other in the same memory
     q = {projected.view().data, rows, query_width, query_width};
     k = {q.data + rows * query_width, rows, kv_width, kv_width};
@@ -220,7 +261,7 @@ void run_attention_next(const ModelConfig& config, const StageWeights& stage, co
   const Scratch projected(normed.rows, query_width + 2 * kv_width);
   const MatrixView q = projected.view().column_range(0, query_width), k = projected.view().column_range(query_width, kv_width), v = projected.view().column_range(query_width + kv_width, kv_width);
   if (const Linear* fused = stage.find(Role::query_key_value)) {
-    fused->apply(normed, projected.view());
+    project_fused(config, *fused, normed, projected.view(), q, k, v);
   } else {
     stage.get(Role::query).apply(normed, q);
     stage.get(Role::key).apply(normed, k);
@@ -237,6 +278,16 @@ void run_attention_next(const ModelConfig& config, const StageWeights& stage, co
 
 /// activation [T, ffn] of the normalized hidden states [T, hidden].
 void run_feed_forward(const ModelConfig& config, const StageWeights& stage, ConstMatrixView normed, MatrixView activation) {
+  if (const Linear* both = stage.find(Role::ffn_gate_up)) {
+    const Scratch gate_up(normed.rows, 2 * config.ffn);
+    both->apply(normed, gate_up.view());
+    const MatrixView gate = gate_up.view().column_range(0, config.ffn), up = gate_up.view().column_range(config.ffn, config.ffn);
+    return for_each_row(normed.rows, [&](int64_t r) {
+      std::ranges::copy(gate.row_span(r), activation.row(r));
+      activate(config.activation, activation.row_span(r));
+      multiply_by(activation.row_span(r), up.row_span(r));
+    });
+  }
   const Linear* gate = stage.find(Role::ffn_gate);
   if (!gate) {
     stage.get(Role::ffn_up).apply(normed, activation);
@@ -258,21 +309,26 @@ std::shared_ptr<const BlockEntry> Forward::load_entry(int64_t block) const { ret
 
 std::shared_ptr<const BlockEntry> Forward::load_head_entry() const { return std::make_shared<const BlockEntry>(state_->model, Role::final_norm, -1); }
 
-void Forward::enter_block(const BlockEntry& entry, ConstMatrixView hidden, MatrixView input) const { entry.norm.apply(hidden, input); }
+void Forward::enter_block(const BlockEntry& entry, ConstMatrixView hidden, MatrixView input) const { apply(entry.norm, hidden, input); }
 
 std::shared_ptr<const StageWeights> Forward::load_stage(int64_t block, Tap tap) const { return std::make_shared<const StageWeights>(state_->model, block, tap, state_->options); }
 
 void Forward::run_stage(const StageWeights& stage, ConstMatrixView input, MatrixView hidden, MatrixView next_input) const {
-  const ModelConfig& config = state_->model.config();
+  const ModelConfig& config = stage.config;
   assert(input.cols == get_width(stage.tap, config) && hidden.cols == config.hidden);
   const auto add_change = [&](Role role) {
     const Scratch change(hidden.rows, hidden.cols);
     stage.get(role).apply(input, change.view());
+    if (stage.output_norm) stage.output_norm->apply(change.view(), change.view());
     add(hidden, change.view());
   };
   switch (stage.tap) {
-    case Tap::attention_input: return run_attention(config, state_->options, stage, state_->rotary ? &*state_->rotary : nullptr, input, next_input);
-    case Tap::attention_context: add_change(Role::attention_output); return stage.next_norm->apply(hidden, next_input);
+    case Tap::attention_input: return run_attention(config, state_->options, stage, state_->find_rotary(config), input, next_input);
+    case Tap::attention_context:
+      if (config.parallel) apply(stage.next_norm, hidden, next_input);
+      add_change(Role::attention_output);
+      if (!config.parallel) apply(stage.next_norm, hidden, next_input);
+      return;
     case Tap::ffn_input: return run_feed_forward(config, stage, input, next_input);
     case Tap::ffn_activation: return add_change(Role::ffn_down);
   }
@@ -295,7 +351,7 @@ void Forward::run_block_next(const BlockWeights& block, MatrixView hidden, KeyVa
   const ModelConfig& config = state_->model.config();
   const Scratch input(hidden.rows, hidden.cols), context(hidden.rows, config.query_width()), normed(hidden.rows, hidden.cols), activation(hidden.rows, config.ffn);
   enter_block(block.entry, hidden, input.view());
-  run_attention_next(config, block.stages[0], state_->rotary ? &*state_->rotary : nullptr, input.view(), cache, context.view());
+  run_attention_next(block.stages[0].config, block.stages[0], state_->find_rotary(block.stages[0].config), input.view(), cache, context.view());
   run_stage(block.stages[1], context.view(), hidden, normed.view());
   run_stage(block.stages[2], normed.view(), hidden, activation.view());
   run_stage(block.stages[3], activation.view(), hidden, {});
@@ -305,6 +361,7 @@ void Forward::run_head(const HeadWeights& head, ConstMatrixView hidden, MatrixVi
   const Scratch normed(hidden.rows, hidden.cols);
   head.norm.apply(hidden, normed.view());
   head.output->apply(normed.view(), logits);
+  if (head.cap > 0) for_each_row(logits.rows, [&](int64_t r) { cap_values(head.cap, logits.row_span(r)); });
 }
 
 Matrix compute_logits(const Model& model, std::span<const int32_t> tokens, const ForwardOptions& options) {

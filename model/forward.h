@@ -33,7 +33,8 @@ class BlockWeights;
 class HeadWeights;
 
 /// Runs a model. Const members may be called from several threads at once; every result is the same, bit for bit, for any
-/// number of threads and whatever else runs beside it, and a token's result depends on nothing after the token.
+/// number of threads and whatever else runs beside it, and a token's result depends on nothing after the token (but with
+/// rotary positions that change with a sequence's length, on that).
 /// Everything is f32 but the products of Linear. Memory beside the weights: some 4 matrices [T, hidden] and 2 [T, ffn] for
 /// each sequence that is in run_block, and [64, T] for each thread.
 class Forward {

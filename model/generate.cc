@@ -44,7 +44,7 @@ std::vector<std::vector<int32_t>> generate(const Model& model, const ForwardOpti
     const size_t begin = static_cast<size_t>(group) * together, count = std::min(together, sequences.size() - begin);
     const auto rows = static_cast<int64_t>(count);
     std::vector<KeyValueCache> caches;
-    for (int64_t block = 0; block < config.layers; ++block) caches.emplace_back(config, rows, length - 1);
+    for (int64_t block = 0; block < config.layers; ++block) caches.emplace_back(config.at_block(block), rows, length - 1);
     Matrix hidden(rows, config.hidden), logits(rows, config.vocabulary);
     for (int64_t position = 0; position + 1 < length; ++position) {
       std::vector<int32_t> tokens;

@@ -20,7 +20,7 @@ namespace {
 
 /// By role: names without .weight or .bias; {} is the number of the block. Source: gguf-py's constants.py (TENSOR_NAMES).
 std::string_view name_of(Role role) {
-  constexpr std::array names = {"token_embd", "position_embd", "blk.{}.attn_norm", "blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v", "blk.{}.attn_qkv", "blk.{}.attn_q_norm", "blk.{}.attn_k_norm", "blk.{}.attn_output", "blk.{}.ffn_norm", "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_down", "output_norm", "output"};
+  constexpr std::array names = {"token_embd", "position_embd", "blk.{}.attn_norm", "blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v", "blk.{}.attn_qkv", "blk.{}.attn_q_norm", "blk.{}.attn_k_norm", "blk.{}.attn_output", "blk.{}.post_attention_norm", "blk.{}.ffn_norm", "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_up", "blk.{}.ffn_down", "blk.{}.post_ffw_norm", "token_embd_norm", "output_norm", "output"};
   return names[static_cast<size_t>(role)];
 }
 
@@ -256,7 +256,7 @@ void check_gguf_model(const Model& model) {
   const Architecture& architecture = model.architecture();
   const ModelConfig& config = model.config();
   const std::string where = model.checkpoint().directory.string();
-  if (!architecture.gguf_name) throw Error(ErrorKind::usage, fmt::format("{}: llama.cpp has no architecture for {}", where, architecture.causal_class));
+  if (!architecture.gguf_name) throw Error(ErrorKind::usage, fmt::format("{}: llmc does not write {} as a GGUF file", where, architecture.causal_class));
   const Activation run = default_activation(architecture);
   if (config.activation != run) throw Error(ErrorKind::usage, fmt::format("{}: its activation is {}, but llama.cpp runs {} with {}", where, to_string(config.activation), architecture.gguf_name, to_string(run)));
   if (config.window > 0 && config.window < config.context) throw Error(ErrorKind::usage, fmt::format("{}: its queries see {} of {} positions, but llama.cpp runs {} without a window", where, config.window, config.context, architecture.gguf_name));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "model/attention.h"
 #include "model/backward_kernels.h"
 #include "model/kernels.h"
 #include "model/trainable_parts.h"
@@ -79,12 +80,13 @@ struct TrainableHead::Weights {
   ModelConfig config;
   Precision precision = Precision::f32;
   MatmulBackend backend = MatmulBackend::eigen;
+  float cap = 0;  ///< of logits; 0: none
   TrainableNorm norm;
   std::optional<TrainableLinear> output;
 };
 
 TrainableHead::TrainableHead(const ModelConfig& config, Precision precision, MatmulBackend backend)
-    : weights_(std::make_unique<Weights>(Weights{.config = config, .precision = precision, .backend = backend, .norm = {config.norm, config.norm_epsilon, {}, {}}, .output = {}})) {}
+    : weights_(std::make_unique<Weights>(Weights{.config = config, .precision = precision, .backend = backend, .cap = static_cast<float>(config.logit_cap), .norm = TrainableNorm(config), .output = {}})) {}
 TrainableHead::~TrainableHead() = default;
 TrainableHead::TrainableHead(TrainableHead&&) noexcept = default;
 
@@ -98,6 +100,7 @@ void TrainableHead::run(ConstMatrixView hidden, MatrixView logits) const {
     const MatrixView normed = scratch_tile<7>(rows, hidden.cols);
     weights_->norm.apply(hidden.row_range(first, rows), normed);
     weights_->output->forward.apply(normed, logits.row_range(first, rows));
+    for (int64_t r = first; r < first + rows && weights_->cap > 0; ++r) cap_values(weights_->cap, logits.row_span(r));
   });
 }
 
@@ -122,11 +125,17 @@ HeadLosses TrainableHead::backpropagate(const SequenceRows& sequences, ConstMatr
     const MatrixView other = scratch_tile<6>(count + 1, vocabulary);
     w.norm.apply(hidden.row_range(first, count), normed);
     w.output->forward.apply(normed, logits);
+    const MatrixView capped = scratch_tile<7>(w.cap > 0 ? count : 0, vocabulary);
+    for (int64_t r = 0; r < capped.rows; ++r) {
+      cap_values(w.cap, logits.row_span(r));
+      std::ranges::copy(logits.row_span(r), capped.row(r));
+    }
     if (weights.kl != 0) teacher(first, other.row_range(0, count));
     for (int64_t r = 0; r < count; ++r) {
       const auto at = static_cast<size_t>(first + r);
       if (counts[at]) losses[at] = loss.run(logits.row_span(r), other.row_span(r), labels.empty() ? -1 : labels[at], other.row_span(count));
       else std::ranges::fill(logits.row_span(r), 0.0f);
+      if (w.cap > 0) cap_values_back(w.cap, capped.row_span(r), logits.row_span(r));
     }
     if (d_output) {
       for (int64_t r = 0; r < count; ++r) std::ranges::copy(logits.row_span(r), all_d_logits.row(first + r));

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
 
 #include "core/error.h"
 
@@ -58,6 +60,7 @@ void agree(std::optional<double>& stated, std::optional<double> found, const cha
 Rope read_object(const json& object, const std::string& where, const Architecture& architecture, double context, Stated& stated) {
   FieldReader fields(object, where);
   Rope rope{.scaling = read_scaling(fields), .original_context = context};
+  if (rope.scaling != RopeScaling::none && !architecture.scales_rope) throw Error(ErrorKind::input, fmt::format("field \"{}\": rope type \"{}\" is not supported in {}", where, to_string(rope.scaling), architecture.causal_class));
   agree(stated.theta, fields.find_number("rope_theta"), "rope_theta", where);
   const auto share = fields.find_number("partial_rotary_factor");
   if (architecture.rotary_share) agree(stated.share, share, "partial_rotary_factor", where);
@@ -87,26 +90,46 @@ Rope read_object(const json& object, const std::string& where, const Architectur
   return rope;
 }
 
-}  // namespace
-
-Rope read_rope(FieldReader& fields, const Architecture& architecture, const ModelConfig& config) {
-  Stated stated{.theta = fields.find_number("rope_theta"), .share = {}};
-  if (architecture.rotary_share) stated.share = fields.find_number("partial_rotary_factor");
+/// `objects` are those that may describe it, by name.
+Rope read_rope(const std::vector<std::pair<const char*, const json*>>& objects, Stated stated, double theta, const Architecture& architecture, const ModelConfig& config) {
   const auto context = static_cast<double>(config.context);
   std::optional<Rope> found;
-  for (const char* key : {"rope_parameters", "rope_scaling"})
-    if (const json* object = fields.find(key)) {
-      const Rope rope = read_object(*object, key, architecture, context, stated);
-      if (found && *found != rope) throw Error(ErrorKind::input, "rope_parameters and rope_scaling say different things; expected one of them");
-      found = rope;
-    }
+  for (const auto& [name, object] : objects) {
+    if (!object) continue;
+    const Rope rope = read_object(*object, name, architecture, context, stated);
+    if (found && *found != rope) throw Error(ErrorKind::input, fmt::format("{} and {} say different things; expected one of them", objects.front().first, name));
+    found = rope;
+  }
   Rope rope = found.value_or(Rope{.original_context = context});
-  rope.theta = positive(stated.theta.value_or(10000.0), "rope_theta", "");
-  const double share = positive(stated.share.value_or(architecture.rotary_share.value_or(1)), "partial_rotary_factor", "");
+  rope.theta = positive(stated.theta.value_or(theta), architecture.rope_theta_key, "");
+  const double share = positive(stated.share.value_or(architecture.rotary_share.value_or(1)), architecture.rotary_share_key, "");
   rope.dim = static_cast<int64_t>(static_cast<double>(config.head_dim) * share);
   if (share > 1 || rope.dim % 2 != 0) throw Error(ErrorKind::input, fmt::format("rotary positions need an even number of values of each head, found {} of {}", rope.dim, config.head_dim));
   if (rope.scaling == RopeScaling::dynamic && rope.dim < 4) throw Error(ErrorKind::input, fmt::format("dynamic rotary positions need 4 values of each head, found {}", rope.dim));
   return rope;
+}
+
+/// Of the blocks where a window holds and of the others: rope_parameters has an object for each.
+void read_two_ropes(FieldReader& fields, const Architecture& architecture, ModelConfig& config) {
+  const json *whole = nullptr, *window = nullptr;
+  if (const json* both = fields.find("rope_parameters")) {
+    FieldReader kinds(*both, "rope_parameters");
+    whole = kinds.find("full_attention"), window = kinds.find("sliding_attention");
+    kinds.finish();
+  }
+  const Stated stated{.theta = fields.find_number(architecture.rope_theta_key), .share = {}}, of_window{.theta = fields.find_number("rope_local_base_freq"), .share = {}};
+  config.rope = read_rope({{"rope_parameters.full_attention", whole}, {"rope_scaling", fields.find("rope_scaling")}}, stated, architecture.rope_theta, architecture, config);
+  config.window_rope = read_rope({{"rope_parameters.sliding_attention", window}}, of_window, *architecture.window_theta, architecture, config);
+}
+
+}  // namespace
+
+void read_ropes(FieldReader& fields, const Architecture& architecture, ModelConfig& config) {
+  if (architecture.window_theta) return read_two_ropes(fields, architecture, config);
+  Stated stated{.theta = fields.find_number(architecture.rope_theta_key), .share = {}};
+  if (architecture.rotary_share) stated.share = fields.find_number(architecture.rotary_share_key);
+  config.rope = read_rope({{"rope_parameters", fields.find("rope_parameters")}, {"rope_scaling", fields.find("rope_scaling")}}, stated, architecture.rope_theta, architecture, config);
+  config.window_rope = config.rope;
 }
 
 }  // namespace llmc

@@ -20,7 +20,8 @@ std::optional<Tap> find_tap(Role role) {
     case Role::query_key_value: return Tap::attention_input;
     case Role::attention_output: return Tap::attention_context;
     case Role::ffn_gate:
-    case Role::ffn_up: return Tap::ffn_input;
+    case Role::ffn_up:
+    case Role::ffn_gate_up: return Tap::ffn_input;
     case Role::ffn_down: return Tap::ffn_activation;
     default: return std::nullopt;
   }

@@ -6,7 +6,9 @@
 #include <cassert>
 
 #include "core/error.h"
+#include "model/backward_kernels.h"
 #include "model/kernels.h"
+#include "model/trainable_parts.h"
 
 namespace llmc {
 
@@ -14,7 +16,9 @@ struct TrainableModel::State {
   ModelConfig config;
   BlockTensors embeddings;  ///< of tokens, and of positions where they are learned
   std::vector<TrainableBlock> blocks;
+  TrainableNorm embedding_norm;
   TrainableHead head;
+  Matrix embedded;  ///< what the norm of the embeddings was given, where there is one
 
   SequenceRows sequences{{}};
   std::vector<int32_t> tokens;
@@ -29,8 +33,8 @@ struct TrainableModel::State {
   }
 };
 
-TrainableModel::TrainableModel(const ModelConfig& config, Precision precision, MatmulBackend backend) : state_(std::make_unique<State>(State{.config = config, .embeddings = {}, .blocks = {}, .head = TrainableHead(config, precision, backend), .tokens = {}, .hidden = {}, .tapes = {}})) {
-  for (int64_t block = 0; block < config.layers; ++block) state_->blocks.emplace_back(config, precision, backend);
+TrainableModel::TrainableModel(const ModelConfig& config, Precision precision, MatmulBackend backend) : state_(std::make_unique<State>(State{.config = config, .embeddings = {}, .blocks = {}, .embedding_norm = TrainableNorm(config), .head = TrainableHead(config, precision, backend), .embedded = {}, .tokens = {}, .hidden = {}, .tapes = {}})) {
+  for (int64_t block = 0; block < config.layers; ++block) state_->blocks.emplace_back(config.at_block(block), precision, backend);
   state_->tapes.resize(static_cast<size_t>(config.layers));
   state_->hidden.resize(static_cast<size_t>(config.layers) + 1);
 }
@@ -41,6 +45,7 @@ void TrainableModel::set(int64_t block, const BlockTensors& values) {
   if (block >= 0) return state_->blocks[static_cast<size_t>(block)].set(values);
   for (const Role role : {Role::token_embedding, Role::position_embedding})
     if (const Matrix* matrix = values.find(role)) state_->embeddings(role) = *matrix;
+  state_->embedding_norm.set(values, Role::embedding_norm);
   BlockTensors head;
   for (const auto& [place, matrix] : values)
     if (place.first == Role::final_norm || place.first == Role::output_head) head(place.first, place.second) = matrix;
@@ -57,14 +62,21 @@ void TrainableModel::run(const SequenceRows& sequences, std::span<const int32_t>
     if (hidden.rows() != sequences.rows) hidden = Matrix(sequences.rows, s.config.hidden);
   const Matrix& table = s.embeddings.get(Role::token_embedding);
   const Matrix* positions = s.embeddings.find(Role::position_embedding);
+  const auto scale = static_cast<float>(s.config.embedding_scale);
   std::ranges::fill(s.hidden[0].values(), 0.0f);
   s.for_each_token([&](int64_t row, int64_t token, int64_t position) {
     if (token < 0 || token >= table.rows()) throw Error(ErrorKind::input, fmt::format("token {}: outside the vocabulary of {}", token, table.rows()));
     std::ranges::copy(table.view().row_span(token), s.hidden[0].row(row));
+    if (scale != 1)
+      for (float& value : s.hidden[0].view().row_span(row)) value *= scale;
     if (!positions) return;
-    if (position >= positions->rows()) throw Error(ErrorKind::input, fmt::format("a sequence is longer than the {} positions of the model", positions->rows()));
-    add_to(s.hidden[0].view().row_span(row), positions->view().row_span(position));
+    if (position >= s.config.context) throw Error(ErrorKind::input, fmt::format("a sequence is longer than the {} positions of the model", s.config.context));
+    add_to(s.hidden[0].view().row_span(row), positions->view().row_span(position + s.config.position_offset));
   });
+  if (s.embedding_norm.is_there()) {
+    s.embedded = s.hidden[0];
+    s.embedding_norm.apply(s.embedded.view(), s.hidden[0].view());
+  }
   for (size_t block = 0; block < s.blocks.size(); ++block) s.blocks[block].run(sequences, s.hidden[block].view(), s.hidden[block + 1].view(), s.tapes[block]);
 }
 
@@ -87,17 +99,24 @@ HeadLosses TrainableModel::backpropagate(const LossWeights& weights, const Train
   if (!d_table || !s.config.tied_head) lend(of_head, outer, Role::output_head);
 
   Matrix* d_positions = outer.find(Role::position_embedding);
+  const bool d_norm = outer.find(Role::embedding_norm) || outer.find(Role::embedding_norm, Part::bias);
   for (size_t block = s.blocks.size(); block-- > 0;) {
     if (hidden_loss) hidden_loss(static_cast<int64_t>(block) + 1, std::as_const(s.hidden[block + 1]).view(), d_hidden.view());
-    const bool goes_on = block > 0 || d_table || d_positions;
+    const bool goes_on = block > 0 || d_table || d_positions || d_norm;
     BlockTensors gradients = reader.prepare(static_cast<int64_t>(block));
     s.blocks[block].backpropagate(s.sequences, std::as_const(s.hidden[block]).view(), std::as_const(d_hidden).view(), s.tapes[block], goes_on ? d_hidden.view() : MatrixView{}, gradients);
     reader.take(static_cast<int64_t>(block), std::move(gradients));
   }
   if (d_table && s.config.tied_head) add_to(d_table->values(), of_head.get(Role::output_head).values());
+  if (s.embedding_norm.is_there()) {
+    NormGradients norm(outer, Role::embedding_norm, 1, s.config.hidden);
+    s.embedding_norm.apply_back(std::as_const(s.embedded).view(), d_hidden.view(), norm.weight_share(0), norm.bias_share(0));
+    norm.finish();
+  }
+  const auto scale = static_cast<float>(s.config.embedding_scale);
   s.for_each_token([&](int64_t row, int64_t token, int64_t position) {
-    if (d_table) add_to(d_table->view().row_span(token), std::as_const(d_hidden).view().row_span(row));
-    if (d_positions) add_to(d_positions->view().row_span(position), std::as_const(d_hidden).view().row_span(row));
+    if (d_table) add_scaled(d_table->view().row_span(token), scale, std::as_const(d_hidden).view().row_span(row));
+    if (d_positions) add_to(d_positions->view().row_span(position + s.config.position_offset), std::as_const(d_hidden).view().row_span(row));
   });
   reader.take(-1, std::move(outer));
   return losses;

@@ -32,19 +32,24 @@ TrainableLinear::TrainableLinear(const Matrix& weight, const Matrix* bias, Preci
     : forward(weight.view(), bias ? bias->values() : std::span<const float>(), precision, backend), backward(transpose(weight.view()).view(), {}, precision, backend) {}
 
 void TrainableNorm::set(const BlockTensors& values, Role role) {
-  if (const Matrix* matrix = values.find(role)) weight = *matrix;
+  if (const Matrix* matrix = values.find(role)) {
+    weight = *matrix;
+    if (offset != 0)
+      for (float& value : weight.values()) value += static_cast<float>(offset);
+  }
   if (const Matrix* matrix = values.find(role, Part::bias)) bias = *matrix;
 }
 
 void TrainableNorm::apply(ConstMatrixView x, MatrixView y) const {
   for (int64_t r = 0; r < x.rows; ++r) {
-    if (kind == Norm::rms) rms_norm(x.row_span(r), weight.values(), epsilon, y.row_span(r));
+    if (!is_there()) std::ranges::copy(x.row_span(r), y.row(r));
+    else if (kind == Norm::rms) rms_norm(x.row_span(r), weight.values(), epsilon, y.row_span(r));
     else layer_norm(x.row_span(r), weight.values(), bias.values(), epsilon, y.row_span(r));
   }
 }
 
 void TrainableNorm::apply_back(ConstMatrixView x, MatrixView d, std::span<float> d_weight, std::span<float> d_bias) const {
-  for (int64_t r = 0; r < x.rows; ++r) {
+  for (int64_t r = 0; r < x.rows && is_there(); ++r) {
     if (kind == Norm::rms) rms_norm_backward(x.row_span(r), weight.values(), epsilon, d.row_span(r), d.row_span(r), d_weight);
     else layer_norm_backward(x.row_span(r), weight.values(), epsilon, d.row_span(r), d.row_span(r), d_weight, d_bias);
   }

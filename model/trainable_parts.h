@@ -41,11 +41,15 @@ struct TrainableLinear {
 struct TrainableNorm {
   Norm kind = Norm::rms;
   double epsilon = 0;
-  Matrix weight;  ///< [1, hidden], or of a head
-  Matrix bias;    ///< [1, hidden] or empty
+  double offset = 0;  ///< added to the weight as it is stored
+  Matrix weight;      ///< [1, hidden], or of a head or all heads, with the offset; empty: there is no such norm
+  Matrix bias;        ///< [1, hidden] or empty
 
+  explicit TrainableNorm(const ModelConfig& config) : kind(config.norm), epsilon(config.norm_epsilon), offset(config.norm_offset) {}
+  bool is_there() const { return !weight.empty(); }
   /// Takes those values of the role that are there.
   void set(const BlockTensors& values, Role role);
+  /// y = x where there is no such norm.
   void apply(ConstMatrixView x, MatrixView y) const;
   /// From the gradient of y to that of x, in place; adds to d_weight and d_bias unless they are empty.
   void apply_back(ConstMatrixView x, MatrixView d, std::span<float> d_weight, std::span<float> d_bias) const;

@@ -39,6 +39,16 @@ std::string head_module(const Model& model) {
   return row->name;
 }
 
+/// What transformers calls every output head once it is loaded, whatever files call it (GPT-NeoX: embed_out).
+constexpr const char* loaded_head_module = "lm_head";
+
+/// Why readers would not find the head's codes; empty where they do or where it has none.
+std::string reason_against_quantized_head(const Model& model) {
+  const std::string module = head_module(model);
+  if (module == loaded_head_module || !find_scheme(model.get(Role::output_head))) return "";
+  return fmt::format("{} holds codes, but transformers looks for them in {}", module, loaded_head_module);
+}
+
 /// A tied head whose embedding is quantized is named beside it.
 std::vector<TiedAlias> tied_aliases(const Model& model) {
   const StoredTensor& embedding = model.get(Role::token_embedding);
@@ -57,6 +67,7 @@ json describe_compressed_tensors(const Model& model) {
   const auto aliases = tied_aliases(model);
   for (const TiedAlias& alias : aliases) quantized.push_back({alias.module, ModuleKind::embedding, *find_scheme(model.get(Role::token_embedding))});
   if (model.config().tied_head && aliases.empty()) ignored.push_back(head_module(model));
+  if (head_module(model) != loaded_head_module) ignored.push_back(loaded_head_module);
   return make_quantization_config(quantized, ignored);
 }
 
@@ -100,6 +111,7 @@ ContainerChoice choose_container(Format format, const Model& model) {
     const std::string reason = zeros_are_fine && placed.tensor->pruned ? "" : reason_against_compressed_tensors(*placed.tensor, kind_of(placed));
     if (!reason.empty() && (is_quantized(placed) || holds_blocks(placed) || format == Format::automatic)) reasons.push_back(reason);
   }
+  if (const std::string reason = reason_against_quantized_head(model); !reason.empty()) reasons.push_back(reason);
   if (reasons.empty() || (!any_codes && !any_blocks && !any_pruned)) return {huggingface, {}};
   const std::string summary = reasons.size() == 1 ? reasons[0] : fmt::format("{} (and {} more tensors)", reasons[0], reasons.size() - 1);
   if (format == Format::huggingface) throw Error(ErrorKind::usage, fmt::format("--format hf: {}; --format packed stores it, and `llmc export --dense` makes an ordinary checkpoint of that", summary));

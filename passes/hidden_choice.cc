@@ -61,7 +61,7 @@ class HiddenScan final : public BlockVisitor {
     const Matrix gain = read_matrix(model_.get(Role::final_norm)), head = read_matrix(model_.get(Role::output_head));
     std::vector<double> lost(scores_.size()), sums = scores_;
     add_columns(head.view(), lost);
-    for (size_t i = 0; i < lost.size(); ++i) lost[i] *= double{gain.values()[i]} * gain.values()[i] * last_[i];
+    for (size_t i = 0; i < lost.size(); ++i) lost[i] *= std::pow(gain.values()[i] + model_.config().norm_offset, 2) * last_[i];
     add_shares(lost, sums);
     return {.kept = keep_highest(sums, kept), .head_mean_square = last_};
   }
@@ -103,8 +103,9 @@ void rescale_norms(Model& model, const HiddenChoice& choice, int64_t before) {
   for (const PlacedTensor& placed : model.tensors()) {
     if (!is_hidden_norm(*placed.row) || placed.part != Part::weight) continue;
     Matrix gain = read_matrix(*placed.tensor);
+    const auto offset = static_cast<float>(model.config().norm_offset);
     const double factor = std::sqrt(placed.row->role == Role::final_norm ? stretch * left : stretch);
-    for (float& value : gain.values()) value = static_cast<float>(value * factor);
+    for (float& value : gain.values()) value = static_cast<float>((value + offset) * factor) - offset;
     placed.tensor->form = make_floats(*placed.tensor, gain.view());
   }
 }

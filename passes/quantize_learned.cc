@@ -29,7 +29,7 @@ class LearnedRounder final : public GptqRounder {
       std::ranges::copy(inputs.read(i).values(), input.data);
       std::ranges::copy(outputs.read(i).values(), target.data);
     };
-    LearnedRounding learned = learn_rounding(config, values, std::move(rounded), samples, options_, fmt::format("learned rounding, block {}", block), context_);
+    LearnedRounding learned = learn_rounding(config.at_block(block), values, std::move(rounded), samples, options_, fmt::format("learned rounding, block {}", block), context_);
     rounded = std::move(learned.weights);
     return {{"error_before", learned.error_before}, {"error_after", learned.error_after}};
   }

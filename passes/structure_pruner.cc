@@ -55,7 +55,14 @@ std::vector<double> score_by_magnitude(const Model& model, int64_t block, Tap ta
   if (is_heads) {
     add_rows(model, Role::query, block, 0, cut.width, scores);
     for (Role role : {Role::key, Role::value}) add_rows(model, role, block, 0, config.head_dim, scores);
+    if (config.fused_order == FusedOrder::parts) {
+      add_rows(model, Role::query_key_value, block, 0, cut.width, scores);
+      for (int64_t first : {config.fused_key(0), config.fused_value(0)}) add_rows(model, Role::query_key_value, block, first, config.head_dim, scores);
+    } else {
+      add_rows(model, Role::query_key_value, block, 0, cut.width + 2 * config.head_dim, scores);
+    }
   } else {
+    for (int64_t first : {int64_t{0}, config.ffn}) add_rows(model, Role::ffn_gate_up, block, first, 1, scores);
     for (Role role : {Role::ffn_gate, Role::ffn_up}) add_rows(model, role, block, 0, 1, scores);
   }
   return scores;

@@ -37,7 +37,8 @@ std::optional<Role> norm_before(Role role) {
     case Role::value:
     case Role::query_key_value: return Role::attention_norm;
     case Role::ffn_gate:
-    case Role::ffn_up: return Role::ffn_norm;
+    case Role::ffn_up:
+    case Role::ffn_gate_up: return Role::ffn_norm;
     case Role::output_head: return Role::final_norm;
     default: return std::nullopt;
   }
@@ -103,6 +104,7 @@ class TransformRotate final : public Pass {
   /// Throws Error(usage) with every reason why the rotation would not be exact.
   void check(const Model& model) const {
     Problems problems;
+    if (space_ != Space::values) check_residual(model, problems);
     for (const PlacedTensor& placed : model.tensors()) {
       if (!touches(placed)) continue;
       const StoredTensor& tensor = *placed.tensor;
@@ -111,6 +113,15 @@ class TransformRotate final : public Pass {
       else if (space_ != Space::values && is_hidden_norm(*placed.row) && placed.part == Part::weight) check_norm(model, placed, problems);
     }
     problems.throw_if_any(ErrorKind::usage, "transform.rotate");
+  }
+
+  /// Every norm of the residual stream must stand in front of linear layers alone.
+  static void check_residual(const Model& model, Problems& problems) {
+    for (const PlacedTensor& placed : model.tensors()) {
+      const Role role = placed.row->role;
+      if (placed.part == Part::weight && (role == Role::attention_output_norm || role == Role::ffn_output_norm || role == Role::embedding_norm))
+        problems.add(fmt::format("tensor {}: is the weight of a norm behind which the residual stream goes on, and cannot be folded; rotate values only", placed.tensor->name));
+    }
   }
 
   static void check_norm(const Model& model, const PlacedTensor& placed, Problems& problems) {
@@ -125,10 +136,14 @@ class TransformRotate final : public Pass {
   void rotate_values(Model& model, int64_t block) const {
     const ModelConfig& config = model.config();
     const Rotation rotation(RotationKind::spread, config.head_dim, seed_, fmt::format("value rotation {}", block));
-    const int64_t first = model.find(Role::query_key_value, block) ? config.query_width() + config.kv_width() : 0;  // of the fused rows
+    const bool is_fused = model.find(Role::query_key_value, block) != nullptr;
+    const auto first_row = [&](int64_t head) { return is_fused ? config.fused_value(head) : head * config.head_dim; };
+    const auto each_head = [&](auto&& body) {
+      for (int64_t head = 0; head < config.kv_heads; ++head) body(first_row(head));
+    };
     const auto makes_values = [](const TensorRow& row) { return row.role == Role::value || row.role == Role::query_key_value; };
-    change_each(model, block, Part::weight, makes_values, [&](Matrix& weight) { rotate_outputs(weight.view().row_range(first, config.kv_width()), rotation); });
-    change_each(model, block, Part::bias, makes_values, [&](Matrix& bias) { rotate_inputs(bias.view().column_range(first, config.kv_width()), rotation); });
+    change_each(model, block, Part::weight, makes_values, [&](Matrix& weight) { each_head([&](int64_t first) { rotate_outputs(weight.view().row_range(first, config.head_dim), rotation); }); });
+    change_each(model, block, Part::bias, makes_values, [&](Matrix& bias) { each_head([&](int64_t first) { rotate_inputs(bias.view().column_range(first, config.head_dim), rotation); }); });
     change_each(model, block, Part::weight, [](const TensorRow& row) { return row.role == Role::attention_output; }, [&](Matrix& weight) { rotate_inputs(weight.view(), rotation); });
   }
 
@@ -146,9 +161,11 @@ class TransformRotate final : public Pass {
   /// the norm, so that a tied head can stay tied.
   static void fold_norm(Model& model, Role norm, int64_t block, const Rotation& rotation) {
     const auto is_this = [&](const TensorRow& row) { return row.role == norm; };
+    const auto offset = static_cast<float>(model.config().norm_offset);
     Matrix gain = read_matrix(model.get(norm, block));
+    for (float& value : gain.values()) value += offset;
     if (is_constant(gain.values())) std::ranges::fill(gain.values(), 1.0f);
-    else change_each(model, block, Part::weight, is_this, [](Matrix& weight) { std::ranges::fill(weight.values(), 1.0f); });
+    else change_each(model, block, Part::weight, is_this, [&](Matrix& weight) { std::ranges::fill(weight.values(), 1 - offset); });
     change_each(model, block, Part::bias, is_this, [&](Matrix& bias) {
       for (size_t c = 0; c < bias.values().size(); ++c) bias.values()[c] /= gain.values()[c];
       rotate_inputs(bias.view(), rotation);

@@ -43,12 +43,16 @@ class Oracle {
   std::vector<double> run(std::span<const int32_t> tokens) const {
     Rows x = embed(tokens);
     for (int64_t block = 0; block < config_.layers; ++block) {
-      add(x, attention(normalize(x, Role::attention_norm, block), block));
-      add(x, feed_forward(normalize(x, Role::ffn_norm, block), block));
+      const Rows before = x;
+      add(x, normalize(attention(normalize(x, Role::attention_norm, block), block), Role::attention_output_norm, block));
+      // Side by side both read the same; with a single norm in front of the two, what it gives.
+      const bool one_norm = config_.parallel && !model_.find(Role::ffn_norm, block);
+      add(x, normalize(feed_forward(normalize(config_.parallel ? before : x, one_norm ? Role::attention_norm : Role::ffn_norm, block), block), Role::ffn_output_norm, block));
       model_.checkpoint().release_pages();
     }
     std::vector<double> logits;
-    for (const auto& row : linear(normalize(x, Role::final_norm, -1), Role::output_head, -1)) logits.insert(logits.end(), row.begin(), row.end());
+    for (const auto& row : linear(normalize(x, Role::final_norm, -1), Role::output_head, -1))
+      for (double value : row) logits.push_back(cap(value, config_.logit_cap));
     return logits;
   }
 
@@ -61,12 +65,24 @@ class Oracle {
       table.read(token, values);
       x.emplace_back(values.begin(), values.end());
     }
+    for (auto& row : x)
+      for (double& value : row) value *= config_.embedding_scale;
     if (config_.positions == Positions::learned) {
       const Matrix positions = read_matrix(model_.get(Role::position_embedding));
       for (size_t t = 0; t < x.size(); ++t)
-        for (size_t i = 0; i < x[t].size(); ++i) x[t][i] += positions.row(static_cast<int64_t>(t))[i];
+        for (size_t i = 0; i < x[t].size(); ++i) x[t][i] += positions.row(static_cast<int64_t>(t) + config_.position_offset)[i];
     }
-    return x;
+    return normalize(x, Role::embedding_norm, -1);
+  }
+
+  /// Bounded to ± limit (Gemma 2, section 2); 0 is no limit.
+  static double cap(double value, double limit) { return limit > 0 ? limit * std::tanh(value / limit) : value; }
+
+  /// What ALiBi takes from a score for each position between key and query (Press 2021, section 3).
+  double slope(int64_t head) const {
+    if (config_.positions != Positions::alibi) return 0;
+    const auto n = static_cast<double>(config_.heads), whole = std::exp2(std::floor(std::log2(n))), h = static_cast<double>(head);
+    return h < whole ? std::exp2(-8 * (h + 1) / whole) : std::exp2(-4 * (2 * (h - whole) + 1) / whole);
   }
 
   static void add(Rows& x, const Rows& y) {
@@ -74,9 +90,12 @@ class Oracle {
       for (size_t i = 0; i < x[t].size(); ++i) x[t][i] += y[t][i];
   }
 
-  /// Rows as wide as the norm, or several times as wide: then each such piece, which is a head, by itself.
+  /// Rows as wide as the norm, or several times as wide: then each such piece, which is a head, by itself. As they are where the
+  /// model has no such norm.
   Rows normalize(Rows x, Role role, int64_t block) const {
-    const std::vector<double> weight = read_vector(&model_.get(role, block));
+    if (!model_.find(role, block)) return x;
+    std::vector<double> weight = read_vector(&model_.get(role, block));
+    for (double& value : weight) value += config_.norm_offset;
     const std::vector<double> bias = read_vector(model_.find(role, block, Part::bias));
     for (auto& row : x)
       for (size_t at = 0; at < row.size(); at += weight.size()) normalize_piece(std::span(row).subspan(at, weight.size()), weight, bias);
@@ -127,7 +146,16 @@ class Oracle {
       v = linear(x, Role::value, block);
       return;
     }
+    const bool is_grouped = config_.fused_order == FusedOrder::groups;
     for (const auto& row : linear(x, Role::query_key_value, block)) {
+      if (is_grouped) {  // [group][its queries, its key, its value][head size]
+        const int64_t shared = config_.heads / config_.kv_heads, d = config_.head_dim;
+        q.emplace_back(), k.emplace_back(), v.emplace_back();
+        auto at = row.begin();
+        const auto take = [&](std::vector<double>& to, int64_t count) { to.insert(to.end(), at, at + count), at += count; };
+        for (int64_t group = 0; group < config_.kv_heads; ++group) take(q.back(), shared * d), take(k.back(), d), take(v.back(), d);
+        continue;
+      }
       const auto keys = row.begin() + config_.query_width();
       const auto values = keys + config_.kv_width();
       q.emplace_back(row.begin(), keys);
@@ -137,14 +165,14 @@ class Oracle {
   }
 
   /// Rotates pairs (i, i + half) of the rotated part of every head by position · frequency (Su 2021, in the half-split order of Hugging Face).
-  void rotate(Rows& rows, int64_t heads) const {
-    const std::vector<float> frequencies = oracle_rope_frequencies(config_.rope, static_cast<int64_t>(rows.size()));
+  void rotate(Rows& rows, int64_t heads, const Rope& rope) const {
+    const std::vector<float> frequencies = oracle_rope_frequencies(rope, static_cast<int64_t>(rows.size()));
     const size_t half = frequencies.size();
     for (size_t t = 0; t < rows.size(); ++t)
       for (int64_t head = 0; head < heads; ++head)
         for (size_t i = 0; i < half; ++i) {
           const float angle = static_cast<float>(t) * frequencies[i];
-          const double c = config_.rope.magnitude * std::cos(static_cast<double>(angle)), s = config_.rope.magnitude * std::sin(static_cast<double>(angle));
+          const double c = rope.magnitude * std::cos(static_cast<double>(angle)), s = rope.magnitude * std::sin(static_cast<double>(angle));
           double& a = rows[t][static_cast<size_t>(head * config_.head_dim) + i];
           double& b = rows[t][static_cast<size_t>(head * config_.head_dim) + i + half];
           const double first = a, second = b;
@@ -163,24 +191,27 @@ class Oracle {
   }
 
   Rows attention(const Rows& x, int64_t block) const {
+    const bool sees_window = config_.windowed.empty() || config_.windowed[static_cast<size_t>(block)];
+    const Rope& rope = sees_window ? config_.window_rope : config_.rope;
+    const int64_t window = sees_window ? config_.window : 0;
     Rows q, k, v;
     project(x, block, q, k, v);
     if (model_.find(Role::query_norm, block)) q = normalize(q, Role::query_norm, block), k = normalize(k, Role::key_norm, block);
-    if (config_.positions == Positions::rope) rotate(q, config_.heads), rotate(k, config_.kv_heads);
+    if (config_.positions == Positions::rope) rotate(q, config_.heads, rope), rotate(k, config_.kv_heads, rope);
     if (options_.kv_cache_bits) store_in_cache(k), store_in_cache(v);
     const auto width = static_cast<size_t>(config_.head_dim);
-    const double scale = 1 / std::sqrt(static_cast<double>(config_.head_dim));
+    const double scale = 1 / std::sqrt(config_.score_divisor > 0 ? config_.score_divisor : static_cast<double>(config_.head_dim));
     Rows mixed(x.size(), std::vector<double>(static_cast<size_t>(config_.query_width())));
     for (int64_t head = 0; head < config_.heads; ++head) {
       const size_t at = static_cast<size_t>(head) * width;
       const size_t kv_at = static_cast<size_t>(head / (config_.heads / config_.kv_heads)) * width;
       for (size_t t = 0; t < x.size(); ++t) {
-        const size_t past = config_.window > 0 && t + 1 > static_cast<size_t>(config_.window) ? t + 1 - static_cast<size_t>(config_.window) : 0;  // out of the window
+        const size_t past = window > 0 && t + 1 > static_cast<size_t>(window) ? t + 1 - static_cast<size_t>(window) : 0;  // out of the window
         std::vector<double> weights(t + 1);
         double highest = -INFINITY;
         for (size_t s = past; s <= t; ++s) {
           for (size_t i = 0; i < width; ++i) weights[s] += q[t][at + i] * k[s][kv_at + i];
-          weights[s] *= scale;
+          weights[s] = cap(weights[s] * scale, config_.score_cap) - slope(head) * static_cast<double>(t - s);
           highest = std::max(highest, weights[s]);
         }
         double sum = 0;
@@ -203,6 +234,15 @@ class Oracle {
   }
 
   Rows feed_forward(const Rows& x, int64_t block) const {
+    if (model_.find(Role::ffn_gate_up, block)) {
+      Rows both = linear(x, Role::ffn_gate_up, block);
+      const auto half = static_cast<size_t>(config_.ffn);
+      for (auto& row : both) {
+        for (size_t i = 0; i < half; ++i) row[i] = activate(row[i]) * row[half + i];
+        row.resize(half);
+      }
+      return linear(both, Role::ffn_down, block);
+    }
     Rows up = linear(x, Role::ffn_up, block);
     if (config_.feed_forward == FeedForward::plain) {
       for (auto& row : up)

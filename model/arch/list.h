@@ -10,5 +10,14 @@ Architecture make_gpt2();
 Architecture make_qwen2();
 Architecture make_mistral();
 Architecture make_qwen3();
+Architecture make_phi3();
+Architecture make_stablelm();
+Architecture make_olmo2();
+Architecture make_gemma();
+Architecture make_gemma2();
+Architecture make_gemma3();
+Architecture make_gpt_neox();
+Architecture make_opt();
+Architecture make_bloom();
 
 }  // namespace llmc

@@ -57,6 +57,21 @@ ConfigRow& get_config_row(Architecture& architecture, std::string_view key) {
   return *found;
 }
 
+TensorRow& get_tensor_row(Architecture& architecture, Role role) {
+  const auto found = std::ranges::find(architecture.tensors, role, &TensorRow::role);
+  assert(found != architecture.tensors.end());
+  return *found;
+}
+
+void insert_after(Architecture& architecture, Role role, const std::vector<TensorRow>& rows) {
+  const auto place = std::ranges::find(architecture.tensors, role, &TensorRow::role);
+  architecture.tensors.insert(place + 1, rows.begin(), rows.end());
+}
+
+void erase_rows(Architecture& architecture, std::initializer_list<Role> roles) {
+  std::erase_if(architecture.tensors, [&](const TensorRow& row) { return std::ranges::find(roles, row.role) != roles.end(); });
+}
+
 void set_bias(Architecture& architecture, std::initializer_list<Role> roles, Bias bias) {
   for (TensorRow& row : architecture.tensors)
     if (std::ranges::find(roles, row.role) != roles.end()) row.bias = bias;

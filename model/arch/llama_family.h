@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string_view>
+#include <vector>
 
 #include "model/architecture.h"
 
@@ -13,7 +14,11 @@ namespace llmc {
 Architecture make_llama_family(const char* model_type, const char* causal_class, int64_t default_context);
 /// The row of a key that is there.
 ConfigRow& get_config_row(Architecture& architecture, std::string_view key);
-/// Gives the layers of these roles a bias.
+/// The row of a role that is there.
+TensorRow& get_tensor_row(Architecture& architecture, Role role);
+void insert_after(Architecture& architecture, Role role, const std::vector<TensorRow>& rows);
+void erase_rows(Architecture& architecture, std::initializer_list<Role> roles);
+/// Gives the layers or norms of these roles a bias.
 void set_bias(Architecture& architecture, std::initializer_list<Role> roles, Bias bias);
 
 }  // namespace llmc

@@ -1,6 +1,4 @@
 // Qwen3 (Yang 2025): Llama with a norm of each head of queries and keys.
-#include <algorithm>
-
 #include "model/arch/list.h"
 #include "model/arch/llama_family.h"
 
@@ -13,8 +11,7 @@ Architecture make_qwen3() {
   qwen.fixed = {{"attention_bias", "false"}, {"use_sliding_window", "false"}};
   qwen.fixed_by_block = {{"layer_types", "\"full_attention\""}};
   qwen.harmless = {"attention_dropout", "sliding_window", "max_window_layers"};  // the last two say nothing without use_sliding_window
-  const auto value = std::ranges::find(qwen.tensors, Role::value, &TensorRow::role);
-  qwen.tensors.insert(value + 1, {{.role = Role::query_norm, .name = "model.layers.{}.self_attn.q_norm", .kind = TensorKind::norm, .out = Dimension::head}, {.role = Role::key_norm, .name = "model.layers.{}.self_attn.k_norm", .kind = TensorKind::norm, .out = Dimension::head}});
+  insert_after(qwen, Role::value, {{.role = Role::query_norm, .name = "model.layers.{}.self_attn.q_norm", .kind = TensorKind::norm, .out = Dimension::head}, {.role = Role::key_norm, .name = "model.layers.{}.self_attn.k_norm", .kind = TensorKind::norm, .out = Dimension::head}});
   return qwen;
 }
 

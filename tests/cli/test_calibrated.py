@@ -10,7 +10,8 @@ import time
 import support
 from support import Case, covers, ids, llama, llama_config, llama_shapes, random_tensors, read_safetensors, tiny, treatments, write_checkpoint, write_ids
 
-MODELS = ("llama-gqa-tied", "llama-bias", "llama-bf16", "gpt2-tied", "qwen2-untied", "mistral-window", "qwen3-untied")
+MODELS = ("llama-gqa-tied", "llama-bias", "llama-bf16", "gpt2-tied", "qwen2-untied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm", "olmo2", "gemma3", "gpt-neox", "opt", "bloom")
+SITES = {"gpt2-tied": 3, "gpt-neox": 3, "bloom": 3, "olmo2": 2}  # where channels may be scaled, of each block; else 4
 
 
 class Calibrated(Case):
@@ -168,7 +169,7 @@ class ChannelScales(Calibrated):
                 data = tiny(name) / "input_ids.npy"
                 flags = ["--bits", 4, "--granularity", "channel", "--method", "awq", "--calibration", data, "--nsamples", 4, "--seqlen", 8, "--eval-data", data]
                 report = self.json("quantize", tiny(name), "-o", self.dir / name, *flags, "--threads", 1)
-                self.assertEqual(len(self.step(report)["channel_scales"]), (3 if name.startswith("gpt2") else 4) * (1 + max(t["block"] or 0 for t in report["tensors"])))
+                self.assertEqual(len(self.step(report)["channel_scales"]), SITES.get(name, 4) * (1 + max(t["block"] or 0 for t in report["tensors"])))
                 self.json("quantize", tiny(name), "-o", self.dir / (name + "-3"), *flags, "--threads", 3)
                 self.assertEqual(self.codes(name), self.codes(name + "-3"))
                 self.json("compress", tiny(name), "-o", self.dir / (name + "-again"), "--recipe", self.dir / name / "recipe.yaml", "--eval-data", data)

@@ -297,6 +297,15 @@ class Formats(Quantize):
         figures = [self.json("evaluate", self.dir / flag, "--data", ids())["quality"]["perplexity"] for flag in ("auto", "hf", "packed")]
         self.assertEqual(len(set(figures)), 1)
 
+    def test_a_head_that_transformers_calls_otherwise(self):
+        data = tiny("gpt-neox") / "input_ids.npy"
+        self.ok("quantize", tiny("gpt-neox"), "-o", self.dir / "body", "--bits", 8, "--format", "hf", "--eval-data", data)
+        ignored = json.loads((self.dir / "body" / "config.json").read_text())["quantization_config"]["ignore"]
+        self.assertEqual(set(ignored), {"embed_out", "lm_head"})
+        self.refused(2, ["--format hf", "embed_out holds codes", "lm_head"], "quantize", tiny("gpt-neox"), "-o", self.dir / "no", "--bits", 8, "--output-tensor-type", "W8A16", "--format", "hf", "--eval-data", data)
+        report = self.json("quantize", tiny("gpt-neox"), "-o", self.dir / "head", "--bits", 8, "--output-tensor-type", "W8A16", "--eval-data", data)
+        self.assertEqual(report["artifact"]["container"], "llmc-packed")
+
     @covers("quantize", "--format")
     def test_gpt2_goes_to_packed_with_the_reason(self):
         for name in ("gpt2-tied", "gpt2-untied", "gpt2-noprefix"):

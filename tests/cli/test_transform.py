@@ -70,7 +70,7 @@ class Rotation(Transform):
         self.refused(2, ["not tied", "--untie"], "quantize", tiny("llama-mha-untied"), "-o", self.dir / "no", "--bits", 8, "--untie", "--eval-data", self.data(model))
 
     def test_a_rotated_checkpoint_of_every_model_is_the_same_model(self):
-        for name in ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "gpt2-noprefix", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied"):
+        for name in ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "gpt2-noprefix", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "gemma", "gpt-neox", "gpt-neox-sequential", "opt"):
             with self.subTest(name):
                 model = tiny(name)
                 tied = json.loads((model / "config.json").read_text()).get("tie_word_embeddings", name.startswith("gpt2"))
@@ -82,6 +82,14 @@ class Rotation(Transform):
                 again = self.run_json("compress", model, "--recipe", self.dir / name / "recipe.yaml", name=name + "-again")
                 self.assertEqual((self.dir / name / "model.safetensors").read_bytes(), (self.dir / (name + "-again") / "model.safetensors").read_bytes())
                 self.assertEqual(again["recipe"], report["recipe"])
+
+    def test_norms_behind_sublayers_keep_the_residual_stream_as_it_is(self):
+        for name, tensor in (("olmo2", "post_attention_layernorm.weight"), ("gemma2", "post_feedforward_layernorm.weight"), ("gemma3", "post_attention_layernorm.weight"), ("bloom", "word_embeddings_layernorm.weight")):
+            with self.subTest(name):
+                recipe = self.write("r.yaml", "version: 1\nsteps:\n  - {pass: transform.rotate, space: SPACE}\n".replace("SPACE", "residual"))
+                self.refused(2, [tensor, "cannot be folded", "rotate values only"], "compress", tiny(name), "-o", self.dir / "no", "--recipe", recipe, "--eval-data", self.data(tiny(name)))
+                report = self.run_json("compress", tiny(name), "--recipe", self.write("v.yaml", "version: 1\nsteps:\n  - {pass: transform.rotate, space: values}\n"), name=name)
+                self.assertLess(report["quality"]["kl_mean"], 1e-7)
 
     def test_what_cannot_be_rotated(self):
         model = llama()

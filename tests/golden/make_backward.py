@@ -17,9 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from transformers.models.bloom import modeling_bloom
+
 from make_golden import HERE, load_model, true_float64
 
-NAMES = ("llama-gqa-tied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window", "qwen3-untied", "llama-rope-yarn", "llama-rope-dynamic")
+NAMES = ("llama-gqa-tied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window", "qwen3-untied", "llama-rope-yarn", "llama-rope-dynamic",
+         "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied")
 LENGTHS = (70, 9)
 
 
@@ -28,23 +31,33 @@ def wave(rows, cols, number):
     return np.sin(1.7 * r + 0.9 * c + 0.013 * r * c + number).astype(np.float32).astype(np.float64)
 
 
+def blocks_of(model):
+    base = model.base_model
+    return base.decoder.layers if model.config.model_type == "opt" else base.h if hasattr(base, "h") else base.layers
+
+
 def run_block(model, hidden):
+    config, base, block = model.config, model.base_model, blocks_of(model)[0]
     length = hidden.shape[1]
     mask = torch.full((1, 1, length, length), float("-inf"), dtype=torch.float64).triu(1)
-    if model.config.model_type == "gpt2":
-        out = model.transformer.h[0](hidden, attention_mask=mask)
+    kind = getattr(config, "layer_types", None) or ["sliding_attention"]
+    if (window := getattr(config, "sliding_window", None)) and kind[0] == "sliding_attention":
+        mask += torch.full_like(mask, float("-inf")).tril(-window)
+    positions = torch.arange(length)[None]
+    if config.model_type in ("gpt2", "opt"):
+        out = block(hidden, attention_mask=mask)
+    elif config.model_type == "bloom":
+        alibi = modeling_bloom.build_alibi_tensor(torch.ones(1, length), config.n_head, torch.float64)
+        out = block(hidden, alibi=alibi, attention_mask=mask)
     else:
-        if window := getattr(model.config, "sliding_window", None):
-            mask += torch.full_like(mask, float("-inf")).tril(-window)
-        positions = torch.arange(length)[None]
-        rotary = model.model.rotary_emb(hidden, positions)
-        out = model.model.layers[0](hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
+        rotary = base.rotary_emb(hidden, positions, *kind[:1] if config.model_type == "gemma3_text" else ())
+        out = block(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
     return out[0] if isinstance(out, tuple) else out
 
 
 def gradients_of(folder):
     model = load_model(folder).double()
-    block = model.transformer.h[0] if model.config.model_type == "gpt2" else model.model.layers[0]
+    block = blocks_of(model)[0]
     size = model.config.hidden_size
     rows = sum(LENGTHS)
     hidden, d_out = wave(rows, size, 1), wave(rows, size, 2)

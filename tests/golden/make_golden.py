@@ -39,12 +39,22 @@ from safetensors.torch import load_file, save_file
 from tokenizers import (
     AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers,
 )
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM, BloomConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GPTNeoXConfig, LlamaConfig,
+    MistralConfig, Olmo2Config, OPTConfig, Phi3Config, Qwen2Config, Qwen3Config, StableLmConfig,
+)
 from transformers.modeling_rope_utils import dynamic_rope_update
+from transformers.models.gemma import modeling_gemma
+from transformers.models.gemma2 import modeling_gemma2
+from transformers.models.gemma3 import modeling_gemma3
+from transformers.models.gpt_neox import modeling_gpt_neox
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
+from transformers.models.olmo2 import modeling_olmo2
+from transformers.models.phi3 import modeling_phi3
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
+from transformers.models.stablelm import modeling_stablelm
 
 HERE = Path(__file__).resolve().parent
 BATCH, POSITIONS = 2, 24
@@ -66,19 +76,27 @@ def _rotary_float32_angles(self, x, position_ids):
     return angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
 
 
-def _attention_any_dtype(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    key = modeling_llama.repeat_kv(key, module.num_key_value_groups)
-    value = modeling_llama.repeat_kv(value, module.num_key_value_groups)
-    scores = query @ key.transpose(2, 3) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    probabilities = scores.softmax(dim=-1)
-    return (probabilities @ value).transpose(1, 2).contiguous(), probabilities
+def _gemma_norm_any_dtype(self, x):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
+
+
+@dynamic_rope_update
+def _gemma3_float32_angles(self, x, position_ids, layer_type=None):
+    angles = position_ids[:, :, None].float() * getattr(self, f"{layer_type}_inv_freq").float()[None, None, :]
+    angles = torch.cat((angles, angles), dim=-1).to(x.dtype)
+    return angles.cos(), angles.sin()
+
+
+def _softmax_any_dtype(x, dim=None, _stacklevel=3, dtype=None):
+    return x.softmax(dim)
 
 
 # Of each architecture with rotary positions: its module, and how the names of its classes start.
 ROTARY = {"llama": (modeling_llama, "Llama"), "mistral": (modeling_mistral, "Mistral"),
-          "qwen2": (modeling_qwen2, "Qwen2"), "qwen3": (modeling_qwen3, "Qwen3")}
+          "qwen2": (modeling_qwen2, "Qwen2"), "qwen3": (modeling_qwen3, "Qwen3"),
+          "phi3": (modeling_phi3, "Phi3"), "stablelm": (modeling_stablelm, "StableLm"), "olmo2": (modeling_olmo2, "Olmo2"),
+          "gemma": (modeling_gemma, "Gemma"), "gemma2": (modeling_gemma2, "Gemma2"),
+          "gemma3_text": (modeling_gemma3, "Gemma3"), "gpt_neox": (modeling_gpt_neox, "GPTNeoX")}
 
 
 @contextlib.contextmanager
@@ -97,11 +115,14 @@ def _replaced(*replacements):
 def true_float64():
     """Removes the float32 steps that transformers' Llama and its like keep even after `model.double()`:
     RMSNorm (input, variance and product), the attention softmax, and cos/sin of the rotary angles.
-    The angles themselves stay float32, because they define the model. GPT-2 has no such steps."""
-    return _replaced(*(replacement for module, name in ROTARY.values() for replacement in (
-        (getattr(module, f"{name}RMSNorm"), "forward", _rms_norm_any_dtype),
-        (getattr(module, f"{name}RotaryEmbedding"), "forward", _rotary_float32_angles),
-        (module, "eager_attention_forward", _attention_any_dtype))))
+    The angles themselves stay float32, because they define the model. GPT-2 has no such steps, OPT and BLOOM only the softmax."""
+    replacements = [(torch.nn.functional, "softmax", _softmax_any_dtype)]
+    for module, name in ROTARY.values():
+        if norm := getattr(module, f"{name}RMSNorm", None):
+            replacements.append((norm, "forward", _gemma_norm_any_dtype if "Gemma" in name else _rms_norm_any_dtype))
+        angles = _gemma3_float32_angles if name == "Gemma3" else _rotary_float32_angles
+        replacements.append((getattr(module, f"{name}RotaryEmbedding"), "forward", angles))
+    return _replaced(*replacements)
 
 
 def load_model(folder):
@@ -150,7 +171,10 @@ def like_llama(make_config, **changes):
         rms_norm_eps=1e-6, rope_parameters=default_rope(1000000.0),
         tie_word_embeddings=False, bos_token_id=0, eos_token_id=1,
     )
-    return make_config(**(settings | changes))
+    settings |= changes
+    if "layer_norm_eps" in changes:
+        del settings["rms_norm_eps"]
+    return make_config(**settings)
 
 
 def gpt2(**changes):
@@ -169,6 +193,21 @@ def scaled_llama(context, **rope):
     """One whose 24 positions reach into what the scaling changes."""
     return llama(hidden_size=32, intermediate_size=40, vocab_size=64, max_position_embeddings=context,
                  rope_parameters={"rope_theta": 1000.0} | rope)
+
+
+def small(make_config, **changes):
+    """As like_llama, smaller."""
+    settings = dict(hidden_size=32, intermediate_size=48, vocab_size=64, rope_parameters=default_rope(10000.0), pad_token_id=None)
+    return like_llama(make_config, **(settings | changes))
+
+
+def other(make_config, **changes):
+    return make_config(vocab_size=64, hidden_size=32, bos_token_id=0, eos_token_id=1, pad_token_id=None, **changes)
+
+
+def make_odd_bloom():
+    """Three heads: no power of two, whose slopes ALiBi has another rule for."""
+    return BloomConfig(vocab_size=64, hidden_size=36, n_layer=1, n_head=3, tie_word_embeddings=False, bos_token_id=0, eos_token_id=1)
 
 
 # name -> (configuration, arguments of `save_checkpoint`)
@@ -200,6 +239,27 @@ TINY = {
     "mistral-whole": (like_llama(MistralConfig, sliding_window=None, tie_word_embeddings=True), {}),
     "qwen3-untied": (like_llama(Qwen3Config, head_dim=16), {}),
     "qwen3-tied": (like_llama(Qwen3Config, head_dim=12, tie_word_embeddings=True, num_key_value_heads=4), {}),
+    "phi3-whole": (small(Phi3Config), {}),
+    "phi3-part": (small(Phi3Config, sliding_window=9, num_key_value_heads=4, tie_word_embeddings=True,
+                        rope_parameters=default_rope(10000.0) | {"partial_rotary_factor": 0.5}), {}),
+    "stablelm": (small(StableLmConfig, layer_norm_eps=1e-4), {}),
+    "stablelm-bias": (small(StableLmConfig, layer_norm_eps=1e-5, use_qkv_bias=True, tie_word_embeddings=True,
+                            partial_rotary_factor=0.5), {}),
+    "olmo2": (small(Olmo2Config), {}),
+    "gemma": (small(GemmaConfig, head_dim=12, tie_word_embeddings=True), {}),
+    "gemma2": (small(Gemma2Config, head_dim=12, tie_word_embeddings=True, sliding_window=7, query_pre_attn_scalar=20,
+                     attn_logit_softcapping=2.0, final_logit_softcapping=3.0, num_hidden_layers=3), {}),
+    "gemma3": (small(Gemma3TextConfig, head_dim=12, tie_word_embeddings=True, sliding_window=5, query_pre_attn_scalar=20,
+                     num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+                     rope_parameters={"full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000000.0},
+                                      "sliding_attention": default_rope(10000.0)}), {}),
+    "gpt-neox": (other(GPTNeoXConfig, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64), {}),
+    "gpt-neox-sequential": (
+        other(GPTNeoXConfig, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64,
+              use_parallel_residual=False, tie_word_embeddings=True), {}),
+    "opt": (other(OPTConfig, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32), {}),
+    "bloom": (other(BloomConfig, n_layer=2, n_head=4), {}),
+    "bloom-untied": (make_odd_bloom(), {}),
 }
 
 
@@ -211,9 +271,9 @@ def randomise(model, generator):
         is_norm = "norm" in name or ".ln_" in name
         is_layer_weight = noise.dim() == 2 and not any(part in name for part in ("embed", ".wte", ".wpe", "lm_head"))
         if is_norm and name.endswith(".weight"):
-            parameter.copy_(1 + 0.25 * noise)
+            parameter.copy_(0.25 * noise if "gemma" in model.config.model_type else 1 + 0.25 * noise)
         elif is_layer_weight:
-            inputs = noise.shape[0 if ".h." in name else 1]  # GPT-2 stores [in, out]
+            inputs = noise.shape[0 if model.config.model_type == "gpt2" else 1]  # GPT-2 stores [in, out]
             parameter.copy_(0.8 / math.sqrt(inputs) * noise)
         else:
             parameter.copy_(0.2 * noise)
@@ -273,6 +333,7 @@ def max_abs(a, b):
 def _rotary_float64_angles(self, x, position_ids):
     config = self.config
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    dim = int(dim * config.rope_parameters.get("partial_rotary_factor", 1.0))
     exponents = torch.arange(0, dim, 2, dtype=torch.float64) / dim
     angles = position_ids[:, :, None].double() * config.rope_parameters["rope_theta"] ** -exponents
     angles = torch.cat((angles, angles), dim=-1)
@@ -301,7 +362,7 @@ def make_tiny(out, shared):
         plain_double = logits_of(load_model(folder).double(), ids)
         row = {"name": name, "std": double.std(), "largest": np.abs(double).max(),
                "single": max_abs(single, double), "plain": max_abs(plain_double, double)}
-        if config.model_type in ROTARY and config.rope_parameters["rope_type"] == "default":
+        if config.model_type in ROTARY and config.rope_parameters.get("rope_type") == "default":
             module, prefix = ROTARY[config.model_type]
             with true_float64(), _replaced((getattr(module, f"{prefix}RotaryEmbedding"), "forward", _rotary_float64_angles)):
                 row["rope"] = max_abs(logits_of(load_model(folder).double(), ids), double)

@@ -25,7 +25,8 @@ import torch
 from make_backward import wave
 from make_golden import HERE, load_model, true_float64
 
-GRADIENTS = ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "llama-rope-yarn", "llama-rope-dynamic")
+GRADIENTS = ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "llama-rope-yarn", "llama-rope-dynamic",
+             "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied")
 CURVES = ("llama-gqa-tied", "gpt2-tied")
 STEPS, WARMUP, RATE, TEMPERATURE = 200, 10, 2e-3, 2.0
 
@@ -51,7 +52,8 @@ def total(kl, ce):
 def gradients_of(model, teacher):
     total(*losses(model, teacher, samples(model.config.vocab_size))).backward()
     parts = []
-    for name, parameter in sorted(model.named_parameters()):
+    stored = {"lm_head.weight": "embed_out.weight"} if model.config.model_type == "gpt_neox" else {}
+    for name, parameter in sorted(((stored.get(name, name), parameter) for name, parameter in model.named_parameters()), key=lambda entry: entry[0]):
         matrix = parameter.grad.numpy()
         matrix = matrix[None] if matrix.ndim == 1 else matrix
         if model.config.model_type == "gpt2" and parameter.ndim == 2 and ".h." in name:

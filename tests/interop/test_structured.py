@@ -24,6 +24,12 @@ CASES = {
     "gpt2": ("gpt2-tied", ["--structured", "ffn=25%", "--structured", "layers=0,"], {"n_layer": 2}),
     "qwen2": ("qwen2-untied", ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "layers=1,"], {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "num_hidden_layers": 1, "layer_types": ["full_attention"]}),
     "qwen3": ("qwen3-untied", ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "hidden=25%"], {"num_attention_heads": 2, "head_dim": 16, "hidden_size": 36}),
+    "phi3": ("phi3-part", ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "hidden=25%"], {"num_attention_heads": 2, "head_dim": 8, "hidden_size": 24}),
+    "stablelm": ("stablelm", ["--structured", "ffn=25%", "--structured", "layers=0,"], {"intermediate_size": 36}),
+    "olmo2": ("olmo2", ["--structured", "ffn=25%", "--structured", "hidden=25%"], {"hidden_size": 24}),
+    "gemma3": ("gemma3", ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "layers=0,"], {"num_attention_heads": 2, "layer_types": ["full_attention", "sliding_attention"]}),
+    "gpt-neox": ("gpt-neox", ["--structured", "ffn=25%", "--structured", "layers=1,"], {"intermediate_size": 36, "num_hidden_layers": 1}),
+    "opt": ("opt", ["--structured", "ffn=25%"], {"ffn_dim": 36}),
     "bias": ("llama-bias", ["--structured", "ffn=25%", "--structured", "heads=50%", "--structured", "hidden=25%"], {}),
 }
 

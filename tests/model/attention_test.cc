@@ -33,7 +33,10 @@ Matrix attend_plainly(const ModelConfig& config, ConstMatrixView q, ConstMatrixV
       for (int64_t s = first; s <= t; ++s) {
         double score = 0;
         for (int64_t i = 0; i < config.head_dim; ++i) score += double{q.row(t)[at + i]} * k.row(s)[shared + i];
-        weights.push_back(std::exp(score / std::sqrt(static_cast<double>(config.head_dim))));
+        score /= std::sqrt(config.score_divisor > 0 ? config.score_divisor : static_cast<double>(config.head_dim));
+        if (config.score_cap > 0) score = config.score_cap * std::tanh(score / config.score_cap);
+        if (config.positions == Positions::alibi) score -= std::exp2(-8.0 * static_cast<double>(head + 1) / static_cast<double>(config.heads)) * static_cast<double>(t - s);
+        weights.push_back(std::exp(score));
         total += weights.back();
       }
       for (int64_t i = 0; i < config.head_dim; ++i) {
@@ -104,14 +107,22 @@ struct Operands {
 
 }  // namespace
 
-TEST_CASE("Through a window attention sees the last positions only, forward, one by one and backward") {
+TEST_CASE("Slopes of ALiBi are those of the paper, for heads that are no power of two as well") {
+  CHECK(alibi_slopes(4) == std::vector<float>{0x1p-2f, 0x1p-4f, 0x1p-6f, 0x1p-8f});
+  CHECK(alibi_slopes(3) == std::vector<float>{0x1p-4f, 0x1p-8f, 0x1p-2f});
+  CHECK(alibi_slopes(1) == std::vector<float>{0x1p-8f});
+}
+
+TEST_CASE("Through a window attention sees the last positions only, forward, one by one and backward, whatever shapes its scores") {
   ModelConfig config;
   config.heads = 4, config.kv_heads = 2, config.head_dim = 16;
+  const bool is_shaped = GENERATE(false, true);
+  if (is_shaped) config.score_cap = 3, config.score_divisor = 10, config.positions = Positions::alibi;
   constexpr int64_t rows = 4 * attention_tile, last = 3 * attention_tile;
   for (MatmulBackend backend : {MatmulBackend::onednn, MatmulBackend::eigen})
     for (int64_t window : {1, 5, 64, 65, 100, 1000}) {
       if (!has_backend(backend)) continue;
-      CAPTURE(to_string(backend), window);
+      CAPTURE(to_string(backend), window, is_shaped);
       config.window = window;
       Operands all(config, rows);
       Matrix out(rows, config.query_width()), next(1, config.query_width());

@@ -133,6 +133,71 @@ TEST_CASE("Mistral's window is 4096 where nothing is said, and none where null i
   CHECK(read(with(llama(), "num_key_value_heads", nullptr)).kv_heads == 4);
 }
 
+namespace {
+
+json gemma(const char* type, const char* name) {
+  json config = llama();
+  config["model_type"] = type;
+  config["architectures"] = {name};
+  config.erase("hidden_act");
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("Gemma's windows hold in some blocks, by a list or by a period", "[config]") {
+  const json second = with(gemma("gemma2", "Gemma2ForCausalLM"), "num_hidden_layers", 3), third = with(gemma("gemma3_text", "Gemma3ForCausalLM"), "num_hidden_layers", 7);
+  CHECK(read(second).windowed == std::vector<bool>{true, false, true});
+  CHECK(read(third).windowed == std::vector<bool>{true, true, true, true, true, false, true});
+  CHECK(read(with(third, "sliding_window_pattern", 3)).windowed == std::vector<bool>{true, true, false, true, true, false, true});
+  CHECK(read(with(second, "layer_types", {"full_attention", "full_attention", "sliding_attention"})).windowed == std::vector<bool>{false, false, true});
+  const ModelConfig config = read(with(second, "sliding_window", 9));
+  CHECK((config.at_block(0).window == 9 && config.at_block(1).window == 0));
+  CHECK((config.score_cap == 50 && config.logit_cap == 30 && config.score_divisor == 256 && config.head_dim == 256));
+  CHECK((read(with(second, "attn_logit_softcapping", nullptr)).score_cap == 0 && read(third).logit_cap == 0));
+  CHECK_THROWS_WITH(read(with(second, "layer_types", {"full_attention", "full_attention", "chunked_attention"})), Contains("\"layer_types\": block 2: expected sliding_attention or full_attention, found \"chunked_attention\""));
+  CHECK_THROWS_WITH(read(with(second, "layer_types", {"full_attention"})), Contains("expected a list of 3 entries, one for each block, found 1"));
+  CHECK_THROWS_WITH(read(with(second, "sliding_window_pattern", 3)), Contains("\"sliding_window_pattern\": 3 is not understood"));
+  CHECK_THROWS_WITH(read(with(second, "attn_logit_softcapping", -1)), Contains("expected a positive number"));
+  CHECK_THROWS_WITH(read(with(second, "use_bidirectional_attention", true)), Contains("use_bidirectional_attention"));
+}
+
+TEST_CASE("Gemma 3 has two kinds of rotary positions, in either style", "[config]") {
+  const json old = gemma("gemma3_text", "Gemma3ForCausalLM");
+  CHECK((read(old).rope.theta == 1000000 && read(old).window_rope.theta == 10000));
+  const ModelConfig stated = read(with(with(with(old, "rope_theta", 5000), "rope_local_base_freq", 70), "rope_scaling", {{"rope_type", "linear"}, {"factor", 8}}));
+  CHECK((stated.rope.theta == 5000 && stated.rope.factor == 8 && stated.window_rope.theta == 70 && stated.window_rope.scaling == RopeScaling::none));
+  const json both = {{"full_attention", {{"rope_type", "linear"}, {"factor", 8}, {"rope_theta", 5000}}}, {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 70}}}};
+  const ModelConfig nested = read(with(old, "rope_parameters", both));
+  CHECK((nested.rope == stated.rope && nested.window_rope == stated.window_rope));
+  CHECK((nested.at_block(0).rope == nested.window_rope && nested.at_block(5 % nested.layers).rope == nested.window_rope));
+  CHECK_THROWS_WITH(read(with(old, "rope_parameters", {{"rope_theta", 5000}})), Contains("unknown field \"rope_theta\""));
+}
+
+TEST_CASE("What only some architectures know of rotary positions is refused in the others", "[config]") {
+  json phi = llama();
+  phi["model_type"] = "phi3", phi["architectures"] = {"Phi3ForCausalLM"};
+  CHECK(read(with(phi, "partial_rotary_factor", 0.5)).rope.dim == 8);
+  CHECK_THROWS_WITH(read(with(phi, "rope_scaling", {{"type", "linear"}, {"factor", 2}})), Contains("rope type \"linear\" is not supported in Phi3ForCausalLM"));
+  CHECK_THROWS_WITH(read(with(phi, "rope_scaling", {{"type", "longrope"}, {"short_factor", {1}}})), Contains("\"longrope\" is not supported"));
+  CHECK_THROWS_WITH(read(with(phi, "partial_rotary_factor", 1.5)), Contains("found 24 of 16"));
+  const json neox = {{"model_type", "gpt_neox"}, {"vocab_size", 10}, {"hidden_size", 32}, {"intermediate_size", 8}, {"num_hidden_layers", 1}, {"num_attention_heads", 2}, {"rotary_pct", 0.5}, {"rotary_emb_base", 500}};
+  CHECK((read(neox).rope.dim == 8 && read(neox).rope.theta == 500 && read(neox).parallel));
+  CHECK_THROWS_WITH(read(with(neox, "rope_theta", 5)), Contains("\"rope_theta\": 5 is not understood"));
+}
+
+TEST_CASE("Keys with two names and keys that repeat a size must agree", "[config]") {
+  const json bloom = {{"model_type", "bloom"}, {"vocab_size", 10}, {"n_embed", 8}, {"num_hidden_layers", 1}, {"n_head", 2}};
+  CHECK((read(bloom).hidden == 8 && read(bloom).layers == 1 && read(bloom).ffn == 32));
+  CHECK(read(with(bloom, "num_attention_heads", 2)).heads == 2);
+  CHECK_THROWS_WITH(read(with(bloom, "num_attention_heads", 4)), Contains("\"num_attention_heads\": n_head is 2; expected the same"));
+  CHECK_THROWS_WITH(read(with(bloom, "apply_residual_connection_post_layernorm", true)), Contains("expected false"));
+  const json opt = {{"model_type", "opt"}, {"vocab_size", 10}, {"hidden_size", 8}, {"ffn_dim", 8}, {"num_hidden_layers", 1}, {"num_attention_heads", 2}, {"word_embed_proj_dim", 8}};
+  CHECK((read(opt).norm_epsilon == 1e-5 && read(opt).position_offset == 2));
+  CHECK_THROWS_WITH(read(with(opt, "word_embed_proj_dim", 4)), Contains("\"word_embed_proj_dim\": expected 8 (llmc implements no other), found 4"));
+  CHECK_THROWS_WITH(read(with(opt, "do_layer_norm_before", false)), Contains("do_layer_norm_before"));
+}
+
 TEST_CASE("a field that the user vouches for is let through", "[config]") {
   CHECK(read(with(llama(), "sliding_window", 4096), {"sliding_window"}).hidden == 64);
 }

@@ -39,15 +39,19 @@ TEST_CASE("A cut model computes what the whole one does when nothing reads what 
     Model model = load_model(directory, {}, test::context());
     const ModelConfig config = model.config();
     const bool states_head_size = std::ranges::any_of(model.architecture().config, [](const ConfigRow& row) { return row.count == &ModelConfig::head_dim; });
-    const bool cuts_heads = states_head_size && config.kv_heads > 1;
+    const bool has_norm_of_heads = model.find(Role::query_norm, 0) && model.get(Role::query_norm, 0).count() == config.query_width();
+    const bool cuts_heads = states_head_size && config.kv_heads > 1 && !has_norm_of_heads;
     const int64_t shared = config.query_width() / config.kv_heads;
     Kept kept;
     Sizes sizes = sizes_of(config);
-    sizes.ffn -= 1, sizes.kv_groups -= cuts_heads;
+    const bool cuts_ffn = std::ranges::any_of(model.architecture().config, [](const ConfigRow& row) { return row.count == &ModelConfig::ffn; });
+    sizes.ffn -= cuts_ffn, sizes.kv_groups -= cuts_heads;
     for (int64_t block = 0; block < config.layers; ++block) {
       const int64_t channel = 3 + block, group = block % config.kv_heads;
-      kept.ffn.push_back(all_but(config.ffn, channel));
-      clear_columns(model, Role::ffn_down, block, {channel});
+      if (cuts_ffn) {
+        kept.ffn.push_back(all_but(config.ffn, channel));
+        clear_columns(model, Role::ffn_down, block, {channel});
+      }
       if (!cuts_heads) continue;
       kept.kv_groups.push_back(all_but(config.kv_heads, group));
       std::vector<int64_t> columns;
@@ -70,7 +74,7 @@ TEST_CASE("A cut model computes what the whole one does when nothing reads what 
 }
 
 TEST_CASE("Blocks that stay are renumbered and remember where they come from", "[cut]") {
-  for (const char* name : {"llama-gqa-tied", "gpt2-noprefix", "qwen2-untied", "qwen3-untied"}) {
+  for (const char* name : {"llama-gqa-tied", "gpt2-noprefix", "qwen2-untied", "qwen3-untied", "gemma2", "gpt-neox", "opt"}) {
     const Model source = load_model(golden_root() / name, {}, test::context());
     Model model = load_model(golden_root() / name, {}, test::context());
     const int64_t last = model.config().layers - 1;
@@ -101,6 +105,10 @@ TEST_CASE("Sizes that config.json cannot say are refused with the field", "[cut]
   CHECK_THAT(problems_of("gpt2-tied", [](Sizes& s) { s.hidden -= 1; }).at(0), Contains("hidden dimensions cannot be said"));
   CHECK_THAT(problems_of("llama-gqa-tied", [](Sizes& s) { s.hidden -= 1; }).at(0), Contains("no multiple of num_attention_heads"));
   CHECK_THAT(problems_of("llama-gqa-tied", [](Sizes& s) { s.ffn = 0; }).at(0), Contains("0 of") && Contains("feed-forward channels would stay"));
+  CHECK_THAT(problems_of("bloom", [](Sizes& s) { s.ffn -= 1; }).at(0), Contains("bloom has no field for the size of the feed-forward, which is 4 · hidden_size"));
+  CHECK_THAT(problems_of("bloom", [](Sizes& s) { s.kv_groups -= 1; }).at(1), Contains("(ALiBi) go by how many there are"));
+  CHECK_THAT(problems_of("olmo2", [](Sizes& s) { s.kv_groups -= 1; }).at(0), Contains("Olmo2ForCausalLM takes the norm of all heads together"));
+  CHECK_THAT(problems_of("gemma", [](Sizes& s) { s.hidden -= 1; }).at(0), Contains("GemmaForCausalLM multiplies embeddings by the root of how many there are"));
 }
 
 }  // namespace llmc

@@ -20,7 +20,7 @@ TEST_CASE("One position after another gives the logits of the whole sequence") {
       for (size_t i = 0; i < 9; ++i) sequences[s].push_back(static_cast<int32_t>((s * 31 + i * 7) % static_cast<size_t>(config.vocabulary)));
     const Forward forward(model, {});
     std::vector<KeyValueCache> caches;
-    for (int64_t block = 0; block < config.layers; ++block) caches.emplace_back(config, 3, 9);
+    for (int64_t block = 0; block < config.layers; ++block) caches.emplace_back(config.at_block(block), 3, 9);
     for (int64_t position = 0; position < 9; ++position) {
       Matrix hidden(3, config.hidden), logits(3, config.vocabulary);
       std::vector<int32_t> tokens;

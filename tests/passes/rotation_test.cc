@@ -90,6 +90,10 @@ TEST_CASE("a rotated model computes the same logits", "[rotation]") {
       CAPTURE(directory.filename().string(), space);
       Model model = load(directory);
       const Matrix before = logits_of(model, directory);
+      if (std::string(space) != "values" && (model.find(Role::attention_output_norm, 0) || model.find(Role::embedding_norm))) {
+        CHECK_THROWS_WITH(rotate(space)->plan(model), Contains("behind which the residual stream goes on"));
+        continue;
+      }
       if (model.config().tied_head && std::string(space) != "values") {
         CHECK_THROWS_WITH(rotate(space)->plan(model), Contains("its weights go from") && Contains("--untie"));
         model = untie_head(std::move(model), {});

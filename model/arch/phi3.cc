@@ -1,0 +1,21 @@
+// Phi-3 (Abdin 2024): Llama with one matrix for query, key and value, one for gate and up, and a part of each head rotated.
+#include "model/arch/list.h"
+#include "model/arch/llama_family.h"
+
+namespace llmc {
+
+Architecture make_phi3() {
+  Architecture phi = make_llama_family("phi3", "Phi3ForCausalLM", 4096);
+  phi.rotary_share = 1;
+  phi.scales_rope = false;  // but longrope, which llmc has not
+  get_config_row(phi, "rms_norm_eps").fallback = 1e-5;
+  phi.config.push_back({.key = "sliding_window", .count = &ModelConfig::window, .fallback = 0, .null = 0});
+  phi.fixed = {{"attention_bias", "false"}};
+  phi.harmless = {"attention_dropout", "embd_pdrop", "resid_pdrop", "original_max_position_embeddings"};  // the last is longrope's
+  erase_rows(phi, {Role::key, Role::value, Role::ffn_up});
+  get_tensor_row(phi, Role::query) = {.role = Role::query_key_value, .name = "model.layers.{}.self_attn.qkv_proj", .kind = TensorKind::linear, .out = Dimension::query_key_value_width};
+  get_tensor_row(phi, Role::ffn_gate) = {.role = Role::ffn_gate_up, .name = "model.layers.{}.mlp.gate_up_proj", .kind = TensorKind::linear, .out = Dimension::gate_up_width};
+  return phi;
+}
+
+}  // namespace llmc

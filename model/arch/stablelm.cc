@@ -1,0 +1,26 @@
+// StableLM (Bellagente 2024): Llama with LayerNorm and a quarter of each head rotated.
+#include <algorithm>
+
+#include "model/arch/list.h"
+#include "model/arch/llama_family.h"
+
+namespace llmc {
+
+Architecture make_stablelm() {
+  Architecture stablelm = make_llama_family("stablelm", "StableLmForCausalLM", 4096);
+  stablelm.norm = Norm::layer;
+  stablelm.rotary_share = 0.25;
+  ConfigRow& epsilon = get_config_row(stablelm, "rms_norm_eps");
+  epsilon.key = "layer_norm_eps", epsilon.fallback = 1e-5;
+  ConfigRow& kv_heads = get_config_row(stablelm, "num_key_value_heads");
+  kv_heads.fallback_count = nullptr, kv_heads.fallback = 32;
+  std::erase_if(stablelm.config, [](const ConfigRow& row) { return row.count == &ModelConfig::head_dim; });
+  stablelm.config.push_back({.key = "use_qkv_bias", .flag = &ModelConfig::attention_bias, .fallback = 0});
+  stablelm.fixed = {{"qk_layernorm", "false"}, {"use_parallel_residual", "false"}};
+  stablelm.harmless = {"attention_dropout", "hidden_dropout"};
+  set_bias(stablelm, {Role::query, Role::key, Role::value}, Bias::if_attention_bias);
+  set_bias(stablelm, {Role::attention_norm, Role::ffn_norm, Role::final_norm}, Bias::always);
+  return stablelm;
+}
+
+}  // namespace llmc
