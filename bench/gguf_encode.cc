@@ -2,11 +2,12 @@
 //
 //     bench_gguf_encode PATH/libggml-base.so [ROWS]      (default: 256 rows of 4096 weights; the library is in llama-cpp-python's wheel)
 //
-// On one thread, in processor time, which a busy machine does not stretch. Every round runs all three one after the other; ratios
-// are medians over the rounds: "copy" is the time of a copy of the f32 weights over ours, "ggml" its time over ours.
+// On one thread, in processor time, which a busy machine does not stretch much. Every round runs all three one after the other; figures
+// are those of the best rounds: "copy" is the time of a copy of the f32 weights over ours, "ggml" its time over ours.
 #include <dlfcn.h>
 
 #include <cstring>
+#include <limits>
 
 #include "bench/timing.h"
 #include "core/error.h"
@@ -33,17 +34,17 @@ Quantize load_quantizer(const char* path) {
 void compare(const GgufTypeInfo& type, Quantize quantize, const Matrix& weights, std::span<const float> importance, int rounds) {
   std::vector<std::byte> bytes(static_cast<size_t>(gguf_bytes(type, weights.rows() * weights.cols())));
   std::vector<float> copied(weights.values().size());
-  std::vector<double> ours, over_copy, over_ggml;
+  double ours = std::numeric_limits<double>::infinity(), copied_in = ours, ggml = ours;
   for (int round = -1; round < rounds; ++round) {  // round −1 warms up
     const double copy = seconds([&] { std::memcpy(copied.data(), weights.values().data(), copied.size() * sizeof(float)); });
     const double theirs = seconds([&] { quantize(static_cast<int>(type.id), weights.values().data(), bytes.data(), 0, weights.rows(), weights.cols(), importance.empty() ? nullptr : importance.data()); });
     const double time = seconds([&] { encode_gguf(type, weights.view(), importance, "bench", bytes); });
     if (round < 0) continue;
-    ours.push_back(time);
-    over_copy.push_back(copy / time);
-    over_ggml.push_back(theirs / time);
+    ours = std::min(ours, time);
+    copied_in = std::min(copied_in, copy);
+    ggml = std::min(ggml, theirs);
   }
-  fmt::print("{:8}{:10}  {:8.1f} million weights/s   copy {:6.3f}   ggml {:6.2f}\n", type.name, importance.empty() ? "" : "weighted", 1e-6 * static_cast<double>(copied.size()) / median(ours), median(over_copy), median(over_ggml));
+  fmt::print("{:8}{:10}  {:8.1f} million weights/s   copy {:6.3f}   ggml {:6.2f}\n", type.name, importance.empty() ? "" : "weighted", 1e-6 * static_cast<double>(copied.size()) / ours, copied_in / ours, ggml / ours);
   std::fflush(stdout);
 }
 
@@ -60,8 +61,8 @@ int main(int argc, char** argv) try {
   with_threads(1, [&] {
     for (const GgufTypeInfo& type : gguf_type_list()) {
       if (type.dtype) continue;
-      compare(type, quantize, weights, {}, 5);
-      compare(type, quantize, weights, importance, 5);
+      compare(type, quantize, weights, {}, 9);
+      compare(type, quantize, weights, importance, 9);
     }
   });
   return 0;

@@ -128,10 +128,16 @@ class BlockSearch : SpanSearch<O, Levels, weights> {
         chosen = O::select(better, step, chosen);
         best = {zero, O::select(better, sums.qq, best.qq), O::select(better, sums.xq, best.xq)};
       };
-      Sums lower_sums, upper_sums;
-      this->template add_up<Shift::none>(k, inverse(lower), zero, inverse(upper), zero, lower_sums, upper_sums);
-      keep(lower_sums, down, lower);
-      keep(upper_sums, up, upper);
+      if constexpr (Levels::fixed_point) {  // the step towards the least-squares scale for the codes
+        const auto grows = O::greater(O::mul(best.xq, d), O::mul(O::mul(scale, best.qq), d));
+        const V next = O::select(grows, up, down), next_scale = O::mul(d, next);
+        keep(this->template add_up<Shift::none>(k, inverse(next_scale), zero), next, next_scale);
+      } else {
+        Sums lower_sums, upper_sums;
+        this->template add_up<Shift::none>(k, inverse(lower), zero, inverse(upper), zero, lower_sums, upper_sums);
+        keep(lower_sums, down, lower);
+        keep(upper_sums, up, upper);
+      }
       O::store(chosen, at(batch_.scales[k]));
       total.xq = O::fma(chosen, best.xq, total.xq);
       total.qq = O::fma(O::mul(chosen, chosen), best.qq, total.qq);
@@ -218,7 +224,7 @@ class BlockSearch : SpanSearch<O, Levels, weights> {
   }
 
   /// Takes a span's scale if that lowers the error.
-  HWY_INLINE void try_scale(size_t k, V scale, V& best, V& best_cost) const {
+  HWY_INLINE void try_scale(size_t k, V scale, V& best, V& best_cost) {
     const Sums sums = this->template add_up<Shift::none>(k, inverse(scale), O::set(0));
     const V scale_cost = cost(sums, scale);
     const auto better = O::greater(best_cost, scale_cost);
@@ -277,7 +283,9 @@ template <typename O>
 void search_lanes(const GgufTypeInfo& type, BlockBatch& batch, ErrorWeights weights) {
   const LevelSteps steps(type.grid);
   const bool given = weights == ErrorWeights::given;
-  if (steps.even) given ? search_with<O, EvenLevels<O>, ErrorWeights::given>(type, steps, batch) : search_with<O, EvenLevels<O>, ErrorWeights::ones>(type, steps, batch);
+  const bool fixed_point = steps.even && !given && type.grid.min == BlockMin::none && type.grid.levels.size() > 4 && type.grid.levels.size() <= 16;
+  if (fixed_point) search_with<O, FixedPointLevels<O>, ErrorWeights::ones>(type, steps, batch);
+  else if (steps.even) given ? search_with<O, EvenLevels<O>, ErrorWeights::given>(type, steps, batch) : search_with<O, EvenLevels<O>, ErrorWeights::ones>(type, steps, batch);
   else given ? search_with<O, TableLevels<O>, ErrorWeights::given>(type, steps, batch) : search_with<O, TableLevels<O>, ErrorWeights::ones>(type, steps, batch);
 }
 

@@ -37,6 +37,22 @@ struct Floats {
   static V select(M mask, V yes, V no) { return mask ? yes : no; }
   static V to_f16(V v) { return round_to(DType::f16, v); }
   static V power_below(V v) { return std::bit_cast<float>(std::bit_cast<uint32_t>(v) & 0x7f800000u); }
+
+  struct Pairs {
+    int16_t first, second;
+  };
+  using Integers = int32_t;
+  static Pairs load_pairs(const int32_t* from) { return std::bit_cast<Pairs>(*from); }
+  static void store_pairs(Pairs pairs, int32_t* to) { *to = std::bit_cast<int32_t>(pairs); }
+  static Pairs make_pairs(V first, V second) { return {static_cast<int16_t>(std::nearbyint(first)), static_cast<int16_t>(std::nearbyint(second))}; }
+  static Pairs pairs_of(V v) { return make_pairs(v, v); }
+  static Pairs min_pairs(Pairs a, Pairs b) { return {std::min(a.first, b.first), std::min(a.second, b.second)}; }
+  static Pairs max_pairs(Pairs a, Pairs b) { return {std::max(a.first, b.first), std::max(a.second, b.second)}; }
+  static int16_t mul_fixed(int16_t a, int16_t b) { return static_cast<int16_t>((a * b + 0x4000) >> 15); }
+  static Pairs mul_pairs(Pairs a, Pairs b) { return {mul_fixed(a.first, b.first), mul_fixed(a.second, b.second)}; }
+  static Integers no_integers() { return 0; }
+  static Integers add_products(Pairs a, Pairs b, Integers sum) { return sum + a.first * b.first + a.second * b.second; }
+  static V to_float(Integers v) { return static_cast<float>(v); }
 };
 
 }  // namespace

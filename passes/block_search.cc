@@ -57,6 +57,13 @@ void check_values(const GgufTypeInfo& type, ConstMatrixView weights, const std::
   });
 }
 
+/// Asks for the weights of the next batch, which mostly lie behind those of this one.
+void fetch_ahead(std::span<const float* const> rows, int64_t count) {
+  constexpr int64_t line = 16;  // floats
+  for (const float* row : rows)
+    for (int64_t i = 0; i < count; i += line) __builtin_prefetch(row + std::ssize(rows) * count + i);
+}
+
 /// Blocks that one thread works on at a time.
 struct Workplace {
   BlockBatch batch;
@@ -121,15 +128,19 @@ void encode_gguf(const GgufTypeInfo& type, ConstMatrixView weights, std::span<co
   parallel_pieces(weights.rows * per_row, piece / type.block, [&](int64_t first, int64_t last) {
     const auto place = std::make_unique_for_overwrite<Workplace>();
     std::array<const float*, block_lanes> x, w;
+    int64_t row = first / per_row, column = first % per_row * type.block;
     for (int64_t begin = first; begin < last; begin += block_lanes) {
       const auto count = static_cast<size_t>(std::min<int64_t>(block_lanes, last - begin));
       for (size_t b = 0; b < count; ++b) {
-        const int64_t block = begin + static_cast<int64_t>(b), column = block % per_row * type.block;
-        x[b] = weights.row(block / per_row) + column;
+        x[b] = weights.row(row) + column;
         w[b] = column_weights.data() + column;
+        if ((column += type.block) < weights.cols) continue;
+        column = 0;
+        ++row;
       }
       to_lanes(std::span(x).first(count), static_cast<size_t>(type.block), place->batch.x);
       if (kind == ErrorWeights::given) to_lanes(std::span(w).first(count), static_cast<size_t>(type.block), place->batch.w);
+      if (last - begin > std::ssize(x)) fetch_ahead(std::span(x).first(count), type.block);
       search(type, place->batch, kind);
       for (size_t b = 0; b < count; ++b)
         if (!(place->batch.largest[b] <= largest)) check_values(type, weights, where);  // throws

@@ -15,9 +15,11 @@
 namespace llmc {
 namespace {
 
+ErrorWeights kind_of(std::span<const float> importance) { return importance.empty() ? ErrorWeights::ones : ErrorWeights::given; }
+
 /// Searches the blocks of some rows that start at one column; fill(first, count, x) gives those of `count` rows as a batch wants them.
 template <typename Fill>
-void choose_blocks(BlockMatrix& result, int64_t first_row, int64_t rows, int64_t column, std::span<const float> error_weights, Fill fill) {
+void choose_blocks(BlockMatrix& result, int64_t first_row, int64_t rows, int64_t column, std::span<const float> error_weights, ErrorWeights kind, Fill fill) {
   const GgufTypeInfo& type = *result.type;
   const auto batch = std::make_unique_for_overwrite<BlockBatch>();
   for (int64_t i = 0; i < type.block; ++i) std::fill_n(batch->w + i * static_cast<int64_t>(block_lanes), block_lanes, error_weights[static_cast<size_t>(column + i)]);
@@ -25,7 +27,7 @@ void choose_blocks(BlockMatrix& result, int64_t first_row, int64_t rows, int64_t
   for (int64_t begin = 0; begin < rows; begin += block_lanes) {
     const int64_t count = std::min<int64_t>(block_lanes, rows - begin);
     fill(begin, count, batch->x);
-    search_batch(type, *batch, ErrorWeights::given);
+    search_batch(type, *batch, kind);
     get_blocks(type, *batch, std::span(blocks).first(static_cast<size_t>(count)));
     for (int64_t lane = 0; lane < count; ++lane) result.set_block(first_row + begin + lane, column, blocks[static_cast<size_t>(lane)]);
   }
@@ -39,7 +41,7 @@ BlockMatrix search_matrix(const GgufTypeInfo& type, ConstMatrixView weights, std
   const std::vector<float> error_weights_of_columns = error_weights(importance, weights.cols);
   parallel_pieces(weights.rows, CompensationTile::lanes, [&](int64_t first, int64_t last) {
     for (int64_t column = 0; column < weights.cols; column += type.block)
-      choose_blocks(result, first, last - first, column, error_weights_of_columns, [&](int64_t begin, int64_t count, float* x) {
+      choose_blocks(result, first, last - first, column, error_weights_of_columns, kind_of(importance), [&](int64_t begin, int64_t count, float* x) {
         std::array<const float*, block_lanes> rows;
         for (int64_t lane = 0; lane < count; ++lane) rows[static_cast<size_t>(lane)] = weights.row(first + begin + lane) + column;
         to_lanes(std::span(rows).first(static_cast<size_t>(count)), static_cast<size_t>(type.block), x);
@@ -61,7 +63,7 @@ BlockMatrix quantize_gptq_blocks(const GgufTypeInfo& type, ConstMatrixView weigh
     CompensationTile tile(weights, factor.order, first);
     for (int64_t begin = 0; begin < in; begin += CompensationTile::block)
       tile.finish_columns(factor.upper.view(), begin, std::min(in, begin + CompensationTile::block), [&](int64_t i, int64_t lane, float weight) {
-        if (when_reached && lane == 0 && i % type.block == 0) choose_blocks(result, first, tile.rows(), i, error_weights_of_columns, [&](int64_t begin_row, int64_t count, float* x) {
+        if (when_reached && lane == 0 && i % type.block == 0) choose_blocks(result, first, tile.rows(), i, error_weights_of_columns, kind_of(importance), [&](int64_t begin_row, int64_t count, float* x) {
             for (int64_t k = 0; k < type.block; ++k, x += block_lanes) {
               std::copy_n(tile.column(i + k) + begin_row, count, x);
               std::fill(x + count, x + block_lanes, 0.0f);

@@ -21,6 +21,7 @@ namespace {
 template <typename O>
 struct EvenLevels {
   using V = typename O::V;
+  static constexpr bool fixed_point = false;
   static constexpr float magic = 0x1.8p23f;
 
   explicit EvenLevels(const LevelSteps& steps) : lowest(O::set(steps.lowest + magic)), highest(O::set(steps.highest + magic)), first(O::set(steps.first)), rounder(O::set(magic)) {}
@@ -33,10 +34,32 @@ struct EvenLevels {
   V lowest, highest, first, rounder;
 };
 
+/// … with sums in fixed point, two weights in each lane: for a few levels and weights that all count 1.
+template <typename O>
+struct FixedPointLevels : EvenLevels<O> {
+  using V = typename O::V;
+  using P = typename O::Pairs;
+  static constexpr bool fixed_point = true;
+  static constexpr int fraction = 10;             ///< bits of a place
+  static constexpr float largest = 0x1p15f - 1;  ///< what the outermost weight of a span becomes
+
+  explicit FixedPointLevels(const LevelSteps& steps) : EvenLevels<O>(steps), least(O::pairs_of(O::set(steps.lowest))), most(O::pairs_of(O::set(steps.highest))), whole(O::pairs_of(O::set(1 << (15 - fraction)))) {}
+  /// What places are in fixed point, for factors of weights in fixed point: `unit` is what 1 there means.
+  HWY_INLINE P fixed_factor(V factor, V unit) const {
+    const V value = O::mul(factor, O::mul(unit, O::set(static_cast<float>(1 << (15 + fraction)))));
+    return O::pairs_of(O::min(O::max(value, O::set(-largest)), O::set(largest)));
+  }
+  HWY_INLINE P level_of(P x, P factor) const { return O::min_pairs(O::max_pairs(O::mul_pairs(O::mul_pairs(x, factor), whole), least), most); }
+
+ private:
+  P least, most, whole;
+};
+
 /// … and from a table: the level after each border that the place exceeds.
 template <typename O>
 struct TableLevels {
   using V = typename O::V;
+  static constexpr bool fixed_point = false;
 
   explicit TableLevels(const LevelSteps& given) : steps(given) {}
   HWY_INLINE V level(V x, V factor) const { return nearest_to(O::mul(x, factor)); }
@@ -69,7 +92,7 @@ class SpanSearch {
   enum class Shift { none, given };
 
   SpanSearch(const GgufTypeInfo& type, const LevelSteps& steps, BlockBatch& batch, size_t lane)
-      : grid_(type.grid), effort_(search_effort(type.grid)), span_(static_cast<size_t>(type.grid.span)), spans_(static_cast<size_t>(type.spans())), steps_(steps), levels_(steps), batch_(batch), lane_(lane), largest_(O::set(0)), poison_(O::set(0)) {}
+      : grid_(type.grid), effort_(search_effort(type.grid, Levels::fixed_point)), span_(static_cast<size_t>(type.grid.span)), spans_(static_cast<size_t>(type.spans())), steps_(steps), levels_(steps), batch_(batch), lane_(lane), largest_(O::set(0)), poison_(O::set(0)) {}
 
   HWY_INLINE float* at(Lanes& figures) const { return figures.data() + lane_; }
   HWY_INLINE V load(Lanes& figures) const { return O::load(at(figures)); }
@@ -93,6 +116,7 @@ class SpanSearch {
       low = O::min(low, x);
       high = O::max(high, x);
       poison_ = O::fma(x, zero, poison_);
+      if constexpr (Levels::fixed_point) return;  // no minima
       w_sum = O::add(w_sum, w);
       x_sum = O::fma(w, x, x_sum);
     });
@@ -100,6 +124,7 @@ class SpanSearch {
     O::store(high, at(high_[k]));
     O::store(w_sum, at(w_[k]));
     O::store(x_sum, at(x_[k]));
+    if constexpr (Levels::fixed_point) fix_points(k);
     largest_ = O::max(largest_, O::max(O::sub(zero, low), high));
   }
 
@@ -117,14 +142,19 @@ class SpanSearch {
 
   /// q: the level nearest to x · factor + offset
   template <Shift shift>
-  HWY_INLINE Sums add_up(size_t k, V factor, V offset) const {
+  HWY_INLINE Sums add_up(size_t k, V factor, V offset) {
     Sums sums = no_sums();
+    if constexpr (Levels::fixed_point) {
+      add_up_fixed(k, factor, factor, sums, sums);
+      return sums;
+    }
     for_weights(k, [&](V x, V w) { add<shift>(x, w, factor, offset, sums); });
     return sums;
   }
   /// … for two factors at once.
   template <Shift shift>
-  HWY_INLINE void add_up(size_t k, V factor, V offset, V other_factor, V other_offset, Sums& sums, Sums& others) const {
+  HWY_INLINE void add_up(size_t k, V factor, V offset, V other_factor, V other_offset, Sums& sums, Sums& others) {
+    if constexpr (Levels::fixed_point) return add_up_fixed(k, factor, other_factor, sums, others);
     Sums a = no_sums(), b = no_sums();
     for_weights(k, [&](V x, V w) {
       add<shift>(x, w, factor, offset, a);
@@ -132,6 +162,30 @@ class SpanSearch {
     });
     sums = a;
     others = b;
+  }
+
+  /// Weights in fixed point, two in each lane.
+  HWY_INLINE void fix_points(size_t k) {
+    const V size = O::max(O::sub(O::set(0), load(low_[k])), load(high_[k])), factor = O::mul(inverse(size), O::set(Levels::largest));
+    O::store(O::mul(size, O::set(1 / Levels::largest)), at(unit_[k]));
+    const float* x = batch_.x + k * span_ * block_lanes + lane_;
+    for (size_t i = 0; i < span_ / 2; ++i) O::store_pairs(O::make_pairs(O::mul(O::load(x + 2 * i * block_lanes), factor), O::mul(O::load(x + (2 * i + 1) * block_lanes), factor)), pairs(k, i));
+  }
+  HWY_INLINE int32_t* pairs(size_t k, size_t i) { return fixed_.data() + (k * span_ / 2 + i) * block_lanes + lane_; }
+
+  HWY_INLINE void add_up_fixed(size_t k, V factor, V other_factor, Sums& sums, Sums& others) {
+    const V unit = load(unit_[k]);
+    const auto first = levels_.fixed_factor(factor, unit), second = levels_.fixed_factor(other_factor, unit);
+    auto qq = O::no_integers(), xq = qq, other_qq = qq, other_xq = qq;
+    for (size_t i = 0; i < span_ / 2; ++i) {
+      const auto x = O::load_pairs(pairs(k, i)), q = levels_.level_of(x, first), other_q = levels_.level_of(x, second);
+      qq = O::add_products(q, q, qq);
+      xq = O::add_products(x, q, xq);
+      other_qq = O::add_products(other_q, other_q, other_qq);
+      other_xq = O::add_products(x, other_q, other_xq);
+    }
+    sums = {O::set(0), O::to_float(qq), O::mul(O::to_float(xq), unit)};
+    others = {O::set(0), O::to_float(other_qq), O::mul(O::to_float(other_xq), unit)};
   }
 
   // A span's own fit, with scales (and minima) that are any floats.
@@ -147,7 +201,7 @@ class SpanSearch {
     best.qq = O::select(better, sums.qq, best.qq);
     best.outermost = O::select(better, outermost, best.outermost);
   }
-  HWY_INLINE void consider(size_t k, V unit, V outermost, V other, ScaleFit& best) const {
+  HWY_INLINE void consider(size_t k, V unit, V outermost, V other, ScaleFit& best) {
     Sums sums, others;
     add_up<Shift::none>(k, O::mul(outermost, unit), unit, O::mul(other, unit), unit, sums, others);
     keep_better(sums, outermost, best);
@@ -164,6 +218,7 @@ class SpanSearch {
     ScaleFit best = {zero, O::set(1), zero};
     const float first = effort_.first * wide, step = effort_.step * wide;
     const auto start = [&](float end, float direction) {
+      if (effort_.starts == 1) return keep_better(add_up<Shift::none>(k, O::mul(O::set(end + direction * first), unit), zero), O::set(end + direction * first), best);
       for (int i = 0; i < effort_.starts; i += 2) {
         const float near = first + step * static_cast<float>(i);
         consider(k, unit, O::set(end + direction * near), O::set(end + direction * (near + step)), best);
@@ -249,6 +304,8 @@ class SpanSearch {
   V poison_;                       ///< NaN if a weight is not finite, otherwise 0
   SpanLanes low_, high_, w_, x_;   ///< of the weights of each span: smallest, largest, Σ w, Σ w x
   SpanLanes scale_, min_, size_;   ///< each span's own fit, and Σ w q² of it
+  SpanLanes unit_;                 ///< of weights in fixed point, which lie here as batch_.x does, two in each lane
+  alignas(64) std::array<int32_t, Levels::fixed_point ? Block::most_weights / 2 * block_lanes : 1> fixed_;
 };
 
 }  // namespace

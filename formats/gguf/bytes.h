@@ -24,14 +24,14 @@ inline void store_f16(float value, uint8_t* bytes) {
 /// `count` codes of `bits` bits: byte l of a row of `width` bytes holds those of l, l + width, l + 2 · width …, the first one lowest.
 /// The bits go to (from) the codes from bit `place` on.
 template <int bits, int width>
-inline void unpack_bits(const uint8_t* bytes, int count, int place, uint8_t* codes) {
+inline void unpack_bits(const uint8_t* __restrict bytes, int count, int place, uint8_t* __restrict codes) {
   constexpr int each = 8 / bits, mask = (1 << bits) - 1;
   for (int first = 0; first < count; first += width * each)
     for (int j = 0; j < each; ++j)
       for (int l = 0; l < width; ++l) codes[first + j * width + l] = static_cast<uint8_t>(codes[first + j * width + l] | ((bytes[first / each + l] >> (bits * j) & mask) << place));
 }
 template <int bits, int width>
-inline void pack_bits(const uint8_t* codes, int count, int place, uint8_t* bytes) {
+inline void pack_bits(const uint8_t* __restrict codes, int count, int place, uint8_t* __restrict bytes) {
   constexpr int each = 8 / bits, mask = (1 << bits) - 1;
   for (int first = 0; first < count; first += width * each)
     for (int l = 0; l < width; ++l) {

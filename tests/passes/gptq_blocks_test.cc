@@ -99,6 +99,7 @@ TEST_CASE("Without correlations there is nothing to make up for", "[gguf]") {
       const BlockMatrix rounded = quantize_gptq_blocks(*type, weights.view(), factor, diagonal(moment), "t"), searched = search_matrix(*type, weights.view(), diagonal(moment), "t");
       CHECK(pack(rounded) == pack(searched));
       CHECK(pack(searched) == encode_gguf(*type, weights.view(), diagonal(moment), "t"));
+      CHECK(pack(search_matrix(*type, weights.view(), {}, "t")) == encode_gguf(*type, weights.view(), {}, "t"));
     }
   }
 }
