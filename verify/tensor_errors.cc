@@ -55,34 +55,35 @@ std::vector<TensorError> measure_tensor_errors(const Model& original, const Mode
   parallel_for(static_cast<int64_t>(errors.size()), [&](int64_t i) {
     const PlacedTensor& placed = compressed.tensors()[static_cast<size_t>(i)];
     const StoredTensor* source = original.find(placed.row->role, source_block(origin, placed.block), placed.part);
-    const Matrix before = source ? read_matrix(*source) : Matrix();
+    const bool same_shape = source && source->rows() == placed.tensor->rows() && source->cols() == placed.tensor->cols();
     TensorError& error = errors[static_cast<size_t>(i)];
-    Matrix after;
-    if (find_scheme(*placed.tensor)) {
-      const QuantizedMatrix codes = read_codes(*placed.tensor);
-      if (placed.tensor->rows() == before.rows() && placed.tensor->cols() == before.cols()) error.grid = measure_grid_fit(before.view(), codes);
-      after = dequantize(codes);
-    } else {
-      after = read_matrix(*placed.tensor);
-    }
-    for (const Model* model : {&original, &compressed}) model->checkpoint().release_pages_after(*placed.tensor);
     error.name = placed.tensor->name;
     error.count = placed.tensor->count();
-    if (after.rows() != before.rows() || after.cols() != before.cols()) {
-      error.zeros = std::ranges::count(after.values(), 0.0f);
-      error.sqnr_db = error.max_error = std::numeric_limits<double>::quiet_NaN();
-      stage.advance();
-      return;
+    Matrix decoded;  // of codes; floats are read row by row
+    if (find_scheme(*placed.tensor)) {
+      const QuantizedMatrix codes = read_codes(*placed.tensor);
+      if (same_shape) error.grid = measure_grid_fit(read_matrix(*source).view(), codes);
+      decoded = dequantize(codes);
     }
+    const TensorRows before = same_shape ? TensorRows(*source) : TensorRows(), after = decoded.empty() ? TensorRows(*placed.tensor) : TensorRows();
+    std::vector<float> before_row(static_cast<size_t>(before.cols())), after_row(static_cast<size_t>(placed.tensor->cols()));
     double signal = 0, noise = 0;
-    for (size_t k = 0; k < before.values().size(); ++k) {
-      const double x = before.values()[k], y = after.values()[k];
-      signal += x * x;
-      noise += (x - y) * (x - y);
-      error.max_error = std::max(error.max_error, std::abs(x - y));
-      error.zeros += y == 0;
+    for (int64_t r = 0; r < placed.tensor->rows(); ++r) {
+      if (decoded.empty()) after.read(r, after_row);
+      else std::ranges::copy(decoded.view().row_span(r), after_row.begin());
+      error.zeros += std::ranges::count(after_row, 0.0f);
+      if (!same_shape) continue;
+      before.read(r, before_row);
+      for (size_t c = 0; c < after_row.size(); ++c) {
+        const double x = before_row[c], y = after_row[c];
+        signal += x * x;
+        noise += (x - y) * (x - y);
+        error.max_error = std::max(error.max_error, std::abs(x - y));
+      }
     }
-    error.sqnr_db = noise == 0 ? std::numeric_limits<double>::infinity() : 10 * std::log10(signal / noise);
+    if (!same_shape) error.sqnr_db = error.max_error = std::numeric_limits<double>::quiet_NaN();
+    else error.sqnr_db = noise == 0 ? std::numeric_limits<double>::infinity() : 10 * std::log10(signal / noise);
+    for (const Model* model : {&original, &compressed}) model->checkpoint().release_pages_after(*placed.tensor);
     stage.advance();
   });
   return errors;
