@@ -79,7 +79,8 @@ struct BlockError {
 /// chain runs beside it (in the same precision), so that errors can be compared and compensated. Returns the error after
 /// each block.
 /// Memory: one block's weights, one tap's second moments, and the activations, which spill to files beyond max_memory. Inputs
-/// at taps are kept in the precision of the products that read them: bf16 there changes no weight that stays a weight-only code.
+/// at taps are kept in bf16 where bf16 products read them, unless the visitor needs them exact: the products are the same, means
+/// and drift moments are those of rounded values.
 /// With a resumable state directory, blocks that an earlier process finished are taken from there.
 /// The result depends on neither the number of threads nor on what is spilled.
 std::vector<BlockError> sweep(Model& model, const Sequences& sequences, const SweepOptions& options, BlockVisitor& visitor, const RunContext& context);
