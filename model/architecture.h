@@ -57,6 +57,8 @@ struct TensorRow {
   Dimension out;
   Dimension in = Dimension::hidden;  ///< of linear, conv1d and embedding
   Bias bias = Bias::never;
+  bool ModelConfig::* only_if = nullptr;  ///< a field without which the tensor is not there
+  bool ModelConfig::* unless = nullptr;   ///< a field with which it is not there
 };
 
 /// A norm of the hidden states, not of single heads.
@@ -108,6 +110,7 @@ struct Architecture {
   Positions positions;
   FeedForward feed_forward;
   FusedOrder fused_order = FusedOrder::parts;
+  bool ModelConfig::* kv_heads_only_if = nullptr;  ///< a field without which there is one key and value head, whatever the config says
   int64_t position_offset = 0;
   double norm_offset = 0;
   double norm_epsilon = 0;        ///< where no config key says it

@@ -83,6 +83,8 @@ struct TrainableBlock::Weights {
   /// Whether queries, keys and values are columns of what the fused weight makes.
   bool has_parts() const { return is_fused() && config.fused_order == FusedOrder::parts; }
   bool has_gate_up() const { return linears.contains(Role::ffn_gate_up); }
+  /// Whether attention and feed-forward read what one norm gives.
+  bool has_shared_norm() const { return config.parallel && !ffn_norm.is_there(); }
   bool is_gated() const { return config.feed_forward == FeedForward::gated; }
   void apply(Role role, ConstMatrixView x, MatrixView y) const { linears.at(role).forward.apply(x, y); }
   void apply_back(Role role, ConstMatrixView d_y, MatrixView d_x) const { linears.at(role).backward.apply(d_y, d_x); }
@@ -192,7 +194,7 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
     };
     apply_and_norm(Role::attention_output, w.attention_output_norm, context, unnormed_attention, middle);
     add(part(middle), part(hidden));
-    w.ffn_norm.apply(config.parallel ? part(hidden) : ConstMatrixView(part(middle)), part(ffn_normed));
+    w.ffn_norm.apply(w.has_shared_norm() ? ConstMatrixView(part(normed)) : config.parallel ? part(hidden) : ConstMatrixView(part(middle)), part(ffn_normed));
     if (w.has_gate_up()) {
       w.apply(Role::ffn_gate_up, part(ffn_normed), part(gate_up));
     } else {
@@ -340,11 +342,12 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
       w.apply_back(Role::value, part(d_operands.v), more);
       add(d, more);
     }
+    if (w.has_shared_norm()) add(d, part(d_ffn_input));
     w.attention_norm.apply_back(part(hidden), d, attention_norm.weight_share(first / tile), attention_norm.bias_share(first / tile));
     if (d_hidden.rows == 0) return;
     for (int64_t r = 0; r < rows_here; ++r) std::ranges::copy(part(d_middle).row_span(r), d_hidden.row(first + r));
     add(part(d_hidden), d);
-    if (config.parallel) add(part(d_hidden), part(d_ffn_input));
+    if (config.parallel && !w.has_shared_norm()) add(part(d_hidden), part(d_ffn_input));
   });
   attention_norm.finish();
 }

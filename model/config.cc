@@ -123,6 +123,7 @@ void read_window_pattern(FieldReader& fields, const Architecture& architecture, 
 /// What the rows cannot say: derived sizes, and sizes that must agree.
 void complete(const Architecture& architecture, ModelConfig& config) {
   if (config.kv_heads == 0) config.kv_heads = config.heads;
+  if (architecture.kv_heads_only_if && !(config.*architecture.kv_heads_only_if)) config.kv_heads = 1;
   if (config.ffn == 0) config.ffn = 4 * config.hidden;
   if (config.head_dim == 0) {
     if (config.hidden % config.heads != 0) throw Error(ErrorKind::input, fmt::format("hidden size {} is not a multiple of {} attention heads", config.hidden, config.heads));

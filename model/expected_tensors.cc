@@ -15,6 +15,8 @@ bool has_bias(const TensorRow& row, const ModelConfig& config) {
   return false;
 }
 
+bool is_there(const TensorRow& row, const ModelConfig& config) { return (!row.only_if || config.*row.only_if) && !(row.unless && config.*row.unless); }
+
 bool is_outer(const TensorRow& row) { return std::string_view(row.name).find("{}") == std::string_view::npos; }
 
 Shape expected_shape(const TensorRow& row, Part part, const ModelConfig& config) {
@@ -29,6 +31,7 @@ Shape expected_shape(const TensorRow& row, Part part, const ModelConfig& config)
 std::vector<ExpectedTensor> list_expected_tensors(const Architecture& architecture, const ModelConfig& config) {
   std::vector<ExpectedTensor> expected;
   const auto add = [&](const TensorRow& row, int64_t block) {
+    if (!is_there(row, config)) return;
     const std::string name = is_outer(row) ? row.name : fmt::format(fmt::runtime(row.name), block);
     expected.push_back({&row, Part::weight, block, name + ".weight", expected_shape(row, Part::weight, config)});
     if (has_bias(row, config)) expected.push_back({&row, Part::bias, block, name + ".bias", expected_shape(row, Part::bias, config)});

@@ -106,7 +106,8 @@ std::vector<FoldSite> find_fold_sites(const Model& model, int64_t block) {
   const auto add_norm = [&](Role norm, std::vector<Role> consumers) {
     if (model.find(norm, block)) sites.push_back({.block = block, .producer = norm, .consumers = std::move(consumers), .rows = one_to_one(config.hidden), .channels = config.hidden, .channel_of = one_to_one(config.hidden)});
   };
-  add_norm(Role::attention_norm, is_fused ? std::vector{Role::query_key_value} : std::vector{Role::query, Role::key, Role::value});
+  const bool is_shared = config.parallel && !model.find(Role::ffn_norm, block);  // read by the feed-forward as well, whose inputs are another tap
+  if (!is_shared) add_norm(Role::attention_norm, is_fused ? std::vector{Role::query_key_value} : std::vector{Role::query, Role::key, Role::value});
   sites.push_back({.block = block, .producer = is_fused ? Role::query_key_value : Role::value, .consumers = {Role::attention_output}, .rows = value_rows(config, is_fused), .channels = config.kv_width(), .channel_of = value_channels(config)});
   add_norm(Role::ffn_norm, has_gate_up ? std::vector{Role::ffn_gate_up} : is_gated ? std::vector{Role::ffn_gate, Role::ffn_up} : std::vector{Role::ffn_up});
   if (is_gated || config.activation == Activation::relu) {  // relu(x / s) = relu(x) / s

@@ -44,6 +44,12 @@ std::optional<Role> norm_before(Role role) {
   }
 }
 
+/// The same where a model has one norm for both sublayers.
+std::optional<Role> find_norm_before(const Model& model, int64_t block, Role role) {
+  const auto norm = norm_before(role);
+  return norm == Role::ffn_norm && !model.find(Role::ffn_norm, block) ? Role::attention_norm : norm;
+}
+
 bool is_constant(std::span<const float> values) { return std::ranges::all_of(values, [&](float value) { return value == values[0]; }); }
 
 /// Calls body(matrix) for the tensors of a block whose row is wanted; the result stays unrounded.
@@ -170,7 +176,7 @@ class TransformRotate final : public Pass {
       for (size_t c = 0; c < bias.values().size(); ++c) bias.values()[c] /= gain.values()[c];
       rotate_inputs(bias.view(), rotation);
     });
-    change_each(model, block, Part::weight, [&](const TensorRow& row) { return norm_before(row.role) == norm; }, [&](Matrix& weight) {
+    change_each(model, block, Part::weight, [&](const TensorRow& row) { return find_norm_before(model, block, row.role) == norm; }, [&](Matrix& weight) {
       for (int64_t r = 0; r < weight.rows(); ++r)
         for (int64_t c = 0; c < weight.cols(); ++c) weight.row(r)[c] *= gain.values()[static_cast<size_t>(c)];
       rotate_inputs(weight.view(), rotation);

@@ -19,5 +19,6 @@ Architecture make_gemma3();
 Architecture make_gpt_neox();
 Architecture make_opt();
 Architecture make_bloom();
+Architecture make_falcon();
 
 }  // namespace llmc

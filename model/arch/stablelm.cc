@@ -16,10 +16,12 @@ Architecture make_stablelm() {
   kv_heads.fallback_count = nullptr, kv_heads.fallback = 32;
   std::erase_if(stablelm.config, [](const ConfigRow& row) { return row.count == &ModelConfig::head_dim; });
   stablelm.config.push_back({.key = "use_qkv_bias", .flag = &ModelConfig::attention_bias, .fallback = 0});
-  stablelm.fixed = {{"qk_layernorm", "false"}, {"use_parallel_residual", "false"}};
+  stablelm.config.push_back({.key = "use_parallel_residual", .flag = &ModelConfig::parallel, .fallback = 0});
+  stablelm.fixed = {{"qk_layernorm", "false"}};
   stablelm.harmless = {"attention_dropout", "hidden_dropout"};
   set_bias(stablelm, {Role::query, Role::key, Role::value}, Bias::if_attention_bias);
   set_bias(stablelm, {Role::attention_norm, Role::ffn_norm, Role::final_norm}, Bias::always);
+  get_tensor_row(stablelm, Role::ffn_norm).unless = &ModelConfig::parallel;  // both sublayers read what the first norm gives
   return stablelm;
 }
 

@@ -154,7 +154,7 @@ class Convert(Gguf):
         self.refused(2, ["llama3's scaling", "qwen2"], *self.convert(model=qwen, data=data, name="no.gguf"))
 
     def test_architectures_without_a_layout_are_refused(self):
-        for name, word in (("phi3-whole", "Phi3ForCausalLM"), ("stablelm", "StableLmForCausalLM"), ("olmo2", "Olmo2ForCausalLM"), ("gemma", "GemmaForCausalLM"), ("gemma2", "Gemma2ForCausalLM"), ("gemma3", "Gemma3ForCausalLM"), ("gpt-neox", "GPTNeoXForCausalLM"), ("opt", "OPTForCausalLM"), ("bloom", "BloomForCausalLM")):
+        for name, word in (("phi3-whole", "Phi3ForCausalLM"), ("stablelm", "StableLmForCausalLM"), ("olmo2", "Olmo2ForCausalLM"), ("gemma", "GemmaForCausalLM"), ("gemma2", "Gemma2ForCausalLM"), ("gemma3", "Gemma3ForCausalLM"), ("gpt-neox", "GPTNeoXForCausalLM"), ("opt", "OPTForCausalLM"), ("bloom", "BloomForCausalLM"), ("falcon", "FalconForCausalLM")):
             self.refused(2, [name, f"llmc does not write {word} as a GGUF file"], *self.convert(model=tiny(name), data=tiny(name) / "input_ids.npy", name="no.gguf"))
 
     def test_position_embeddings_stay_f32(self):

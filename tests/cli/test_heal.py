@@ -59,7 +59,7 @@ class Healing(Runs):
         source = random.Random(3)
         write_ids(data, [source.randrange(64) for _ in range(4 * 24)])
         recipe = self.dir / "recipe.yaml"
-        for model, exclude in (("llama-gqa-tied", "down_proj"), ("gpt2-tied", "c_attn|mlp.c_fc"), ("llama-bias", "q_proj|o_proj"), ("qwen2-untied", "k_proj"), ("qwen3-untied", "q_proj"), ("phi3-part", "qkv_proj"), ("olmo2", "q_proj"), ("gemma2", "q_proj"), ("gpt-neox", "dense_4h_to_h"), ("opt", "fc1"), ("bloom", "dense_4h_to_h")):
+        for model, exclude in (("llama-gqa-tied", "down_proj"), ("gpt2-tied", "c_attn|mlp.c_fc"), ("llama-bias", "q_proj|o_proj"), ("qwen2-untied", "k_proj"), ("qwen3-untied", "q_proj"), ("phi3-part", "qkv_proj"), ("olmo2", "q_proj"), ("gemma2", "q_proj"), ("gpt-neox", "dense_4h_to_h"), ("opt", "fc1"), ("bloom", "dense_4h_to_h"), ("falcon", "dense_4h_to_h")):
             with self.subTest(model):
                 recipe.write_text(f"version: 1\ncalibration: {{files: ['{data}'], nsamples: 4, seqlen: 24, precision: f32}}\nsteps:\n  - {{pass: quantize.rtn, scheme: W3A16-g16, exclude: ['{exclude}']}}\n  - {{pass: heal, epochs: 30, norm_rate: 0.05, scale_rate: 0.01}}\n")
                 loss = self.heal_details(self.json("compress", tiny(model), "-o", self.dir / model, "--recipe", recipe, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 2))["loss"]

@@ -40,10 +40,11 @@ from tokenizers import (
     AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers,
 )
 from transformers import (
-    AutoModelForCausalLM, BloomConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GPTNeoXConfig, LlamaConfig,
+    AutoModelForCausalLM, BloomConfig, FalconConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GPTNeoXConfig, LlamaConfig,
     MistralConfig, Olmo2Config, OPTConfig, Phi3Config, Qwen2Config, Qwen3Config, StableLmConfig,
 )
 from transformers.modeling_rope_utils import dynamic_rope_update
+from transformers.models.falcon import modeling_falcon
 from transformers.models.gemma import modeling_gemma
 from transformers.models.gemma2 import modeling_gemma2
 from transformers.models.gemma3 import modeling_gemma3
@@ -96,7 +97,7 @@ ROTARY = {"llama": (modeling_llama, "Llama"), "mistral": (modeling_mistral, "Mis
           "qwen2": (modeling_qwen2, "Qwen2"), "qwen3": (modeling_qwen3, "Qwen3"),
           "phi3": (modeling_phi3, "Phi3"), "stablelm": (modeling_stablelm, "StableLm"), "olmo2": (modeling_olmo2, "Olmo2"),
           "gemma": (modeling_gemma, "Gemma"), "gemma2": (modeling_gemma2, "Gemma2"),
-          "gemma3_text": (modeling_gemma3, "Gemma3"), "gpt_neox": (modeling_gpt_neox, "GPTNeoX")}
+          "gemma3_text": (modeling_gemma3, "Gemma3"), "gpt_neox": (modeling_gpt_neox, "GPTNeoX"), "falcon": (modeling_falcon, "Falcon")}
 
 
 @contextlib.contextmanager
@@ -260,6 +261,11 @@ TINY = {
     "opt": (other(OPTConfig, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32), {}),
     "bloom": (other(BloomConfig, n_layer=2, n_head=4), {}),
     "bloom-untied": (make_odd_bloom(), {}),
+    "stablelm-parallel": (small(StableLmConfig, layer_norm_eps=1e-5, use_parallel_residual=True), {}),
+    "falcon": (other(FalconConfig, ffn_hidden_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64), {}),
+    "falcon-groups": (
+        other(FalconConfig, ffn_hidden_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64,
+              new_decoder_architecture=True, num_kv_heads=2, bias=True, tie_word_embeddings=False), {}),
 }
 
 

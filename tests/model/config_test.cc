@@ -192,6 +192,10 @@ TEST_CASE("Keys with two names and keys that repeat a size must agree", "[config
   CHECK(read(with(bloom, "num_attention_heads", 2)).heads == 2);
   CHECK_THROWS_WITH(read(with(bloom, "num_attention_heads", 4)), Contains("\"num_attention_heads\": n_head is 2; expected the same"));
   CHECK_THROWS_WITH(read(with(bloom, "apply_residual_connection_post_layernorm", true)), Contains("expected false"));
+  const json falcon = {{"model_type", "falcon"}, {"vocab_size", 10}, {"hidden_size", 8}, {"num_hidden_layers", 1}, {"num_attention_heads", 4}, {"num_kv_heads", 2}};
+  CHECK((read(falcon).kv_heads == 1 && read(with(falcon, "new_decoder_architecture", true)).kv_heads == 2 && read(falcon).parallel));
+  CHECK_THROWS_WITH(read(with(falcon, "alibi", true)), Contains("\"alibi\": expected false"));
+  CHECK_THROWS_WITH(read(with(falcon, "num_ln_in_parallel_attn", 1)), Contains("num_ln_in_parallel_attn"));
   const json opt = {{"model_type", "opt"}, {"vocab_size", 10}, {"hidden_size", 8}, {"ffn_dim", 8}, {"num_hidden_layers", 1}, {"num_attention_heads", 2}, {"word_embed_proj_dim", 8}};
   CHECK((read(opt).norm_epsilon == 1e-5 && read(opt).position_offset == 2));
   CHECK_THROWS_WITH(read(with(opt, "word_embed_proj_dim", 4)), Contains("\"word_embed_proj_dim\": expected 8 (llmc implements no other), found 4"));

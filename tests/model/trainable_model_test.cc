@@ -56,7 +56,7 @@ struct Example {
   Matrix teacher;
 };
 
-constexpr std::array names = {"llama-gqa-tied", "llama-mha-untied", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm", "olmo2", "gemma2", "gemma3", "gpt-neox", "opt", "bloom"};
+constexpr std::array names = {"llama-gqa-tied", "llama-mha-untied", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm", "olmo2", "gemma2", "gemma3", "gpt-neox", "opt", "bloom", "falcon", "falcon-groups"};
 
 }  // namespace
 
@@ -117,7 +117,7 @@ TEST_CASE("Gradients of a whole model are those of central differences") {
 }
 
 TEST_CASE("Gradients of a whole model are those of PyTorch's autograd") {
-  for (const char* name : {"llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "llama-rope-yarn", "llama-rope-dynamic", "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied"}) {
+  for (const char* name : {"llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "llama-rope-yarn", "llama-rope-dynamic", "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied", "stablelm-parallel", "falcon", "falcon-groups"}) {
     const Model model = load_model(golden_root() / name, {}, test::context()), teacher = load_model(golden_root() / "llama-sharded", {}, test::context());
     const SequenceRows sequences(std::array<int64_t, 4>{24, 24, 24, 24});
     std::vector<int32_t> tokens(static_cast<size_t>(sequences.rows), -1), labels(tokens.size(), -1);
