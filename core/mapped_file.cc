@@ -18,7 +18,8 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   const auto fail = [&](const char* what) {
     throw Error(ErrorKind::input, fmt::format("{}: cannot {}: {}", path.string(), what, std::strerror(errno)));
   };
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A named pipe without a writer would block for ever otherwise; it is then refused as no regular file.
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) fail("open");
   struct stat status{};
   const bool known = ::fstat(descriptor, &status) == 0;

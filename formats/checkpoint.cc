@@ -6,7 +6,6 @@
 #include <array>
 #include <cstring>
 #include <map>
-#include <set>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -15,7 +14,7 @@
 #include "formats/gguf.h"
 #include "formats/gguf_tokenizer.h"
 #include "formats/packed_container.h"
-#include "formats/safetensors.h"
+#include "formats/weight_files.h"
 
 namespace llmc {
 
@@ -31,76 +30,11 @@ constexpr std::array containers = {
     ContainerInfo{Container::gguf, "gguf", "one file that llama.cpp runs"},
 };
 
-constexpr const char* single_file = "model.safetensors";
-constexpr const char* index_file = "model.safetensors.index.json";
-
-/// Shard file name of each tensor, from the index.
-std::map<std::string, std::string> read_index(const fs::path& path) {
-  const json index = parse_json(read_text_file(path), path.string());
-  FieldReader fields(index, path.string());
-  const json* weight_map = fields.find("weight_map");
-  if (!weight_map || !weight_map->is_object()) throw Error(ErrorKind::input, fmt::format("{}: field \"weight_map\" is missing", path.string()));
-  std::map<std::string, std::string> shards;
-  Problems problems;
-  for (const auto& [tensor, shard] : weight_map->items()) {
-    if (!shard.is_string() || shard.get<std::string>().empty() || shard.get<std::string>() != fs::path(shard.get<std::string>()).filename() || shard == "..")
-      problems.add(fmt::format("tensor {}: shard {} is not a plain file name", tensor, shard.dump()));
-    else
-      shards[tensor] = shard.get<std::string>();
-  }
-  problems.throw_if_any(ErrorKind::input, path.string());
-  return shards;
-}
-
-/// Tensors of all files by name; the checkpoint keeps the maps.
-struct RawTensors {
-  std::map<std::string, TensorView> tensors;
-  std::map<std::string, std::string> metadata;  ///< of the first file
-};
-
-RawTensors read_single(Checkpoint& checkpoint) {
-  checkpoint.files.emplace_back(checkpoint.directory / single_file);
-  SafetensorsContent content = parse_safetensors(checkpoint.files[0].bytes(), checkpoint.files[0].path().string());
-  RawTensors raw{.tensors = {}, .metadata = std::move(content.metadata)};
-  for (NamedTensor& entry : content.tensors) raw.tensors[entry.name] = std::move(entry.tensor);
-  return raw;
-}
-
-RawTensors read_shards(Checkpoint& checkpoint) {
-  const fs::path index_path = checkpoint.directory / index_file;
-  const std::map<std::string, std::string> index = read_index(index_path);
-  std::set<std::string> shards;
-  for (const auto& [tensor, shard] : index) shards.insert(shard);
-
-  RawTensors raw;
-  Problems problems;
-  for (const std::string& shard : shards) {
-    try {
-      checkpoint.files.emplace_back(checkpoint.directory / shard);
-      SafetensorsContent content = parse_safetensors(checkpoint.files.back().bytes(), checkpoint.files.back().path().string());
-      if (raw.metadata.empty()) raw.metadata = std::move(content.metadata);
-      for (NamedTensor& entry : content.tensors) {
-        const auto listed = index.find(entry.name);
-        if (listed == index.end())
-          problems.add(fmt::format("tensor {}: found in {}, but the index does not list it", entry.name, shard));
-        else if (listed->second != shard)
-          problems.add(fmt::format("tensor {}: the index expects it in {}, found in {}", entry.name, listed->second, shard));
-        else
-          raw.tensors[entry.name] = std::move(entry.tensor);
-      }
-    } catch (const Error& problem) {
-      problems.add(problem.what());
-    }
-  }
-  if (problems.empty())
-    for (const auto& [tensor, shard] : index)
-      if (!raw.tensors.contains(tensor)) problems.add(fmt::format("tensor {}: the index expects it in {}, not found", tensor, shard));
-  problems.throw_if_any(ErrorKind::input, index_path.string());
-  return raw;
-}
-
-StoredTensor make_plain(const std::string& name, const TensorView& view) {
-  return {.name = name, .dtype = view.dtype, .shape = view.shape, .form = FloatData(view.bytes)};
+/// Takes what it needs of `copies`.
+StoredTensor make_plain(const std::string& name, const TensorView& view, std::map<std::string, std::vector<std::byte>>& copies) {
+  StoredTensor tensor{.name = name, .dtype = view.dtype, .shape = view.shape, .form = FloatData(view.bytes)};
+  if (auto copy = copies.extract(name)) tensor.form = FloatData(std::move(copy.mapped()));
+  return tensor;
 }
 
 /// The dtype that config.json states for the model; f32 when it says nothing.
@@ -140,31 +74,31 @@ void check_groups(const Checkpoint& checkpoint) {
 }
 
 /// A tied head repeats the scales of the embedding (see write_weights) and has no codes of its own: it is dropped.
-void drop_tied_aliases(std::vector<std::string>& modules, RawTensors& raw) {
-  const auto has = [&](const std::string& name) { return raw.tensors.contains(name); };
+void drop_tied_aliases(std::vector<std::string>& modules, WeightFiles& weights) {
+  const auto has = [&](const std::string& name) { return weights.tensors.contains(name); };
   const auto is_copy = [&](const std::string& module, const std::string& other) {
-    const auto scale = raw.tensors.find(other + ".weight_scale");
-    return other != module && scale != raw.tensors.end() && std::ranges::equal(scale->second.bytes, raw.tensors.at(module + ".weight_scale").bytes);
+    const auto scale = weights.tensors.find(other + ".weight_scale");
+    return other != module && scale != weights.tensors.end() && std::ranges::equal(scale->second.bytes, weights.tensors.at(module + ".weight_scale").bytes);
   };
   std::erase_if(modules, [&](const std::string& module) {
     if (has(module + ".weight") || has(module + ".weight_packed")) return false;
     if (std::ranges::none_of(modules, [&](const std::string& other) { return is_copy(module, other); }))
       throw Error(ErrorKind::input, fmt::format("tensor {}.weight_scale: has no codes beside it and is no copy of another module's scales", module));
-    raw.tensors.erase(module + ".weight_scale");
-    raw.tensors.erase(module + ".weight_zero_point");
+    weights.tensors.erase(module + ".weight_scale");
+    weights.tensors.erase(module + ".weight_zero_point");
     return true;
   });
 }
 
-std::vector<StoredTensor> group_compressed_tensors(const Checkpoint& checkpoint, RawTensors& raw) {
+std::vector<StoredTensor> group_compressed_tensors(const Checkpoint& checkpoint, WeightFiles& weights) {
   std::vector<std::string> modules;
-  for (const auto& [name, view] : raw.tensors)
+  for (const auto& [name, view] : weights.tensors)
     for (const char* mark : {".weight_packed", ".weight_scale"})
       if (name.ends_with(mark)) modules.push_back(name.substr(0, name.size() - std::strlen(mark)));
   std::ranges::sort(modules);
   modules.erase(std::unique(modules.begin(), modules.end()), modules.end());
 
-  drop_tied_aliases(modules, raw);
+  drop_tied_aliases(modules, weights);
   const std::string where = (checkpoint.directory / "config.json").string() + ": quantization_config";
   const auto encodings = read_quantization_config(checkpoint.config.at("quantization_config"), modules, where);
   const DType dtype = read_model_dtype(checkpoint.config);
@@ -178,7 +112,7 @@ std::vector<StoredTensor> group_compressed_tensors(const Checkpoint& checkpoint,
     }
     EncodedData data{.codec = encoding->second.codec, .scheme = encoding->second.scheme, .parts = {}};
     for (const char* part : {"weight", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_global_scale", "input_scale", "input_zero_point"})
-      if (auto node = raw.tensors.extract(module + "." + part)) data.parts[part] = std::move(node.mapped());
+      if (auto node = weights.tensors.extract(module + "." + part)) data.parts[part] = std::move(node.mapped());
     try {
       Shape shape = read_dense_shape(module, data.parts);
       auto parts = std::move(data.parts);
@@ -259,15 +193,14 @@ Checkpoint open_checkpoint(const fs::path& directory) {
   if (!checkpoint.config.is_object()) throw Error(ErrorKind::input, fmt::format("{}: not a JSON object", config_path.string()));
   checkpoint.container = read_container(checkpoint.config, config_path.string());
 
-  const bool has_single = fs::exists(directory / single_file);
-  const bool has_index = fs::exists(directory / index_file);
-  if (!has_single && !has_index) throw Error(ErrorKind::input, fmt::format("{}: expected {} or {}, found neither", directory.string(), single_file, index_file));
-  if (has_single && has_index) checkpoint.notices.push_back(fmt::format("{}: both {} and {} are there; the first is read, as transformers does", directory.string(), single_file, index_file));
-  RawTensors raw = has_single ? read_single(checkpoint) : read_shards(checkpoint);
+  WeightFiles weights = open_weight_files(directory);
+  checkpoint.files = std::move(weights.files);
+  checkpoint.notices = std::move(weights.notices);
 
-  if (checkpoint.container == Container::compressed_tensors) checkpoint.tensors = group_compressed_tensors(checkpoint, raw);
-  if (checkpoint.container == Container::llmc_packed) checkpoint.tensors = group_packed_parts(raw.metadata, raw.tensors, checkpoint.files[0].path().string());
-  for (const auto& [name, view] : raw.tensors) checkpoint.tensors.push_back(make_plain(name, view));
+  if (checkpoint.container == Container::compressed_tensors) checkpoint.tensors = group_compressed_tensors(checkpoint, weights);
+  if (checkpoint.container == Container::llmc_packed) checkpoint.tensors = group_packed_parts(weights.metadata, weights.tensors, checkpoint.files.empty() ? directory.string() : checkpoint.files[0].path().string());
+  for (const auto& [name, view] : weights.tensors) checkpoint.tensors.push_back(make_plain(name, view, weights.copies));
+  if (!weights.copies.empty()) throw Error(ErrorKind::input, fmt::format("{}: tensor {}: is part of a quantized weight and does not lie row by row in its file", directory.string(), weights.copies.begin()->first));
   std::ranges::sort(checkpoint.tensors, {}, &StoredTensor::name);
   check_groups(checkpoint);
   return checkpoint;

@@ -39,7 +39,7 @@ struct Checkpoint {
   nlohmann::json config;             ///< config.json; of a GGUF file empty until the model gives its keys their meaning
   std::optional<GgufMetadata> gguf;  ///< of a GGUF file
   Container container = Container::dense;
-  std::vector<MappedFile> files;     ///< the safetensors or GGUF files
+  std::vector<MappedFile> files;     ///< the safetensors, PyTorch or GGUF files
   std::vector<MappedFile> scratch_files;  ///< weights that a run changed and put on disk for the time being
   std::vector<StoredTensor> tensors;  ///< by name
   std::map<std::string, std::string> rewritten_files;  ///< small files of the directory (tokenizer.json, …) that a run changed: name and content
@@ -58,7 +58,7 @@ struct Checkpoint {
   void release_pages_after(const StoredTensor& tensor) const;
 };
 
-/// Opens and validates a directory: config.json, model.safetensors or model.safetensors.index.json with its shards; or a
+/// Opens and validates a directory: config.json, and model.safetensors or pytorch_model.bin, whole or as shards with an index; or a
 /// GGUF file, whose tensors keep their names there. Throws Error(input) that lists every problem with file, tensor, expected and found.
 Checkpoint open_checkpoint(const std::filesystem::path& directory);
 

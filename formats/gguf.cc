@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "core/byte_cursor.h"
 #include "core/error.h"
 
 namespace llmc {
@@ -20,35 +21,14 @@ constexpr int deepest_array = 8;
 constexpr uint64_t longest_key = 65535;  // the format's limit
 constexpr uint64_t least_tensor_bytes = 8 + 4 + 4 + 8, least_entry_bytes = 8 + 4 + 1;  // of the header: empty name or key, no dimension, a byte
 
-/// Reads little-endian values from the front of a file's bytes; every read says what it is of.
-class Cursor {
+/// Reads the values of a GGUF header.
+class Cursor : public ByteCursor {
  public:
-  Cursor(std::span<const std::byte> bytes, const std::string& where) : bytes_(bytes), where_(where) {}
-
-  size_t position() const { return position_; }
-  uint64_t left() const { return bytes_.size() - position_; }
-  const std::string& where() const { return where_; }
-
-  [[noreturn]] void refuse(const std::string& what) const { throw Error(ErrorKind::input, fmt::format("{}: {}", where_, what)); }
-
-  std::span<const std::byte> take(uint64_t size, const std::string& what) {
-    if (size > left()) refuse(fmt::format("truncated: {} needs {} bytes at byte {}, found {}", what, size, position_, left()));
-    const auto taken = bytes_.subspan(position_, static_cast<size_t>(size));
-    position_ += static_cast<size_t>(size);
-    return taken;
-  }
-
-  template <typename Number>
-  Number read(const std::string& what) {
-    Number value;
-    std::memcpy(&value, take(sizeof value, what).data(), sizeof value);
-    return value;
-  }
+  using ByteCursor::ByteCursor;
 
   std::string read_string(const std::string& what) {
     const auto size = read<uint64_t>(what + ": length");
-    const auto bytes = take(size, what);
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+    return std::string(take_text(size, what));
   }
 
   GgufValueType read_type(const std::string& what) {
@@ -106,11 +86,6 @@ class Cursor {
     check_booleans(bytes, what);
     return {type, bytes[0] == std::byte{1}};
   }
-
- private:
-  std::span<const std::byte> bytes_;
-  const std::string& where_;
-  size_t position_ = 0;
 };
 
 void read_metadata(Cursor& cursor, uint64_t count, GgufMetadata& metadata) {

@@ -90,7 +90,7 @@ class Files(Damaged):
 
     def test_nothing_there(self):
         self.file.unlink()
-        self.is_refused([self.model, "expected model.safetensors or model.safetensors.index.json, found neither"])
+        self.is_refused([self.model, "expected model.safetensors, model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json, found none of them"])
         self.file.mkdir()
         self.is_refused([self.file, "not a regular file"])
         self.is_refused(["absent", "not a directory"], model=self.dir / "absent")

@@ -5,10 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${SECONDS_EACH:-60}
 cmake --preset fuzz
-fuzzers=(fuzz_safetensors fuzz_checkpoint fuzz_config fuzz_recipe fuzz_npy fuzz_tokenizer fuzz_gguf fuzz_imatrix)
+fuzzers=(fuzz_safetensors fuzz_checkpoint fuzz_config fuzz_recipe fuzz_npy fuzz_tokenizer fuzz_gguf fuzz_imatrix fuzz_pytorch fuzz_pickle)
 cmake --build --preset fuzz --target "${fuzzers[@]}" make_codec_seeds make_gguf_seeds make_imatrix_seeds
 seeds=build/fuzz/seeds
-rm -rf "$seeds" && mkdir -p "$seeds"/{safetensors,checkpoint,config,recipe,npy,tokenizer,gguf,imatrix}
+rm -rf "$seeds" && mkdir -p "$seeds"/{safetensors,checkpoint,config,recipe,npy,tokenizer,gguf,imatrix,pytorch,pickle}
 for model in tests/golden/tiny/*/; do
   cp "$model/config.json" "$seeds/config/$(basename "$model").json"
   cp "$model/input_ids.npy" "$seeds/npy/$(basename "$model").npy"
@@ -17,6 +17,11 @@ printf 'version: 1\nsteps:\n  - {pass: prune.magnitude, sparsity: 0.5, exclude: 
 build/fuzz/tests/fuzz/make_codec_seeds "$seeds/checkpoint" "$seeds/safetensors"
 build/fuzz/tests/fuzz/make_gguf_seeds "$seeds/gguf"
 build/fuzz/tests/fuzz/make_imatrix_seeds "$seeds/imatrix"
+for file in tests/golden/pytorch/views.bin tests/golden/pytorch/*/*.bin; do
+  name=$(basename "$(dirname "$file")")-$(basename "$file")
+  [ "$(stat -c %s "$file")" -gt 50000 ] || cp "$file" "$seeds/pytorch/$name"
+  python3 -c 'import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); open(sys.argv[2], "wb").write(z.read(next(n for n in z.namelist() if n.endswith("data.pkl"))))' "$file" "$seeds/pickle/$name"
+done
 cp tests/golden/tokenizer/*/tokenizer.json "$seeds/tokenizer/" 2>/dev/null || true
 for fuzzer in "${fuzzers[@]}"; do
   name=${fuzzer#fuzz_}
