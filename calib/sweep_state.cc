@@ -95,7 +95,7 @@ void SweepState::save(Model& model, int64_t block, const ActivationStore& change
     return path;
   };
   SilentSink quiet;
-  write_weights(replace(block_file(block)), Container::llmc_packed, tensors, {}, {.sink = quiet, .stop = context.stop});
+  write_weights(replace(block_file(block)), Container::llmc_packed, tensors, {}, std::nullopt, {.sink = quiet, .stop = context.stop});
   adopt(model, block);
   if (persistence_ == Persistence::scratch) return;
   changed.save(replace(chain_file("changed", block)));

@@ -60,7 +60,7 @@ void add_compress_options(CLI::App& app, CompressOptions& options) {
   app.add_flag("--force", options.force, "Replace an earlier artifact at OUTPUT");
   app.add_flag("--dry-run", options.dry_run, "Print what would be done to each weight, and stop");
   app.add_flag("--untie", options.untie_head, "Give an output head that is tied to the embedding a matrix of its own first")->group("Tensors");
-  app.add_flag("--allow-requantize", options.allow_requantize, "Round the weights of a quantized GGUF file again, from what they mean")->group("Tensors");
+  app.add_flag("--allow-requantize", options.allow_requantize, "Round the weights of a quantized artifact or GGUF file again, from what they mean")->group("Tensors");
   app.add_option("--seed", options.seed, "Picks the sample of the text that the oracle checks")->group("Judging");
   app.add_option("--eval-data", options.evaluation_data, "Held-out text, or token ids (.npy, .u16, .u32), to judge on; default: the bundled text")->group("Judging");
   add_evaluation_flags(app, options.evaluation, "--eval-seqlen");
@@ -75,6 +75,7 @@ void add_compress_options(CLI::App& app, CompressOptions& options) {
 
 void add_format_option(CLI::App& app, CompressOptions& options) {
   app.add_option("--format", options.format, "auto: compressed-tensors, or llmc's packed container where that cannot say it; hf: what transformers loads, or an error; packed: llmc's container; gguf: a file for llama.cpp, the default for an OUTPUT that ends in .gguf")->group("Output");
+  add_shard_size(app, options.shard_size);
 }
 
 void add_calibration_run_options(CLI::App& app, CompressOptions& options) {
@@ -85,6 +86,8 @@ void add_calibration_run_options(CLI::App& app, CompressOptions& options) {
 int run_compress(const std::string& command, const CompressOptions& options, Recipe recipe, const CommandContext& context) {
   if (options.format != "auto" || recipe.format == Format::automatic) recipe.format = parse_format(options.format);
   if (recipe.format == Format::automatic && std::filesystem::path(options.output).extension() == ".gguf") recipe.format = Format::gguf;
+  if (!options.shard_size.empty()) recipe.shard_bytes = read_shard_size(options.shard_size);
+  if (recipe.format == Format::gguf && recipe.shard_bytes) throw Error(ErrorKind::usage, "--shard-size: a GGUF file is written whole");
   if (options.seed && *options.seed < 0) throw Error(ErrorKind::usage, fmt::format("--seed: expected a number from 0, found {}", *options.seed));
   if (options.seed) recipe.seed = static_cast<uint64_t>(*options.seed);
   if (options.untie_head) recipe.untie_head = true;

@@ -20,6 +20,7 @@ struct CompressOptions {
   bool dry_run = false;
   bool untie_head = false;
   bool allow_requantize = false;
+  std::string shard_size;
   std::string format = "auto";
   std::optional<int64_t> seed;
   std::string evaluation_data;

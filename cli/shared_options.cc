@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/units.h"
 
 namespace llmc {
 
@@ -11,6 +12,17 @@ void add_ignored_config_fields(CLI::App& app, std::vector<std::string>& fields) 
 }
 
 std::set<std::string> as_set(const std::vector<std::string>& fields) { return {fields.begin(), fields.end()}; }
+
+void add_shard_size(CLI::App& app, std::string& size) {
+  app.add_option("--shard-size", size, "Write the weights in files of at most this, such as 5GB, with an index; default: one file")->group("Output");
+}
+
+std::optional<uint64_t> read_shard_size(const std::string& size) {
+  if (size.empty()) return std::nullopt;
+  const uint64_t bytes = parse_size(size, "--shard-size");
+  if (bytes == 0) throw Error(ErrorKind::usage, "--shard-size: expected a size above 0");
+  return bytes;
+}
 
 void add_evaluation_flags(CLI::App& app, EvaluationFlags& flags, const std::string& length_flag) {
   app.add_option(length_flag, flags.seqlen, "Tokens in a window; default: 512, or the model's context if less")->check(CLI::PositiveNumber)->group("Judging");

@@ -16,6 +16,11 @@ namespace llmc {
 void add_ignored_config_fields(CLI::App& app, std::vector<std::string>& fields);
 std::set<std::string> as_set(const std::vector<std::string>& fields);
 
+/// --shard-size, for the commands that write a directory.
+void add_shard_size(CLI::App& app, std::string& size);
+/// Bytes; none for an empty text. Throws Error(usage).
+std::optional<uint64_t> read_shard_size(const std::string& size);
+
 /// How text is cut, scored and run.
 struct EvaluationFlags {
   int64_t seqlen = 0;

@@ -38,7 +38,7 @@ std::optional<DType> find_dtype(std::string_view safetensors_name) {
   return std::nullopt;
 }
 
-bool is_weight_float(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16; }
+bool is_weight_float(DType dtype) { return dtype <= DType::f8_e5m2; }  // the first of the list
 
 float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 
@@ -99,14 +99,43 @@ float f8_e8m0_to_f32(uint8_t bits) {
 
 uint8_t f32_to_f8_e8m0(float value) { return static_cast<uint8_t>(std::bit_cast<uint32_t>(value) >> 23 & 0xffu); }
 
+namespace {
+
+/// E5M2 is the upper half of an f16.
+float f8_e5m2_to_f32(uint8_t bits) { return f16_to_f32(static_cast<uint16_t>(bits << 8)); }
+
+/// Round to nearest even; overflow gives infinity.
+uint8_t f32_to_f8_e5m2(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<uint8_t>(bits >> 24 & 0x80u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return sign | 0x7f;   // NaN
+  if (magnitude >= 0x47700000u) return sign | 0x7c;  // rounds past 57344
+  if (magnitude < 0x38800000u)                       // below the smallest normal, 2^-14
+    return sign | static_cast<uint8_t>(std::nearbyintf(std::bit_cast<float>(magnitude) * 0x1p16f));
+  const uint32_t rounded = magnitude + 0xfffffu + ((magnitude >> 21) & 1u);
+  return sign | static_cast<uint8_t>((rounded - 0x38000000u) >> 21);
+}
+
+}  // namespace
+
 void decode_floats(DType dtype, std::span<const std::byte> bytes, std::span<float> out) {
   assert(bytes.size() == out.size() * get_info(dtype).bytes);
   if (dtype == DType::f32) {
     if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
     return;
   }
-  if (dtype == DType::f8_e4m3 || dtype == DType::f8_e8m0) {
-    const auto widen = dtype == DType::f8_e4m3 ? f8_e4m3_to_f32 : f8_e8m0_to_f32;
+  if (dtype == DType::f64) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      double value;
+      std::memcpy(&value, bytes.data() + 8 * i, 8);
+      out[i] = static_cast<float>(value);
+    }
+    return;
+  }
+  if (get_info(dtype).bytes == 1) {
+    assert(dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2 || dtype == DType::f8_e8m0);
+    const auto widen = dtype == DType::f8_e4m3 ? f8_e4m3_to_f32 : dtype == DType::f8_e5m2 ? f8_e5m2_to_f32 : f8_e8m0_to_f32;
     for (size_t i = 0; i < out.size(); ++i) out[i] = widen(static_cast<uint8_t>(bytes[i]));
     return;
   }
@@ -127,8 +156,16 @@ void encode_floats(DType dtype, std::span<const float> values, std::span<std::by
     if (!values.empty()) std::memcpy(out.data(), values.data(), out.size());
     return;
   }
-  if (dtype == DType::f8_e4m3 || dtype == DType::f8_e8m0) {
-    const auto narrow = dtype == DType::f8_e4m3 ? f32_to_f8_e4m3 : f32_to_f8_e8m0;
+  if (dtype == DType::f64) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      const double value = values[i];
+      std::memcpy(out.data() + 8 * i, &value, 8);
+    }
+    return;
+  }
+  if (get_info(dtype).bytes == 1) {
+    assert(dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2 || dtype == DType::f8_e8m0);
+    const auto narrow = dtype == DType::f8_e4m3 ? f32_to_f8_e4m3 : dtype == DType::f8_e5m2 ? f32_to_f8_e5m2 : f32_to_f8_e8m0;
     for (size_t i = 0; i < values.size(); ++i) out[i] = static_cast<std::byte>(narrow(values[i]));
     return;
   }
@@ -147,8 +184,9 @@ float round_to(DType dtype, float value) {
     case DType::f16: return f16_to_f32(f32_to_f16(value));
     case DType::bf16: return bf16_to_f32(f32_to_bf16(value));
     case DType::f8_e4m3: return f8_e4m3_to_f32(f32_to_f8_e4m3(value));
+    case DType::f8_e5m2: return f8_e5m2_to_f32(f32_to_f8_e5m2(value));
     case DType::f8_e8m0: return f8_e8m0_to_f32(f32_to_f8_e8m0(value));
-    default: assert(dtype == DType::f32); return value;
+    default: assert(dtype == DType::f32 || dtype == DType::f64); return value;
   }
 }
 

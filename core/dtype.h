@@ -23,7 +23,7 @@ std::span<const DTypeInfo> dtype_list();
 const DTypeInfo& get_info(DType dtype);
 std::optional<DType> find_dtype(std::string_view safetensors_name);
 
-/// True for the types that hold weights which llmc computes with: f32, f16, bf16.
+/// True for the types that hold weights which llmc computes with in f32: f64, f32, f16, bf16, f8_e4m3, f8_e5m2.
 bool is_weight_float(DType dtype);
 
 float f16_to_f32(uint16_t bits);
@@ -37,7 +37,7 @@ float f8_e8m0_to_f32(uint8_t bits);
 uint8_t f32_to_f8_e4m3(float value);  ///< round to nearest even; beyond ±448 gives ±448
 uint8_t f32_to_f8_e8m0(float value);  ///< the power of two at or below a positive value, at least 2^-127
 
-/// Widens `out.size()` floats of a weight type, E4M3 or E8M0. Exact.
+/// `out.size()` floats of a weight type or E8M0 as f32. Exact, but for F64, which is rounded to nearest.
 void decode_floats(DType dtype, std::span<const std::byte> bytes, std::span<float> out);
 /// Narrows to such a type: to nearest even, to E8M0 as f32_to_f8_e8m0 does.
 void encode_floats(DType dtype, std::span<const float> values, std::span<std::byte> out);

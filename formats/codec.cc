@@ -24,12 +24,14 @@ const TensorView& get_part(const StoredTensor& tensor, const EncodedData& data, 
   return found;
 }
 
+bool is_scale_float(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16; }
+
 DType find_scale_dtype(const StoredTensor& tensor, const EncodedData& data, const std::string& part) {
   if (data.scheme.scale != ScaleKind::floating) return scale_dtype_for(data.scheme, tensor.dtype);
   const auto it = data.parts.find(part);
   if (it == data.parts.end()) throw Error(ErrorKind::input, fmt::format("tensor {}: part {} is missing", tensor.name, part));
   const DType dtype = it->second.dtype;
-  if (!is_weight_float(dtype)) throw Error(ErrorKind::input, fmt::format("tensor {}: part {}: expected F32, F16 or BF16, found {}", tensor.name, part, get_info(dtype).name));
+  if (!is_scale_float(dtype)) throw Error(ErrorKind::input, fmt::format("tensor {}: part {}: expected F32, F16 or BF16, found {}", tensor.name, part, get_info(dtype).name));
   return dtype;
 }
 

@@ -37,6 +37,8 @@ uint64_t stored_bytes(const std::vector<TensorLayout>& layout);
 /// The part of that name, type and shape. Throws Error(input) with tensor, part, expected and found.
 const TensorView& get_part(const StoredTensor& tensor, const EncodedData& data, const std::string& part, DType dtype, const Shape& shape);
 
+/// The types that scales and centroids are stored in: F32, F16, BF16.
+bool is_scale_float(DType dtype);
 /// The type of the scales (or centroids) that a part holds: what the scheme fixes, else that of the part, which is F32, F16
 /// or BF16. Throws Error(input).
 DType find_scale_dtype(const StoredTensor& tensor, const EncodedData& data, const std::string& part);

@@ -48,7 +48,7 @@ StoredTensor read_row(const std::string& name, const json& row, std::map<std::st
   const std::string dtype = fields.get_string("dtype");
   const std::string codec_name = fields.get_string("codec");
   const auto found_dtype = find_dtype(dtype);
-  if (!found_dtype || !is_weight_float(*found_dtype)) throw Error(ErrorKind::input, fmt::format("dtype {} is not one of F32, F16, BF16", dtype));
+  if (!found_dtype || !is_weight_float(*found_dtype)) throw Error(ErrorKind::input, fmt::format("dtype {} is not a float type that weights have", dtype));
   tensor.dtype = *found_dtype;
   const json* shape = fields.find("shape");
   if (!shape || !shape->is_array() || shape->empty()) throw Error(ErrorKind::input, "field \"shape\" is missing or not a list");

@@ -145,7 +145,7 @@ DType scale_dtype_for(const Scheme& scheme, DType weight) {
   if (scheme.scale == ScaleKind::power_of_two) return DType::f8_e8m0;
   if (scheme.scale == ScaleKind::e4m3) return DType::f8_e4m3;
   if (weight == DType::f16 && find_float_format(scheme.grid)) return DType::f32;
-  if (weight != DType::f32) return weight;
+  if (weight == DType::f16 || weight == DType::bf16) return weight;
   return scheme.granularity == Granularity::group ? DType::bf16 : DType::f32;
 }
 

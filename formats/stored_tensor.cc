@@ -131,12 +131,19 @@ FloatData make_floats(const StoredTensor& tensor, ConstMatrixView logical) {
   return FloatData(std::move(bytes));
 }
 
+namespace {
+
+/// Whether rounding stays within the type's range. E4M3 has no infinity to round to: 448 is the largest, and 464 is half a step on.
+bool fits(DType dtype, float value) { return std::isfinite(round_to(dtype, value)) && !(dtype == DType::f8_e4m3 && std::abs(value) > 464); }
+
+}  // namespace
+
 void round_floats(StoredTensor& tensor) {
   const auto* floats = std::get_if<FloatData>(&tensor.form);
   const Matrix* values = floats ? floats->find_unrounded() : nullptr;
   if (!values) return;
   for (float value : values->values())
-    if (!std::isfinite(round_to(tensor.dtype, value))) throw Error(ErrorKind::input, fmt::format("tensor {}: became {}, which {} cannot hold", tensor.name, value, get_info(tensor.dtype).name));
+    if (!fits(tensor.dtype, value)) throw Error(ErrorKind::input, fmt::format("tensor {}: became {}, which {} cannot hold", tensor.name, value, get_info(tensor.dtype).name));
   tensor.form = make_floats(tensor, values->view());
 }
 

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json.h"
+#include "core/output.h"
 #include "core/parallel.h"
 #include "formats/codecs/gguf_codecs.h"
 #include "formats/codecs/packed_codecs.h"
@@ -102,43 +105,89 @@ std::string reason_against_compressed_tensors(const StoredTensor& tensor, Module
   return "";
 }
 
-std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container container, std::span<const StoredTensor* const> tensors, const std::vector<TiedAlias>& aliases, const RunContext& context) {
+namespace {
+
+/// Tensors that go into one file, and what its header says of their parts.
+struct Shard {
+  std::vector<size_t> tensors;
+  std::vector<TensorLayout> layouts;
+  uint64_t bytes = 0;
+};
+
+/// Cuts the list where a shard would become too large.
+std::vector<Shard> cut_shards(const std::vector<std::vector<TensorLayout>>& layouts, uint64_t shard_bytes) {
+  std::vector<Shard> shards(1);
+  for (size_t i = 0; i < layouts.size(); ++i) {
+    const uint64_t bytes = stored_bytes(layouts[i]);
+    if (!shards.back().tensors.empty() && (bytes > shard_bytes || shards.back().bytes > shard_bytes - bytes)) shards.emplace_back();
+    Shard& shard = shards.back();
+    shard.tensors.push_back(i);
+    shard.layouts.insert(shard.layouts.end(), layouts[i].begin(), layouts[i].end());
+    shard.bytes += bytes;
+  }
+  return shards;
+}
+
+/// Where each part lies, for readers that open one shard after the other.
+void write_index(const std::filesystem::path& path, const std::vector<Shard>& shards, const std::vector<std::filesystem::path>& files) {
+  nlohmann::json index;
+  uint64_t total = 0;
+  for (size_t i = 0; i < shards.size(); ++i) {
+    total += shards[i].bytes;
+    for (const TensorLayout& layout : shards[i].layouts) index["weight_map"][layout.name] = files[i].filename().string();
+  }
+  index["metadata"]["total_size"] = total;
+  OutputFile file(path);
+  file.write(format_json(index));
+  file.close();
+}
+
+}  // namespace
+
+std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container container, std::span<const StoredTensor* const> tensors, const std::vector<TiedAlias>& aliases, std::optional<uint64_t> shard_bytes, const RunContext& context) {
   const bool dense = container == Container::dense;
   std::vector<Chosen> chosen(tensors.size());
   parallel_for(static_cast<int64_t>(tensors.size()), [&](int64_t i) { chosen[static_cast<size_t>(i)] = choose_codec(container, *tensors[static_cast<size_t>(i)]); });
   std::vector<PackedChoice> choices;
-  std::vector<TensorLayout> layouts;
+  std::vector<std::vector<TensorLayout>> layouts(tensors.size());
   std::vector<StoredAs> stored;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const auto& [size, candidates] = chosen[i];
     choices.push_back({tensors[i], size.codec});
     stored.push_back({tensors[i]->name, size.codec->name, size.bytes(), candidates});
     for (const TensorLayout& part : size.layout)
-      for (const std::string& name : part_names(container, *tensors[i], *size.codec, part.name, aliases)) layouts.push_back({name, part.dtype, part.shape});
+      for (const std::string& name : part_names(container, *tensors[i], *size.codec, part.name, aliases)) layouts[i].push_back({name, part.dtype, part.shape});
   }
 
-  std::map<std::string, std::string> metadata = {{"format", "pt"}};
-  if (container == Container::llmc_packed) metadata = make_packed_metadata(choices);
+  const std::vector<Shard> shards = cut_shards(layouts, shard_bytes.value_or(UINT64_MAX));
+  std::vector<std::filesystem::path> files;
   uint64_t total = 0;
-  for (const StoredAs& tensor : stored) total += tensor.bytes;
+  for (const Shard& shard : shards) {
+    total += shard.bytes;
+    files.push_back(shards.size() == 1 ? file : file.parent_path() / fmt::format("{}-{:05}-of-{:05}{}", file.stem().string(), files.size() + 1, shards.size(), file.extension().string()));
+  }
   require_free_space(file.parent_path(), total);
+  const std::map<std::string, std::string> plain = {{"format", "pt"}}, first = container == Container::llmc_packed ? make_packed_metadata(choices) : plain;
 
-  SafetensorsWriter writer(file, layouts, metadata);
   Stage stage(context, "write", static_cast<int64_t>(choices.size()));
-  parallel_for(static_cast<int64_t>(choices.size()), [&](int64_t i) {
-    context.check_stop();
-    const PackedChoice& choice = choices[static_cast<size_t>(i)];
-    const StoredTensor* tensor = choice.tensor;
-    StoredTensor converted;
-    if (dense && find_scheme(*tensor)) converted = dense_copy(*tensor), tensor = &converted;
-    else if (std::holds_alternative<EncodedData>(tensor->form) && (dense || !holds_blocks(*tensor))) converted = decoded_copy(*tensor), tensor = &converted;
-    std::vector<EncodedPart> parts = choice.codec->encode(*tensor);
-    std::ranges::move(input_parts(container, *tensor), std::back_inserter(parts));
-    for (const EncodedPart& part : parts)
-      for (const std::string& name : part_names(container, *tensor, *choice.codec, part.layout.name, aliases)) writer.write(name, part.bytes);
-    stage.advance();
-  });
-  writer.close();
+  for (size_t s = 0; s < shards.size(); ++s) {
+    SafetensorsWriter writer(files[s], shards[s].layouts, s == 0 ? first : plain);
+    parallel_for(static_cast<int64_t>(shards[s].tensors.size()), [&](int64_t i) {
+      context.check_stop();
+      const PackedChoice& choice = choices[shards[s].tensors[static_cast<size_t>(i)]];
+      const StoredTensor* tensor = choice.tensor;
+      StoredTensor converted;
+      if (dense && find_scheme(*tensor)) converted = dense_copy(*tensor), tensor = &converted;
+      else if (std::holds_alternative<EncodedData>(tensor->form) && (dense || !holds_blocks(*tensor))) converted = decoded_copy(*tensor), tensor = &converted;
+      std::vector<EncodedPart> parts = choice.codec->encode(*tensor);
+      std::ranges::move(input_parts(container, *tensor), std::back_inserter(parts));
+      for (const EncodedPart& part : parts)
+        for (const std::string& name : part_names(container, *tensor, *choice.codec, part.layout.name, aliases)) writer.write(name, part.bytes);
+      stage.advance();
+    });
+    writer.close();
+  }
+  if (shards.size() > 1) write_index(file.parent_path() / (file.filename().string() + ".index.json"), shards, files);
   return stored;
 }
 

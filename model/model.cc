@@ -46,7 +46,7 @@ void settle_tied_head(Checkpoint& checkpoint, const std::string& embedding_name,
 std::string check_tensor(const StoredTensor& tensor, const ExpectedTensor& expected) {
   const bool transposed = expected.row->kind == TensorKind::conv1d && expected.part == Part::weight;
   if (tensor.shape != expected.shape) return fmt::format("tensor {}: expected shape {}, found {}", tensor.name, to_string(expected.shape), to_string(tensor.shape));
-  if (!is_weight_float(tensor.dtype)) return fmt::format("tensor {}: expected F32, F16 or BF16, found {}", tensor.name, get_info(tensor.dtype).name);
+  if (!is_weight_float(tensor.dtype)) return fmt::format("tensor {}: expected a float type, found {}", tensor.name, get_info(tensor.dtype).name);
   const bool is_encoded = std::holds_alternative<EncodedData>(tensor.form);
   if (is_encoded && tensor.transposed != transposed) return fmt::format("tensor {}: stored as {}, but the architecture has it {}", tensor.name, tensor.transposed ? "transposed" : "not transposed", transposed ? "transposed" : "not transposed");
   return "";
@@ -143,11 +143,18 @@ bool is_block_linear(const PlacedTensor& placed) {
 
 namespace {
 
-/// Position of the first NaN or infinity, or -1. Looks at exponents only.
+/// Position of the first NaN or infinity, or -1.
 int64_t find_non_finite(DType dtype, std::span<const std::byte> bytes) {
-  const size_t size = get_info(dtype).bytes;
-  const uint32_t exponent = dtype == DType::f32 ? 0x7f800000u : dtype == DType::bf16 ? 0x7f80u : 0x7c00u;
-  const size_t count = bytes.size() / size;
+  const size_t size = get_info(dtype).bytes, count = bytes.size() / size;
+  if (dtype == DType::f64) {  // what f32 cannot hold is infinite, too
+    for (size_t i = 0; i < count; ++i) {
+      float value = 0;
+      decode_floats(dtype, bytes.subspan(8 * i, 8), {&value, 1});
+      if (!std::isfinite(value)) return static_cast<int64_t>(i);
+    }
+    return -1;
+  }
+  const uint32_t exponent = dtype == DType::f32 ? 0x7f800000u : dtype == DType::bf16 ? 0x7f80u : dtype == DType::f16 ? 0x7c00u : dtype == DType::f8_e5m2 ? 0x7cu : 0x7fu;  // E4M3 has a NaN only
   for (size_t i = 0; i < count; ++i) {
     uint32_t bits = 0;
     std::memcpy(&bits, bytes.data() + i * size, size);

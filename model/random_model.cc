@@ -19,7 +19,7 @@ DType find_weight_type(const nlohmann::json& config, const std::string& where) {
   for (const char* key : {"dtype", "torch_dtype"}) {
     if (!config.contains(key)) continue;
     for (const DTypeInfo& info : dtype_list())
-      if (config.at(key) == info.torch_name && is_weight_float(info.dtype)) return info.dtype;
+      if (config.at(key) == info.torch_name && (info.dtype == DType::f32 || info.dtype == DType::f16 || info.dtype == DType::bf16)) return info.dtype;
     throw Error(ErrorKind::input, fmt::format("{}: {}: expected float32, float16 or bfloat16, found {}", where, key, config.at(key).dump()));
   }
   return DType::f32;

@@ -13,6 +13,7 @@
 #include "core/version.h"
 #include "formats/codecs/gguf_codecs.h"
 #include "formats/packed_container.h"
+#include "formats/weight_files.h"
 
 namespace llmc {
 
@@ -131,10 +132,10 @@ std::vector<std::pair<std::string, std::string>> hash_sources(const Checkpoint& 
   return hashes;
 }
 
-std::vector<StoredAs> write_artifact(const fs::path& directory, Container container, const Model& model, const Provenance& provenance, const RunContext& context) {
+std::vector<StoredAs> write_artifact(const fs::path& directory, Container container, const Model& model, const Provenance& provenance, std::optional<uint64_t> shard_bytes, const RunContext& context) {
   std::vector<const StoredTensor*> tensors;
   for (const PlacedTensor& placed : model.tensors()) tensors.push_back(placed.tensor);
-  std::vector<StoredAs> stored = write_weights(directory / "model.safetensors", container, tensors, tied_aliases(model), context);
+  std::vector<StoredAs> stored = write_weights(directory / weights_file_name, container, tensors, tied_aliases(model), shard_bytes, context);
   write_text(directory / "config.json", format_json(make_config(container, model)));
   for (const char* name : carried_files)
     if (const auto content = model.checkpoint().find_file(name)) write_text(directory / name, *content);

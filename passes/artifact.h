@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,9 +29,9 @@ struct Provenance {
 };
 std::vector<std::pair<std::string, std::string>> hash_sources(const Checkpoint& checkpoint, const RunContext& context);
 
-/// Fills `directory`: model.safetensors, config.json with the description of the container, tokenizer and other small
+/// Fills `directory`: model.safetensors or its shards (see write_weights), config.json with the description of the container, tokenizer and other small
 /// files of the source, recipe.yaml, llmc.json. Says how each tensor was stored. The same model gives the same bytes.
-std::vector<StoredAs> write_artifact(const std::filesystem::path& directory, Container container, const Model& model, const Provenance& provenance, const RunContext& context);
+std::vector<StoredAs> write_artifact(const std::filesystem::path& directory, Container container, const Model& model, const Provenance& provenance, std::optional<uint64_t> shard_bytes, const RunContext& context);
 
 /// Compares every tensor with what was read back from disk, codes and scales exactly, floats as rounded to the stored type. Throws Error(output) naming the first
 /// that differs.

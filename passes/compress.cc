@@ -22,6 +22,7 @@
 #include "core/version.h"
 #include "calib/vocabulary_cut.h"
 #include "model/cut.h"
+#include "model/quantized_linear.h"
 #include "model/untie_head.h"
 #include "core/staged_file.h"
 #include "formats/codecs/gguf_codecs.h"
@@ -162,23 +163,44 @@ void refuse_own_output(const fs::path& model, const fs::path& output) {
 
 namespace {
 
-/// From here on a GGUF file's tensors are floats like any other's.
-void decode_gguf_source(Model& model, const CompressRequest& request) {
+/// What a tensor's values were rounded to; empty for floats.
+std::string describe_rounding(const StoredTensor& tensor) {
+  if (const Scheme* scheme = find_scheme(tensor)) return to_string(*scheme);
+  const GgufTypeInfo* type = find_gguf_type_of(tensor);
+  return type && !type->dtype ? std::string(type->name) : "";
+}
+
+/// Codes become the f32 values that they mean, whose products fit no narrower type; what else is encoded is decoded.
+void decode_to_floats(StoredTensor& tensor) {
+  if (!find_scheme(tensor)) return decode(tensor);
+  const Matrix values = read_matrix(tensor);
+  tensor.dtype = DType::f32;
+  tensor.form = make_floats(tensor, values.view());
+  tensor.input_grid.reset();
+}
+
+/// From here on the tensors of a GGUF file or an artifact are floats like any other's.
+void decode_source(Model& model, const CompressRequest& request, const RunContext& context) {
+  Checkpoint& checkpoint = model.checkpoint();
   const bool only_widens = request.recipe.format == Format::gguf && request.recipe.steps.empty() && stores_floats(request.recipe.gguf);
-  for (StoredTensor& tensor : model.checkpoint().tensors) {
-    const GgufTypeInfo* type = find_gguf_type_of(tensor);
-    if (type && !type->dtype && !only_widens && request.requantize == Requantize::refuse) throw Error(ErrorKind::input, fmt::format("{}: tensor {} is {} already; expected floats (--allow-requantize rounds what they mean again)", request.model.string(), tensor.name, type->name));
-    decode(tensor);
+  if (find_execution(model) != Execution::floats) context.sink.warn(fmt::format("{}: rounds the inputs of its layers; what is made of it takes them as they are, unless its own scheme says otherwise", request.model.string()));
+  bool had_codes = false;
+  for (StoredTensor& tensor : checkpoint.tensors) {
+    if (const std::string rounding = describe_rounding(tensor); !rounding.empty() && !only_widens && request.requantize == Requantize::refuse)
+      throw Error(ErrorKind::input, fmt::format("{}: tensor {} is {} already; expected floats (--allow-requantize rounds what they mean again)", request.model.string(), tensor.name, rounding));
+    had_codes |= find_scheme(tensor) != nullptr;
+    decode_to_floats(tensor);
+    checkpoint.release_pages_after(tensor);
   }
+  for (const char* key : {"dtype", "torch_dtype"})
+    if (had_codes && checkpoint.config.contains(key)) checkpoint.config[key] = "float32";
 }
 
 }  // namespace
 
 Model load_source(const CompressRequest& request, const RunContext& context) {
   Model model = load_model(request.model, request.ignored_config_fields, context);
-  if (model.checkpoint().container == Container::gguf) decode_gguf_source(model, request);
-  else if (model.checkpoint().container != Container::dense)
-    throw Error(ErrorKind::input, fmt::format("{}: is already compressed ({}); expected a float checkpoint (`llmc export --dense` makes one)", model.checkpoint().directory.string(), to_string(model.checkpoint().container)));
+  if (model.checkpoint().container != Container::dense) decode_source(model, request, context);
   if (!request.recipe.vocabulary.empty()) {
     VocabularyCut cut = cut_vocabulary(request.model, model.checkpoint().config, model.config().vocabulary, request.recipe.vocabulary);
     model.checkpoint().config = std::move(cut.config);
@@ -334,7 +356,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   for (const std::string& reason : choice.reasons) context.sink.warn(reason);
   const std::vector<StoredAs> stored = measure(report, "write", [&] {
     const Provenance provenance{.command = request.command, .recipe = &recipe, .source_hashes = source_hashes};
-    if (choice.container != Container::gguf) return write_artifact(staged.path(), choice.container, model, provenance, context);
+    if (choice.container != Container::gguf) return write_artifact(staged.path(), choice.container, model, provenance, recipe.shard_bytes, context);
     const GgufPlan plan = plan_gguf(model, recipe.gguf);
     for (const std::string& note : plan.notes) report.notes.push_back(note), context.sink.warn(note);
     return write_gguf(staged.artifact(), model, recipe.gguf, plan, provenance, context);

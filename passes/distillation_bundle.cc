@@ -57,7 +57,7 @@ json write_distillation_bundle(const BundleRequest& request, const RunContext& c
 
   std::error_code problem;
   if (!fs::create_directory(staged.path() / "student", problem)) throw Error(ErrorKind::output, fmt::format("{}: cannot be made: {}", (staged.path() / "student").string(), problem.message()));
-  write_artifact(staged.path() / "student", Container::dense, student, {.command = "export", .source_hashes = hash_sources(student.checkpoint(), context)}, context);
+  write_artifact(staged.path() / "student", Container::dense, student, {.command = "export", .source_hashes = hash_sources(student.checkpoint(), context)}, std::nullopt, context);
   write_text(staged.path() / "tokens.npy", encode_npy(DType::i32, std::as_bytes(std::span(tokens)), {static_cast<int64_t>(samples.size()), static_cast<int64_t>(seqlen)}));
   json source = json::object();
   for (const auto& [file, hash] : hash_sources(teacher.checkpoint(), context)) source[file] = hash;

@@ -27,7 +27,7 @@ Outliers take_outliers(Matrix& weights, double share, DType dtype) {
   return outliers;
 }
 
-DType outlier_dtype_for(DType weight) { return weight == DType::f32 ? DType::bf16 : weight; }
+DType outlier_dtype_for(DType weight) { return weight == DType::f16 ? DType::f16 : DType::bf16; }
 
 double outlier_bits(double share) { return share > 0 ? share * (16 + std::log2(1 / share) + 1.75) : 0; }  // a gap's entropy is log2(1/share) + 1.44; Rice codes lose a little
 

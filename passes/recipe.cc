@@ -106,6 +106,10 @@ Recipe parse_recipe(std::string_view yaml, const std::string& where) {
   if (seed < 0) throw Error(ErrorKind::input, fmt::format("{}: seed: expected a number from 0, found {}", where, seed));
   recipe.seed = static_cast<uint64_t>(seed);
   recipe.format = parse_format(fields.find_string("format").value_or("auto"));
+  if (const auto size = fields.find_int("shard_size")) {
+    if (*size < 1 || recipe.format == Format::gguf) throw Error(ErrorKind::input, fmt::format("{}: shard_size: expected a positive number of bytes, and another format than gguf; found {} and {}", where, *size, to_string(recipe.format)));
+    recipe.shard_bytes = static_cast<uint64_t>(*size);
+  }
   recipe.untie_head = fields.find_bool("untie_head").value_or(false);
   recipe.vocabulary = fields.find_strings("vocabulary");
   const json* steps = fields.find("steps");
@@ -148,6 +152,7 @@ void complete_recipe(Recipe& recipe, const std::string& where) {
 
 json to_json(const Recipe& recipe) {
   json result = {{"version", recipe_version}, {"seed", recipe.seed}, {"format", to_string(recipe.format)}, {"steps", recipe.steps}};
+  if (recipe.shard_bytes) result["shard_size"] = *recipe.shard_bytes;
   if (recipe.untie_head) result["untie_head"] = true;
   if (!recipe.vocabulary.empty()) result["vocabulary"] = recipe.vocabulary;
   if (recipe.format == Format::gguf) result["gguf"] = to_json(recipe.gguf);

@@ -29,13 +29,14 @@ struct Recipe {
   uint64_t seed = 0;                  ///< picks calibration samples, and the sample that the oracle checks
   Format format = Format::automatic;
   GgufOptions gguf;                   ///< when that is the format
+  std::optional<uint64_t> shard_bytes;  ///< most bytes of tensors in a file of the artifact (shard_size); none: one file
   bool untie_head = false;            ///< give a tied head a matrix of its own before the first step
   std::optional<CalibrationOptions> calibration;  ///< when a step needs it
   std::vector<std::string> vocabulary;  ///< texts: before the first step, tokens that they do not use are dropped; none: all stay
   std::vector<nlohmann::json> steps;  ///< each an object with "pass" and its options
 };
 
-/// Fields: version, seed, format, calibration (only when a step needs it; defaults without), vocabulary, steps (at least one, unless there is a vocabulary or the format is gguf), gguf (with that format only). Unknown fields, duplicate keys and unknown passes are errors (Error(input)).
+/// Fields: version, seed, format, shard_size, calibration (only when a step needs it; defaults without), vocabulary, steps (at least one, unless there is a vocabulary or the format is gguf), gguf (with that format only). Unknown fields, duplicate keys and unknown passes are errors (Error(input)).
 Recipe parse_recipe(std::string_view yaml, const std::string& where);
 
 /// Reads the steps, fills in their defaults, and gives the recipe calibration options if a step needs them and it has none.

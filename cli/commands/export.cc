@@ -25,6 +25,8 @@ struct ExportOptions {
   CalibrationOptions data = {.samples = 0};
   SoftTargetOptions targets;
   uint64_t seed = 0;
+  std::string dtype;
+  std::string shard_size;
   bool force = false;
   std::vector<std::string> ignored_config_fields;
 };
@@ -37,15 +39,33 @@ int run_bundle(const ExportOptions& options, const CommandContext& context) {
   return exit_done;
 }
 
+/// The weights as floats of that type, rounded to nearest, and config.json that says so.
+void convert_floats(Model& model, DType dtype) {
+  for (const PlacedTensor& placed : model.tensors()) {
+    StoredTensor& tensor = *placed.tensor;
+    Matrix values = read_matrix(tensor);
+    tensor.dtype = dtype;
+    tensor.form = FloatData(std::move(values));
+    tensor.input_grid.reset();
+    round_floats(tensor);
+    model.checkpoint().release_pages_after(tensor);
+  }
+  nlohmann::json& config = model.checkpoint().config;
+  config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = get_info(dtype).torch_name;
+}
+
 int run_export(const ExportOptions& options, const CommandContext& context) {
   if (options.dense == options.for_distillation) throw Error(ErrorKind::usage, fmt::format("--dense or --for-distillation is required{}", options.dense ? ", and not both" : ""));
+  if (options.for_distillation && !(options.dtype.empty() && options.shard_size.empty())) throw Error(ErrorKind::usage, "--dtype and --shard-size make no sense with --for-distillation");
   if (options.for_distillation) return run_bundle(options, context);
+  const std::optional<uint64_t> shard_bytes = read_shard_size(options.shard_size);
   refuse_own_output(options.model, options.output);
   StagedDirectory staged(options.output, options.force ? Overwrite::replace : Overwrite::refuse);
-  const Model model = load_model(options.model, as_set(options.ignored_config_fields), context.run);
+  Model model = load_model(options.model, as_set(options.ignored_config_fields), context.run);
   if (find_execution(model) != Execution::floats) context.run.sink.warn(fmt::format("{}: rounds the inputs of its layers; an ordinary checkpoint cannot say that and runs them as they are", options.model));
+  if (!options.dtype.empty()) convert_floats(model, *find_dtype(options.dtype));
   const Provenance provenance{.command = "export", .source_hashes = hash_sources(model.checkpoint(), context.run)};
-  write_artifact(staged.path(), Container::dense, model, provenance, context.run);
+  write_artifact(staged.path(), Container::dense, model, provenance, shard_bytes, context.run);
   uint64_t bytes = 0;
   {
     const Model reopened = load_model(staged.path(), as_set(options.ignored_config_fields), context.run);
@@ -79,6 +99,8 @@ CommandFunction add_export(CLI::App& app) {
   of_bundle(app.add_option("--seed", options->seed, "Picks the samples")->capture_default_str());
   of_bundle(app.add_option("--top-k", options->targets.top, "Next tokens of each that are named; the others count as one")->check(CLI::PositiveNumber)->capture_default_str());
   of_bundle(app.add_option("--temperature", options->targets.temperature, "Softens the probabilities")->check(CLI::Range(0.01, 100.0))->capture_default_str());
+  app.add_option("--dtype", options->dtype, "Round all weights to this float type: F64, F32, F16 or BF16; default: floats as they are, codes as F32")->check(CLI::IsMember({"F64", "F32", "F16", "BF16"}))->group("Output");
+  add_shard_size(app, options->shard_size);
   app.add_flag("--force", options->force, "Replace an earlier artifact at OUTPUT");
   add_ignored_config_fields(app, options->ignored_config_fields);
   return [options](const CommandContext& context) { return run_export(*options, context); };

@@ -326,7 +326,7 @@ void decode_input_grid(StoredTensor& tensor, std::map<std::string, TensorView>& 
     return;
   }
   const auto part = data.parts.find(input_scale);
-  const DType dtype = part == data.parts.end() || !is_weight_float(part->second.dtype) ? DType::f32 : part->second.dtype;
+  const DType dtype = part == data.parts.end() || !is_scale_float(part->second.dtype) ? DType::f32 : part->second.dtype;
   float scale = 0;
   decode_floats(dtype, get_part(tensor, data, input_scale, dtype, {1}).bytes, {&scale, 1});
   int zero_point = 0;

@@ -40,7 +40,7 @@ KeptElements find_floats(const StoredTensor& tensor) {
   KeptElements kept{.rows = tensor.rows(), .cols = tensor.cols(), .value_bits = static_cast<int>(8 * size), .kept = std::vector<uint8_t>(static_cast<size_t>(tensor.count()))};
   const auto bytes = floats_of(tensor)->bytes();
   for (int64_t i = 0; i < kept.count(); ++i) {
-    uint32_t bits = 0;
+    uint64_t bits = 0;
     std::memcpy(&bits, bytes.data() + static_cast<size_t>(file_index(tensor, i)) * size, size);
     kept.kept[static_cast<size_t>(i)] = bits != 0;
   }

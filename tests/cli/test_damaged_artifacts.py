@@ -10,15 +10,30 @@ from test_fail_closed import UP, Damaged
 
 
 class Compressed(Damaged):
-    def test_no_second_compression(self):
-        for made, flags in (("quantize", []), ("prune", []), ("quantize", ["--format", "packed"])):
+    def test_second_compression(self):
+        """Codes are rounded again only when that is asked for; pruned floats are floats."""
+        for made, flags, rounding in (("quantize", [], "W4A16-g16-symmetric"), ("quantize", ["--format", "packed"], "W4A16-g16-symmetric"), ("compress", [], "W4A16-g16-symmetric")):
             self.ok(*self.run_of(made, None, "--force", *flags, name="artifact"))
+            self.ok("export", self.dir / "artifact", "--dense", "-o", self.dir / "dense", "--force")
+            meant = {n: t.raw for n, t in read_safetensors(self.dir / "dense")[0].items()}
             for command in RUNS:
-                for extra in ([], ["--dry-run"]):
-                    with self.subTest(made=made, flags=flags, command=command, extra=extra):
-                        self.refused(3, [self.dir / "artifact", "already compressed", "compressed-tensors" if made == "quantize" and not flags else "llmc-packed", "llmc export --dense"], *self.run_of(command, self.dir / "artifact", *extra))
-        self.ok("export", self.dir / "artifact", "--dense", "-o", self.dir / "dense")
-        self.ok(*self.run_of("quantize", self.dir / "dense"))  # as the message says
+                with self.subTest(made=made, flags=flags, command=command):
+                    for extra in ([], ["--dry-run"]):
+                        self.refused(3, [self.dir / "artifact", f"is {rounding} already", "--allow-requantize"], *self.run_of(command, self.dir / "artifact", *extra))
+                    self.assertFalse((self.dir / "out").exists())
+            self.ok(*self.run_of("quantize", self.dir / "artifact", "--allow-requantize", "--force", name="again"))
+            self.ok(*self.run_of("quantize", self.dir / "dense", "--force", name="from-dense"))
+            if made == "quantize":  # else only the first knows which zeros were pruned
+                self.assertEqual({n: t.raw for n, t in read_safetensors(self.dir / "again")[0].items()}, {n: t.raw for n, t in read_safetensors(self.dir / "from-dense")[0].items()})
+            self.ok("prune", self.dir / "artifact", "-o", self.dir / "pruned", "--sparsity", 0.7, "--allow-requantize", "--force", "--format", "hf", "--eval-data", ids())
+            pruned = read_safetensors(self.dir / "pruned")[0]
+            self.assertEqual(pruned["model.norm.weight"].raw, meant["model.norm.weight"])
+            self.assertTrue(all(v in (0, w) for v, w in zip(pruned[UP].values(), Tensor("F32", [48, 32], meant[UP]).values())))
+            self.assertEqual(json.loads((self.dir / "pruned/config.json").read_text())["dtype"], "float32")
+            self.ok("convert", self.dir / "artifact", "-o", self.dir / "floats.gguf", "--type", "F32", "--force", "--eval-data", ids())  # only writes down what the codes mean
+            self.ok("imatrix", self.dir / "artifact", "-o", self.dir / "imatrix.gguf", "--force", "--calibration", ids(), "--nsamples", 2, "--seqlen", 16)
+        self.ok(*self.run_of("prune", name="zeros"))
+        self.ok(*self.run_of("quantize", self.dir / "zeros", "--force", name="both"))
 
     def test_scales_that_do_not_fit(self):
         """A row of f16 weights so small that its scale would be 0 in f16; f32 weights whose range overflows."""

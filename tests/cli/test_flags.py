@@ -4,6 +4,7 @@ import unittest
 
 import support
 import test_calibrated
+import test_checkpoints
 import test_commands
 import test_compress
 import test_distill
@@ -21,7 +22,7 @@ import test_transform
 from support import COVERED, EVERY
 from test_commands import long_flags
 
-FILES = (test_calibrated, test_commands, test_compress, test_distill, test_fail_closed, test_gguf, test_grids, test_heal, test_imatrix, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
+FILES = (test_calibrated, test_checkpoints, test_commands, test_compress, test_distill, test_fail_closed, test_gguf, test_grids, test_heal, test_imatrix, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
 
 
 class Flags(unittest.TestCase):

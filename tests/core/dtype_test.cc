@@ -43,8 +43,54 @@ TEST_CASE("narrowing rounds to nearest even", "[dtype]") {
   CHECK(f32_to_bf16(std::bit_cast<float>(0x3f818000u)) == 0x3f82);
 }
 
+TEST_CASE("E4M3 and E5M2 survive widening and narrowing, and narrowing rounds to nearest even", "[dtype]") {
+  for (DType dtype : {DType::f8_e4m3, DType::f8_e5m2}) {
+    const auto widen = [&](uint32_t bits) {
+      const std::byte byte{static_cast<uint8_t>(bits)};
+      float value = 0;
+      decode_floats(dtype, {&byte, 1}, {&value, 1});
+      return value;
+    };
+    const auto narrow = [&](float value) {
+      std::byte byte{};
+      encode_floats(dtype, {&value, 1}, {&byte, 1});
+      return std::to_integer<uint32_t>(byte);
+    };
+    for (uint32_t bits = 0; bits < 256; ++bits) {
+      if (std::isnan(widen(bits))) CHECK(std::isnan(widen(narrow(widen(bits)))));
+      else REQUIRE(narrow(widen(bits)) == bits);
+    }
+    const uint32_t largest = dtype == DType::f8_e4m3 ? 0x7e : 0x7b;
+    for (uint32_t bits = 0; bits < largest; ++bits) {
+      const float low = widen(bits), high = widen(bits + 1), middle = (low + high) / 2;
+      REQUIRE(narrow(middle) == (bits % 2 == 0 ? bits : bits + 1));
+      REQUIRE(narrow(std::nextafter(middle, 0.0f)) == bits);
+      REQUIRE(narrow(std::nextafter(middle, INFINITY)) == bits + 1);
+      REQUIRE(narrow(-middle) == (narrow(middle) | 0x80));
+      CHECK(round_to(dtype, middle) == widen(narrow(middle)));
+    }
+  }
+  float value = 61440;
+  CHECK(std::isinf(round_to(DType::f8_e5m2, value)));
+  CHECK(round_to(DType::f8_e5m2, std::nextafter(value, 0.0f)) == 57344);
+}
+
+TEST_CASE("F64 is rounded to nearest, and widened exactly", "[dtype]") {
+  const double wide[] = {1.0 + 0x1p-24, 1.0 + 0x1.8p-23, -0.1, 1e300, 0x1p-149};
+  float narrow[5];
+  decode_floats(DType::f64, std::as_bytes(std::span(wide)), narrow);
+  CHECK(narrow[0] == 1.0f);
+  CHECK(narrow[1] == 1.0f + 0x1p-22f);
+  CHECK(narrow[2] == -0.1f);
+  CHECK(std::isinf(narrow[3]));
+  CHECK(narrow[4] == 0x1p-149f);
+  double back[5];
+  encode_floats(DType::f64, narrow, std::as_writable_bytes(std::span(back)));
+  CHECK(back[2] == double{-0.1f});
+}
+
 TEST_CASE("encode_floats and decode_floats work on unaligned bytes", "[dtype]") {
-  for (DType dtype : {DType::f32, DType::f16, DType::bf16})
+  for (DType dtype : {DType::f64, DType::f32, DType::f16, DType::bf16})
     for (size_t count : {0u, 1u, 31u, 33u}) {
       std::vector<float> values(count);
       for (size_t i = 0; i < count; ++i) values[i] = static_cast<float>(i) - 7.5f;
@@ -53,6 +99,6 @@ TEST_CASE("encode_floats and decode_floats work on unaligned bytes", "[dtype]") 
       encode_floats(dtype, values, bytes);
       std::vector<float> back(count);
       decode_floats(dtype, bytes, back);
-      CHECK(back == values);  // small halves are exact in all three
+      CHECK(back == values);  // small halves are exact in all of them
     }
 }

@@ -57,6 +57,7 @@ QUANTIZED = {
     "int4-g32": ["--bits", "4", "--group-size", "32"],
     "int4-g32-linear": ["--bits", "4", "--group-size", "32", "--scheme", "linear"],
     "int3-g32": ["--bits", "3", "--group-size", "32"],
+    "int4-g32-shards": ["--bits", "4", "--group-size", "32", "--shard-size", "1MB"],
     "mixed": ["--bits", "4", "--group-size", "32", "--tensor-type", "down_proj=W8A16"],
     "tied-embedding-int8": ["--bits", "3", "--group-size", "32", "--scheme", "linear", "--token-embedding-type", "W8A16"],
     "tensor-granularity": ["--bits", "5", "--granularity", "tensor", "--scheme", "linear", "--exclude", "layers.0."],
@@ -360,6 +361,7 @@ def main():
     for name in ("qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "opt", "bloom", "stablelm-parallel"):
         cases[name] = lambda work, tiny=GOLDEN / "tiny" / name: check_quantized(llmc, tiny, work, ["--bits", "4", "--group-size", "16", "--eval-data", tiny / "input_ids.npy"])
     cases["pruned-gpt2"] = lambda work: check_pruned_as_dense(llmc, GOLDEN / "tiny/gpt2-tied", work, ["--pattern", "2:4"])
+    cases["pruned-shards"] = lambda work: check_pruned_as_dense(llmc, model, work, ["--pattern", "2:4", "--shard-size", "3MB"])
     cases["gpt2-packed-dense"] = lambda work: check_packed_gpt2(llmc, work)
 
     return run_cases(cases, arguments.work.resolve())

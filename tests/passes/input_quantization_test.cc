@@ -35,7 +35,7 @@ Model quantized_model(const std::string& name, const Scheme& scheme) {
   return model;
 }
 
-void write(const std::filesystem::path& directory, Container container, const Model& model) { write_artifact(directory, container, model, {.command = "test", .source_hashes = {}}, test::context()); }
+void write(const std::filesystem::path& directory, Container container, const Model& model) { write_artifact(directory, container, model, {.command = "test", .source_hashes = {}}, std::nullopt, test::context()); }
 
 void edit_json(const std::filesystem::path& file, auto edit) {
   nlohmann::json object = parse_json(read_text_file(file), file.string());
