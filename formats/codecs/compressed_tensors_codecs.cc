@@ -280,6 +280,12 @@ bool can_hold(const Codec& codec, const Scheme& scheme) {
   return scheme.grid == GridKind::integer ? is_integer_codec : codec.name == format_for(scheme);
 }
 
+/// The format whose layout is used: naive-quantized is another name for either of two.
+std::string_view plain_format(std::string_view format, const Scheme& scheme) {
+  if (format != "naive-quantized") return format;
+  return scheme.grid == GridKind::integer ? "int-quantized" : "float-quantized";
+}
+
 /// A target is a module name, "re:" and a pattern that matches from the start, or a module class.
 bool targets(const std::string& target, const std::string& module) {
   if (target.starts_with("re:")) return Pattern("^(?:" + target.substr(3) + ")").matches(module);
@@ -382,7 +388,7 @@ std::map<std::string, ModuleEncoding> read_quantization_config(const json& objec
     ModuleEncoding encoding{.scheme = read_weights(*weights, format, group_where + ".weights")};
     encoding.scheme.input = read_input(group_fields.find("input_activations"), group_where + ".input_activations");
     check_scheme(encoding.scheme);
-    encoding.codec = find_compressed_tensors_codec(format);
+    encoding.codec = find_compressed_tensors_codec(plain_format(format, encoding.scheme));
     if (!encoding.codec) throw Error(ErrorKind::input, fmt::format("{}: format '{}' is not supported", group_where, format));
     if (!can_hold(*encoding.codec, encoding.scheme)) throw Error(ErrorKind::input, fmt::format("{}: weights: format '{}' does not store this combination of type, num_bits, strategy and group_size", group_where, format));
     for (const std::string& target : group_fields.find_strings("targets"))

@@ -177,5 +177,19 @@ class Types(Compress):
                 self.refused(3, [f"tensor {UP}: element 517 is NaN or infinite"], "inspect", model)
 
 
+class Quantized(Compress):
+    def test_naive_quantized(self):
+        """A name that other writers give the layouts of int-quantized and float-quantized."""
+        for flags in (["--bits", 8], ["--preset", "FP8A16"]):
+            with self.subTest(flags):
+                self.ok("quantize", llama(), "-o", self.dir / "out", "--force", "--eval-data", ids(), *flags)
+                said = [self.json("evaluate", self.dir / "out", "--data", ids())["quality"]]
+                config = json.loads((self.dir / "out/config.json").read_text())
+                config["quantization_config"]["format"] = config["quantization_config"]["config_groups"]["group_0"]["format"] = "naive-quantized"
+                (self.dir / "out/config.json").write_text(json.dumps(config))
+                said.append(self.json("evaluate", self.dir / "out", "--data", ids())["quality"])
+                self.assertEqual(*said)
+
+
 if __name__ == "__main__":
     support.main()

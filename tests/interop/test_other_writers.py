@@ -31,6 +31,7 @@ SCHEMES = {
     "int4-g16": weights(),
     "int4-g16-linear": weights(symmetric=False),
     "int8-channel": weights(num_bits=8, strategy="channel", group_size=None),
+    "fp8-channel": weights(num_bits=8, type="float", strategy="channel", group_size=None),
 }
 
 
