@@ -69,7 +69,8 @@ def measure(options, model, make_command, setting, method):
         whole = [options.llmc, command, path, "-o", f"{work}/out", *flags, *data, "--max-windows", windows, "--threads", options.threads, "--json", "--quiet"]
         run = subprocess.run([str(part) for part in whole], capture_output=True, text=True)
     if run.returncode != 0:
-        return {"note": run.stderr.strip().splitlines()[-1].removeprefix("llmc: error: ")}
+        lines = run.stderr.strip().splitlines()
+        return {"note": next((line for line in lines if line.startswith("  - ")), lines[-1]).strip().removeprefix("llmc: error: ").removeprefix("- ")}
     report = json.loads(run.stdout)
     return {"bits_per_weight": report["bits_per_weight"], **{key: report["quality"][key] for key in ("perplexity", "reference_perplexity", "kl_mean", "top1_agreement", "scored_tokens")}}
 

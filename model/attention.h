@@ -65,9 +65,17 @@ struct AttentionOperands {
   View q, k, v;
 };
 
+/// What another model looks at in the same sequence: its queries [rows, query_width] and keys [rows, kv_width] as `attend` takes them.
+struct AttentionTarget {
+  const ModelConfig* config = nullptr;  ///< of its block; as many heads, and the same window
+  ConstMatrixView q, k;
+};
+
 /// The backward pass of `attend` for one head of keys and values and the queries that share it, on this thread alone:
 /// overwrites that head's columns of `d` with the gradients of `of`, given d_out [rows, query_width]. The scores are
 /// computed again, one tile of queries at a time.
-void attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t kv_head, int64_t length, const AttentionOperands<ConstMatrixView>& of, ConstMatrixView d_out, const AttentionOperands<MatrixView>& d);
+/// With a target it adds the gradient of `weight` · Σ KL(target's attention ‖ own) over these heads and the first `length` queries
+/// (Sun 2020, MobileBERT, [arXiv 2004.02984](https://arxiv.org/abs/2004.02984), section 3.3), and returns that sum without weight, in nats; else 0.
+double attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t kv_head, int64_t length, const AttentionOperands<ConstMatrixView>& of, ConstMatrixView d_out, const AttentionOperands<MatrixView>& d, const AttentionTarget* target = nullptr, float weight = 0);
 
 }  // namespace llmc

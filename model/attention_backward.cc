@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <limits>
 
 #include "core/parallel.h"
 #include "model/attention.h"
@@ -9,13 +10,28 @@
 #include "model/matmul.h"
 
 namespace llmc {
+namespace {
 
-void attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t kv_head, int64_t length, const AttentionOperands<ConstMatrixView>& of, ConstMatrixView d_out, const AttentionOperands<MatrixView>& d) {
+std::vector<float> slopes_of(const ModelConfig& config) { return config.positions == Positions::alibi ? alibi_slopes(config.heads) : std::vector<float>(static_cast<size_t>(config.heads)); }
+
+/// Σ t log(t / own) over keys, of two distributions.
+double divergence(std::span<const float> target, std::span<const float> own) {
+  constexpr float least = std::numeric_limits<float>::min();  // what is less counts as this
+  double sum = 0;
+  for (size_t i = 0; i < own.size(); ++i) sum += double{target[i]} * std::log(double{std::max(target[i], least)} / std::max(own[i], least));
+  return sum;
+}
+
+}  // namespace
+
+double attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t kv_head, int64_t length, const AttentionOperands<ConstMatrixView>& of, ConstMatrixView d_out, const AttentionOperands<MatrixView>& d, const AttentionTarget* target, float weight) {
   constexpr int64_t tile = attention_tile;
   const int64_t width = config.head_dim;
   const int64_t group = config.heads / config.kv_heads;
   const auto scale = static_cast<float>(config.score_scale());
-  const std::vector<float> slopes = config.positions == Positions::alibi ? alibi_slopes(config.heads) : std::vector<float>(static_cast<size_t>(config.heads));
+  const std::vector<float> slopes = slopes_of(config), target_slopes = target ? slopes_of(*target->config) : std::vector<float>();
+  assert(!target || (target->config->heads == config.heads && target->config->window == config.window && target->q.rows == of.q.rows));
+  double sum = 0;
   assert(of.q.rows % tile == 0 && of.k.rows == of.q.rows && of.v.rows == of.q.rows && d_out.rows == of.q.rows && length <= of.q.rows);
   const auto of_head = [&](auto rows, int64_t number) { return rows.column_range(number * width, width); };
   const ConstMatrixView k = of_head(of.k, kv_head), v = of_head(of.v, kv_head);
@@ -32,6 +48,12 @@ void attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t k
       const MatrixView d_scores{thread_scratch<float, 3>(static_cast<size_t>(tile * keys)).data(), tile, keys, keys};
       multiply(backend, scale, q, k.row_range(from, keys), Transpose::yes, weights);
       multiply(backend, 1, d_context, v.row_range(from, keys), Transpose::yes, d_scores);
+      const MatrixView wanted{thread_scratch<float, 9>(target ? static_cast<size_t>(tile * keys) : 0).data(), target ? tile : 0, keys, keys};
+      if (target) {
+        const ModelConfig& other = *target->config;
+        const ConstMatrixView other_q = target->q.column_range(head * other.head_dim, other.head_dim), other_k = target->k.column_range(head / (other.heads / other.kv_heads) * other.head_dim, other.head_dim);
+        multiply(backend, static_cast<float>(other.score_scale()), other_q.row_range(first, tile), other_k.row_range(from, keys), Transpose::yes, wanted);
+      }
       for (int64_t r = 0; r < tile; ++r) {
         const size_t end = first + r < length ? static_cast<size_t>(first + r + 1 - from) : 0;
         const size_t begin = std::min(static_cast<size_t>(config.first_seen(first + r) - from), end), seen = end - begin;
@@ -45,6 +67,13 @@ void attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t k
           shape_scores(config, slopes[static_cast<size_t>(head)], scores);
           softmax(scores);
           softmax_backward(scores, scale, d_scores_of);
+          if (target) {
+            const std::span<float> wanted_of = wanted.row_span(r).subspan(begin, seen);
+            shape_scores(*target->config, target_slopes[static_cast<size_t>(head)], wanted_of);
+            softmax(wanted_of);
+            sum += divergence(wanted_of, scores);
+            for (size_t i = 0; i < seen; ++i) d_scores_of[i] += scale * weight * (scores[i] - wanted_of[i]);
+          }
           if (!capped.empty()) cap_values_back(cap, capped, d_scores_of);
         }
         for (const std::span<float> unseen : {row.first(begin), row.subspan(end), d_row.first(begin), d_row.subspan(end)}) std::ranges::fill(unseen, 0.0f);
@@ -53,6 +82,7 @@ void attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t k
       add_transposed_product(backend, 1, d_scores, q, d_k.row_range(from, keys));
       multiply(backend, 1, d_scores, k.row_range(from, keys), Transpose::no, of_head(d.q, head).row_range(first, tile));
     }
+  return sum;
 }
 
 }  // namespace llmc

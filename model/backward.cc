@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <numeric>
 #include <optional>
 #include <utility>
 
-#include "model/attention.h"
 #include "model/backward_kernels.h"
 #include "model/fused_heads.h"
 #include "model/kernels.h"
@@ -211,7 +211,7 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
   });
 }
 
-void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixView hidden, ConstMatrixView d_out, BlockTape& tape, MatrixView d_hidden, BlockTensors& gradients) const {
+double TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixView hidden, ConstMatrixView d_out, BlockTape& tape, MatrixView d_hidden, BlockTensors& gradients, const AttentionTarget* attention, float attention_weight) const {
   const Weights& w = *weights_;
   const ModelConfig& config = w.config;
   BlockTape::Buffers& kept = *tape.buffers_;
@@ -290,13 +290,16 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
   const auto operands = w.split(kept.query_key_value.view());
   const auto d_operands = w.split(d_projected);
   const auto count = static_cast<int64_t>(sequences.ranges.size());
+  std::vector<double> divergences(static_cast<size_t>(count * config.kv_heads));
   parallel_for(count * config.kv_heads, [&](int64_t index) {
     const auto s = static_cast<size_t>(index / config.kv_heads);
     const auto [first, length] = sequences.ranges[s];
     const int64_t end = s + 1 < sequences.ranges.size() ? sequences.ranges[s + 1].first : rows;
     const auto part = [&, first = first](auto matrix) { return matrix.row_range(first, end - first); };
-    attend_backward(config, w.backend, index % config.kv_heads, length, {part(operands.q), part(operands.k), part(operands.v)}, part(d_context), {part(d_operands.q), part(d_operands.k), part(d_operands.v)});
+    const AttentionTarget target = attention ? AttentionTarget{attention->config, part(attention->q), part(attention->k)} : AttentionTarget();
+    divergences[static_cast<size_t>(index)] = attend_backward(config, w.backend, index % config.kv_heads, length, {part(operands.q), part(operands.k), part(operands.v)}, part(d_context), {part(d_operands.q), part(d_operands.k), part(d_operands.v)}, attention ? &target : nullptr, attention_weight);
   });
+  const double divergence = std::accumulate(divergences.begin(), divergences.end(), 0.0);
   if (w.rotary)
     for (const auto& [first, length] : sequences.ranges) {
       w.rotary->rotate_back(d_operands.q.row_range(first, length));
@@ -327,7 +330,7 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
 
   // The block's input.
   const bool wants_norm = gradients.find(Role::attention_norm) || gradients.find(Role::attention_norm, Part::bias);
-  if (d_hidden.rows == 0 && !wants_norm) return;
+  if (d_hidden.rows == 0 && !wants_norm) return divergence;
   NormGradients attention_norm(gradients, Role::attention_norm, tiles, config.hidden);
   for_each_tile(rows, [&](int64_t first, int64_t rows_here) {
     const auto part = [&](auto matrix) { return matrix.row_range(first, rows_here); };
@@ -350,6 +353,7 @@ void TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixVie
     if (config.parallel && !w.has_shared_norm()) add(part(d_hidden), part(d_ffn_input));
   });
   attention_norm.finish();
+  return divergence;
 }
 
 }  // namespace llmc

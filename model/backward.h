@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "model/attention.h"
 #include "model/block_tensors.h"
 #include "model/config.h"
 #include "model/linear.h"
@@ -57,8 +58,9 @@ class TrainableBlock {
 
   /// From d_out, the gradient of a loss with respect to `out` (zero in the rows between sequences), and the tape of that
   /// run, which it uses up: writes the gradient of `hidden` to d_hidden unless that is empty, and adds those of the
-  /// tensors that `gradients` holds. `hidden` is as it was for run.
-  void backpropagate(const SequenceRows& sequences, ConstMatrixView hidden, ConstMatrixView d_out, BlockTape& tape, MatrixView d_hidden, BlockTensors& gradients) const;
+  /// tensors that `gradients` holds. `hidden` is as it was for run. `attention` and `attention_weight` are as attend_backward takes
+  /// them, of all rows, and so is what is returned, of all sequences.
+  double backpropagate(const SequenceRows& sequences, ConstMatrixView hidden, ConstMatrixView d_out, BlockTape& tape, MatrixView d_hidden, BlockTensors& gradients, const AttentionTarget* attention = nullptr, float attention_weight = 0) const;
 
  private:
   struct Weights;

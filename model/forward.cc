@@ -219,13 +219,18 @@ void project_fused(const ModelConfig& config, const Linear& fused, ConstMatrixVi
   split_fused(config, projected.view(), q, k, v);
 }
 
-/// context [T, query_width] of the normalized hidden states [T, hidden].
-void run_attention(const ModelConfig& config, const ForwardOptions& options, const StageWeights& stage, const RotaryTable* rotary, ConstMatrixView normed, MatrixView context) {
+/// Queries, keys and values of one sequence as `attend` takes them.
+struct Projected {
+  Scratch memory;
+  MatrixView q, k, v;
+};
+
+/// Of the normalized hidden states [T, hidden].
+Projected project(const ModelConfig& config, const StageWeights& stage, const RotaryTable* rotary, ConstMatrixView normed) {
   const int64_t length = normed.rows;
   const int64_t rows = (length + attention_tile - 1) / attention_tile * attention_tile;
-  const int64_t query_width = config.query_width();
-  const int64_t kv_width = config.kv_width();
-  const Scratch projected(rows, query_width + 2 * kv_width);
+  const int64_t query_width = config.query_width(), kv_width = config.kv_width();
+  Scratch projected(rows, query_width + 2 * kv_width);
   MatrixView q = projected.view().column_range(0, query_width);
   MatrixView k = projected.view().column_range(query_width, kv_width);
   MatrixView v = projected.view().column_range(query_width + kv_width, kv_width);
@@ -247,10 +252,17 @@ void run_attention(const ModelConfig& config, const ForwardOptions& options, con
     rotary->rotate(q.row_range(0, length));
     rotary->rotate(k.row_range(0, length));
   }
+  return {.memory = std::move(projected), .q = q, .k = k, .v = v};
+}
+
+/// context [T, query_width] of the normalized hidden states [T, hidden].
+void run_attention(const ModelConfig& config, const ForwardOptions& options, const StageWeights& stage, const RotaryTable* rotary, ConstMatrixView normed, MatrixView context) {
+  const auto [memory, q, k, v] = project(config, stage, rotary, normed);
+  const int64_t length = normed.rows, rows = q.rows;
   if (options.kv_cache_bits)
     for (const MatrixView& part : {k, v}) round_cache(part.row_range(0, length), config.head_dim, *options.kv_cache_bits);
   if (rows == length) return attend(config, options.backend, length, q, k, v, context);
-  const Scratch padded(rows, query_width);
+  const Scratch padded(rows, config.query_width());
   attend(config, options.backend, length, q, k, v, padded.view());
   for_each_row(length, [&](int64_t r) { std::ranges::copy(padded.view().row_span(r), context.row(r)); });
 }
@@ -344,6 +356,17 @@ void Forward::run_block(const BlockWeights& block, MatrixView hidden) const {
     Scratch next(is_last ? 0 : hidden.rows, is_last ? 0 : get_width(all_taps[i + 1], config));
     run_stage(block.stages[i], input.view(), hidden, next.view());
     input = std::move(next);
+  }
+}
+
+void Forward::read_attention(const BlockWeights& block, ConstMatrixView hidden, MatrixView q, MatrixView k) const {
+  const Scratch input(hidden.rows, hidden.cols);
+  enter_block(block.entry, hidden, input.view());
+  const StageWeights& stage = block.stages[0];
+  const Projected projected = project(stage.config, stage, state_->find_rotary(stage.config), input.view());
+  for (int64_t r = 0; r < hidden.rows; ++r) {
+    std::ranges::copy(projected.q.row_span(r), q.row(r));
+    std::ranges::copy(projected.k.row_span(r), k.row(r));
   }
 }
 

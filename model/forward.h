@@ -50,6 +50,10 @@ class Forward {
   /// One causal decoder block over one sequence, in place: hidden [T, hidden].
   void run_block(const BlockWeights& block, MatrixView hidden) const;
 
+  /// What the block's attention compares, of a sequence whose states in front of it are `hidden` [T, hidden]: queries [T, query_width] and keys
+  /// [T, kv_width], with positions in them. They are of the floats, whatever kv_cache_bits says.
+  void read_attention(const BlockWeights& block, ConstMatrixView hidden, MatrixView q, MatrixView k) const;
+
   // One more position of several sequences at once, for generation. Differs from the above in the last bits.
   /// hidden [sequences, hidden] of one token each, all at `position`. Throws Error(input) as embed does.
   void embed_next(std::span<const int32_t> tokens, int64_t position, MatrixView hidden) const;

@@ -22,12 +22,13 @@ enum class Targets {
 };
 
 /// kl · T² · KL(teacher(T) ‖ student(T)) + cross_entropy · CE(labels), the means over positions and over those with a label
-/// (Hinton 2015), and what training adds for hidden states.
+/// (Hinton 2015), and what training adds for hidden states and attention.
 struct LossWeights {
   double kl = 1;
   double temperature = 1;
   double cross_entropy = 0;
-  double hidden = 0;  ///< of HiddenMatch, not the head's business
+  double hidden = 0;     ///< of HiddenMatch, not the head's business
+  double attention = 0;  ///< of TrainableModel, neither
   Targets targets = Targets::logits;
 };
 
@@ -35,9 +36,10 @@ struct LossWeights {
 struct HeadLosses {
   double kl = 0;
   double cross_entropy = 0;
-  double hidden = 0;  ///< a share of the teacher's states, not in nats
+  double hidden = 0;     ///< a share of the teacher's states, not in nats
+  double attention = 0;  ///< mean over positions, heads and blocks of KL(teacher's attention ‖ student's)
 
-  double total(const LossWeights& weights) const { return weights.kl * weights.temperature * weights.temperature * kl + weights.cross_entropy * cross_entropy + weights.hidden * hidden; }
+  double total(const LossWeights& weights) const { return weights.kl * weights.temperature * weights.temperature * kl + weights.cross_entropy * cross_entropy + weights.hidden * hidden + weights.attention * attention; }
 };
 
 /// Final norm and output head with weights that change. Results are the same bits for any number of threads.

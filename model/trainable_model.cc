@@ -82,7 +82,7 @@ void TrainableModel::run(const SequenceRows& sequences, std::span<const int32_t>
 
 ConstMatrixView TrainableModel::hidden() const { return std::as_const(state_->hidden.back()).view(); }
 
-HeadLosses TrainableModel::backpropagate(const LossWeights& weights, const TrainableHead::Teacher& teacher, std::span<const int32_t> labels, GradientReader& reader, const HiddenLoss& hidden_loss) {
+HeadLosses TrainableModel::backpropagate(const LossWeights& weights, const TrainableHead::Teacher& teacher, std::span<const int32_t> labels, GradientReader& reader, const HiddenLoss& hidden_loss, std::span<const AttentionTarget> attention) {
   State& s = *state_;
   Matrix d_hidden(s.sequences.rows, s.config.hidden);
   BlockTensors outer = reader.prepare(-1), of_head;
@@ -94,17 +94,20 @@ HeadLosses TrainableModel::backpropagate(const LossWeights& weights, const Train
   lend(outer, of_head, Role::output_head);
   Matrix* d_table = outer.find(Role::token_embedding);
   if (d_table && s.config.tied_head) of_head(Role::output_head) = Matrix(d_table->rows(), d_table->cols());
-  const HeadLosses losses = s.head.backpropagate(s.sequences, std::as_const(s.hidden.back()).view(), weights, teacher, labels, d_hidden.view(), of_head);
+  HeadLosses losses = s.head.backpropagate(s.sequences, std::as_const(s.hidden.back()).view(), weights, teacher, labels, d_hidden.view(), of_head);
   lend(of_head, outer, Role::final_norm);
   if (!d_table || !s.config.tied_head) lend(of_head, outer, Role::output_head);
 
   Matrix* d_positions = outer.find(Role::position_embedding);
   const bool d_norm = outer.find(Role::embedding_norm) || outer.find(Role::embedding_norm, Part::bias);
+  int64_t positions = 0;
+  for (const auto& range : s.sequences.ranges) positions += range.length;
+  const double attention_share = 1 / static_cast<double>(std::max<int64_t>(1, positions * s.config.heads * s.config.layers));
   for (size_t block = s.blocks.size(); block-- > 0;) {
     if (hidden_loss) hidden_loss(static_cast<int64_t>(block) + 1, std::as_const(s.hidden[block + 1]).view(), d_hidden.view());
     const bool goes_on = block > 0 || d_table || d_positions || d_norm;
     BlockTensors gradients = reader.prepare(static_cast<int64_t>(block));
-    s.blocks[block].backpropagate(s.sequences, std::as_const(s.hidden[block]).view(), std::as_const(d_hidden).view(), s.tapes[block], goes_on ? d_hidden.view() : MatrixView{}, gradients);
+    losses.attention += attention_share * s.blocks[block].backpropagate(s.sequences, std::as_const(s.hidden[block]).view(), std::as_const(d_hidden).view(), s.tapes[block], goes_on ? d_hidden.view() : MatrixView{}, gradients, attention.empty() ? nullptr : &attention[block], static_cast<float>(weights.attention * attention_share));
     reader.take(static_cast<int64_t>(block), std::move(gradients));
   }
   if (d_table && s.config.tied_head) add_to(d_table->values(), of_head.get(Role::output_head).values());

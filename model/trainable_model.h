@@ -43,8 +43,8 @@ class TrainableModel {
   /// Adds to the gradient [rows, hidden] of the states after so many blocks, for a loss of theirs; called for all, the last first.
   using HiddenLoss = std::function<void(int64_t blocks, ConstMatrixView hidden, MatrixView d_hidden)>;
   /// The gradient of the weighted loss (TrainableHead::backpropagate), and of `hidden_loss` if there is one, goes through the last run, which it uses up, to
-  /// `reader`.
-  HeadLosses backpropagate(const LossWeights& weights, const TrainableHead::Teacher& teacher, std::span<const int32_t> labels, GradientReader& reader, const HiddenLoss& hidden_loss = {});
+  /// `reader`. `attention`, of all rows, has one target for each block, or none at all: then weights.attention counts for nothing.
+  HeadLosses backpropagate(const LossWeights& weights, const TrainableHead::Teacher& teacher, std::span<const int32_t> labels, GradientReader& reader, const HiddenLoss& hidden_loss = {}, std::span<const AttentionTarget> attention = {});
 
  private:
   struct State;

@@ -39,7 +39,7 @@ class ChannelScaling {
  private:
   ScalingRule default_ = ScalingRule::none;
   ScalingRule rule_ = ScalingRule::none;
-  double smoothing_ = 0.5;
+  double smoothing_ = 0.8;
 };
 
 }  // namespace llmc

@@ -60,17 +60,19 @@ json describe_curve(const std::vector<HeadLosses>& losses, const LossWeights& we
   if (weights.kl != 0) curve["kl"] = json::array();
   if (weights.cross_entropy != 0) curve["cross_entropy"] = json::array();
   if (weights.hidden != 0) curve["hidden"] = json::array();
+  if (weights.attention != 0) curve["attention"] = json::array();
   const size_t span = (losses.size() + points - 1) / points;
   for (size_t first = 0; first < losses.size(); first += span) {
     const size_t end = std::min(losses.size(), first + span);
     HeadLosses mean;
     for (size_t i = first; i < end; ++i)
-      for (const auto term : {&HeadLosses::kl, &HeadLosses::cross_entropy, &HeadLosses::hidden}) mean.*term += losses[i].*term / static_cast<double>(end - first);
+      for (const auto term : {&HeadLosses::kl, &HeadLosses::cross_entropy, &HeadLosses::hidden, &HeadLosses::attention}) mean.*term += losses[i].*term / static_cast<double>(end - first);
     curve["step"].push_back(end);
     curve["loss"].push_back(mean.total(weights));
     if (weights.kl != 0) curve["kl"].push_back(mean.kl);
     if (weights.cross_entropy != 0) curve["cross_entropy"].push_back(mean.cross_entropy);
     if (weights.hidden != 0) curve["hidden"].push_back(mean.hidden);
+    if (weights.attention != 0) curve["attention"].push_back(mean.attention);
   }
   return curve;
 }
@@ -98,7 +100,8 @@ class Distill final : public Pass {
     read_number("kl_weight", options_.loss.kl, 0, 1000);
     read_number("ce_weight", options_.loss.cross_entropy, 0, 1000);
     read_number("hidden_weight", options_.loss.hidden, 0, 1000);
-    if (options_.loss.kl == 0 && options_.loss.cross_entropy == 0 && options_.loss.hidden == 0) throw Error(ErrorKind::usage, fmt::format("{}: kl_weight and ce_weight are both 0; there is nothing to learn", where));
+    read_number("attention_weight", options_.loss.attention, 0, 1000);
+    if (options_.loss.kl == 0 && options_.loss.cross_entropy == 0 && options_.loss.hidden == 0 && options_.loss.attention == 0) throw Error(ErrorKind::usage, fmt::format("{}: kl_weight and ce_weight are both 0; there is nothing to learn", where));
     read_number("rate", learning.rate, 0, 10);
     read_number("weight_decay", learning.weight_decay, 0, 10);
     read_number("clip", learning.clip, 0, 1e9);
@@ -107,7 +110,8 @@ class Distill final : public Pass {
     if (fields.find_bool("cache_teacher").value_or(false)) options_.teacher = TeacherRuns::once;
     options_.targets = fields.find_string("targets").value_or("");
     if (!options_.targets.empty() && (options_.loss.kl == 0 || options_.teacher == TeacherRuns::once)) throw Error(ErrorKind::usage, fmt::format("{}: targets make no sense with {}", where, options_.loss.kl == 0 ? "a kl_weight of 0" : "cache_teacher: the teacher does not run"));
-    if (options_.loss.hidden != 0 && (!options_.targets.empty() || options_.teacher == TeacherRuns::once)) throw Error(ErrorKind::usage, fmt::format("{}: hidden_weight makes no sense with {}", where, options_.targets.empty() ? "cache_teacher, which keeps the last hidden states alone" : "targets, which have no hidden states"));
+    for (const auto& [name, loss] : {std::pair("hidden_weight", options_.loss.hidden), {"attention_weight", options_.loss.attention}})
+      if (loss != 0 && (!options_.targets.empty() || options_.teacher == TeacherRuns::once)) throw Error(ErrorKind::usage, fmt::format("{}: {} makes no sense with {}", where, name, options_.targets.empty() ? "cache_teacher, which keeps the last hidden states alone" : "targets, which say what the teacher's head does alone"));
     fields.finish();
   }
 
@@ -115,6 +119,7 @@ class Distill final : public Pass {
     const WeightLearning& learning = options_.learning;
     json result = {{"pass", "distill"}, {"batch", options_.batch}, {"accumulate", learning.accumulate}, {"warmup", options_.warmup}, {"temperature", options_.loss.temperature}, {"kl_weight", options_.loss.kl}, {"ce_weight", options_.loss.cross_entropy}, {"rate", learning.rate}, {"weight_decay", learning.weight_decay}, {"clip", learning.clip}, {"schedule", to_string(learning.schedule)}, {"optimizer", to_string(learning.optimizer)}, {"cache_teacher", options_.teacher == TeacherRuns::once}};
     if (options_.loss.hidden != 0) result["hidden_weight"] = options_.loss.hidden;
+    if (options_.loss.attention != 0) result["attention_weight"] = options_.loss.attention;
     if (!options_.targets.empty()) result["targets"] = options_.targets;
     if (options_.steps) result["steps"] = *options_.steps;
     else result["max_minutes"] = *options_.max_minutes;
@@ -167,13 +172,26 @@ class Distill final : public Pass {
   std::unique_ptr<Teacher> make_teacher(const Model& student, const Sequences& samples, const PassContext& context, std::optional<HiddenMatch>& match) const {
     if (!options_.targets.empty()) return std::make_unique<KeptTargets>(options_.targets, samples, options_.loss.temperature);
     auto teacher = std::make_unique<TeacherModel>(context.load_original(), options_.loss.kl == 0 ? TeacherRuns::with_each_batch : options_.teacher, samples, context);
+    std::vector<int64_t> origins;
+    for (int64_t block = 0; block < student.config().layers; ++block) origins.push_back(source_block(student.origin(), block));
+    if (options_.loss.attention != 0) teacher->keep_attention(match_attention(student.config(), teacher->config(), origins));
     if (options_.loss.hidden != 0) {
-      std::vector<int64_t> origins;
-      for (int64_t block = 0; block < student.config().layers; ++block) origins.push_back(source_block(student.origin(), block));
       match.emplace(pair_blocks(origins, teacher->config().layers), student.config().hidden, teacher->config().hidden, context.seed);
       teacher->keep_hidden(match->pairs());
     }
     return teacher;
+  }
+
+  /// Block by block; throws Error(usage) when one attends in another form.
+  static std::vector<int64_t> match_attention(const ModelConfig& student, const ModelConfig& teacher, std::span<const int64_t> origins) {
+    std::vector<int64_t> pairs = pair_attention(origins, teacher.layers);
+    for (int64_t block = 0; block < student.layers; ++block) {
+      const int64_t other = pairs[static_cast<size_t>(block)];
+      const ModelConfig own = student.at_block(block), wanted = teacher.at_block(other);
+      const auto describe = [](const ModelConfig& config) { return fmt::format("{} heads{}", config.heads, config.window > 0 ? fmt::format(" in a window of {}", config.window) : ""); };
+      if (own.heads != wanted.heads || own.window != wanted.window) throw Error(ErrorKind::usage, fmt::format("distill: attention_weight: block {} of the student has {}, block {} of the teacher, whose attention it should learn, {}; expected the same", block, describe(own), other, describe(wanted)));
+    }
+    return pairs;
   }
 
   /// How many steps the time is enough for.

@@ -17,6 +17,8 @@ namespace llmc {
 /// blocks the student's blocks are, ascending; each should then lead to where the next one starts. Where they are none of them (any
 /// is negative), evenly spread (Jiao 2020, TinyBERT).
 std::vector<int64_t> pair_blocks(std::span<const int64_t> origins, int64_t teacher_blocks);
+/// Which of the teacher's blocks should attend as each block of the student does: the one that it is, or the last one of its share.
+std::vector<int64_t> pair_attention(std::span<const int64_t> origins, int64_t teacher_blocks);
 
 /// The mean, over pairs, of E‖P h − t‖² / E‖t‖² over the tokens of a batch: h the student's states after a block, t those of the teacher
 /// where pair_blocks says. P is the identity, or where widths differ a matrix for each pair that is learned beside the student

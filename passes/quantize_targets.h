@@ -68,7 +68,7 @@ class QuantizeTargets {
   Scheme scheme_;
   RangeOptions range_;
   ChannelScaling scaling_;
-  std::string input_observer_ = "minmax";
+  std::string input_observer_ = "mse";
   std::optional<double> input_percentile_;
   Selection selection_;
   double keep_outliers_ = 0;

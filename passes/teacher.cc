@@ -32,7 +32,11 @@ TeacherModel::TeacherModel(Model model, TeacherRuns runs, const Sequences& sampl
   if (runs == TeacherRuns::with_each_batch) return;
   std::vector<size_t> all(samples.size());
   std::iota(all.begin(), all.end(), size_t{0});
-  kept_.emplace(run(all, [](int64_t, size_t, const Matrix&) {}));
+  kept_.emplace(run(all, [](int64_t, const BlockWeights*, size_t, const Matrix&) {}));
+}
+
+void TeacherModel::keep_attention(std::vector<int64_t> blocks) {
+  for (const int64_t block : blocks) kept_attention_.push_back({.block = block, .config = model_.config().at_block(block), .q = {}, .k = {}});
 }
 
 ActivationStore TeacherModel::run(std::span<const size_t> chosen, const Told& told) const {
@@ -46,8 +50,9 @@ ActivationStore TeacherModel::run(std::span<const size_t> chosen, const Told& to
     const auto weights = forward_.load_block(block);
     parallel_for(hidden.sequences(), [&](int64_t i) {
       Matrix states = hidden.read(i);
+      told(block, weights.get(), static_cast<size_t>(i), states);
       forward_.run_block(*weights, states.view());
-      told(block + 1, static_cast<size_t>(i), states);
+      if (block + 1 == model_.config().layers) told(block + 1, nullptr, static_cast<size_t>(i), states);
       hidden.write(i, states.view());
     });
     context_.run.check_stop();
@@ -59,9 +64,18 @@ TrainableHead::Teacher TeacherModel::look_at(const Batch& batch) {
   hidden_ = Matrix(batch.rows.rows, model_.config().hidden);
   std::optional<ActivationStore> made;
   for (size_t k = 0; k < kept_blocks_.size(); ++k) states_.resize(kept_blocks_.size()), states_[k] = Matrix(batch.rows.rows, model_.config().hidden);
-  const auto keep = [&](int64_t blocks, size_t i, const Matrix& states) {
+  attention_.clear();
+  for (KeptAttention& kept : kept_attention_) {
+    kept.q = Matrix(batch.rows.rows, kept.config.query_width());
+    kept.k = Matrix(batch.rows.rows, kept.config.kv_width());
+    attention_.push_back({.config = &kept.config, .q = std::as_const(kept.q).view(), .k = std::as_const(kept.k).view()});
+  }
+  const auto keep = [&](int64_t blocks, const BlockWeights* next, size_t i, const Matrix& states) {
+    const auto& [first, length] = batch.rows.ranges[i];
     for (size_t k = 0; k < kept_blocks_.size(); ++k)
-      if (kept_blocks_[k] == blocks) std::ranges::copy(states.values(), states_[k].row(batch.rows.ranges[i].first));
+      if (kept_blocks_[k] == blocks) std::ranges::copy(states.values(), states_[k].row(first));
+    for (KeptAttention& kept : kept_attention_)
+      if (kept.block == blocks) forward_.read_attention(*next, states.view(), kept.q.view().row_range(first, length), kept.k.view().row_range(first, length));
   };
   if (!kept_) made.emplace(run(batch.chosen, keep));
   for (size_t i = 0; i < batch.chosen.size(); ++i) {

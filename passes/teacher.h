@@ -34,6 +34,8 @@ class Teacher {
   virtual TrainableHead::Teacher look_at(const Batch& batch) = 0;
   /// Its hidden states [rows, width] of that batch, after the numbers of blocks that it was told to keep.
   virtual std::span<const Matrix> hidden_states() const { return {}; }
+  /// What its attention compared in that batch, in the blocks that it was told to keep.
+  virtual std::span<const AttentionTarget> attention() const { return {}; }
 };
 
 /// When a model that teaches runs its blocks over the samples.
@@ -52,12 +54,16 @@ class TeacherModel final : public Teacher {
   const ModelConfig& config() const { return model_.config(); }
   /// Keeps the states after these numbers of blocks, of every batch that it runs with (TeacherRuns::with_each_batch).
   void keep_hidden(std::vector<int64_t> after_blocks) { kept_blocks_ = std::move(after_blocks); }
+  /// Keeps queries and keys of these blocks, likewise.
+  void keep_attention(std::vector<int64_t> blocks);
   TrainableHead::Teacher look_at(const Batch& batch) override;
   std::span<const Matrix> hidden_states() const override { return states_; }
+  std::span<const AttentionTarget> attention() const override { return attention_; }
 
  private:
-  /// Hidden states after the last block; told(blocks, i, states) has those of the i-th sample after every block, from several threads.
-  using Told = std::function<void(int64_t blocks, size_t i, const Matrix& states)>;
+  /// Hidden states after the last block; told(blocks, next, i, states) has those of the i-th sample after so many blocks, from none to
+  /// all, and the weights of the block that is next, if there is one; from several threads.
+  using Told = std::function<void(int64_t blocks, const BlockWeights* next, size_t i, const Matrix& states)>;
   ActivationStore run(std::span<const size_t> chosen, const Told& told) const;
 
   Model model_;
@@ -69,6 +75,15 @@ class TeacherModel final : public Teacher {
   Matrix hidden_;  ///< of the batch, by its rows
   std::vector<int64_t> kept_blocks_;
   std::vector<Matrix> states_;  ///< after kept_blocks_, by the batch's rows
+
+  /// Of a block, by the batch's rows.
+  struct KeptAttention {
+    int64_t block;
+    ModelConfig config;
+    Matrix q, k;
+  };
+  std::vector<KeptAttention> kept_attention_;
+  std::vector<AttentionTarget> attention_;  ///< views of it
 };
 
 }  // namespace llmc

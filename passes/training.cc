@@ -27,13 +27,11 @@ void train(TrainableModel& model, Learner& learner, Teacher& teacher, const Sequ
       std::vector<size_t> chosen(in_batch);
       for (size_t& sample : chosen) sample = shuffle.next();
       const Batch batch(samples, std::move(chosen));
-      const TrainableHead::Teacher targets = loss.kl != 0 || plan.hidden ? teacher.look_at(batch) : TrainableHead::Teacher();
+      const TrainableHead::Teacher targets = loss.kl != 0 || plan.hidden || loss.attention != 0 ? teacher.look_at(batch) : TrainableHead::Teacher();
       model.run(batch.rows, batch.tokens);
-      HeadLosses losses = model.backpropagate(loss, targets, batch.labels, learner, plan.hidden ? plan.hidden->compare(batch, teacher.hidden_states(), loss.hidden) : TrainableModel::HiddenLoss());
+      HeadLosses losses = model.backpropagate(loss, targets, batch.labels, learner, plan.hidden ? plan.hidden->compare(batch, teacher.hidden_states(), loss.hidden) : TrainableModel::HiddenLoss(), teacher.attention());
       if (plan.hidden) losses.hidden = plan.hidden->loss();
-      mean.kl += losses.kl / static_cast<double>(plan.accumulate);
-      mean.hidden += losses.hidden / static_cast<double>(plan.accumulate);
-      mean.cross_entropy += losses.cross_entropy / static_cast<double>(plan.accumulate);
+      for (const auto term : {&HeadLosses::kl, &HeadLosses::cross_entropy, &HeadLosses::hidden, &HeadLosses::attention}) mean.*term += losses.*term / static_cast<double>(plan.accumulate);
       for (const auto& range : batch.rows.ranges) tokens += range.length;
     }
     if (!std::isfinite(mean.total(loss))) throw Error(ErrorKind::input, fmt::format("{}: the loss became {} at step {}; expected a number (a lower rate may help)", plan.name, mean.total(loss), step + 1));

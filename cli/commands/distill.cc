@@ -60,7 +60,7 @@ nlohmann::json make_training(const DistillFlags& flags) {
 /// Student, samples and targets are the bundle's.
 Recipe make_bundle_recipe(const DistillFlags& flags, const CLI::App& app) {
   std::vector<std::string> given;
-  for (const char* flag : {"--student", "--student-layers", "--student-ffn", "--temperature", "--hidden-weight", "--cache-teacher", "--data", "--data-field", "--generate-samples", "--seqlen"})
+  for (const char* flag : {"--student", "--student-layers", "--student-ffn", "--temperature", "--hidden-weight", "--attention-weight", "--cache-teacher", "--data", "--data-field", "--generate-samples", "--seqlen"})
     if (app.count(flag) > 0) given.emplace_back(flag);
   if (!given.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --from-bundle, which has all of it", fmt::join(given, ", ")));
   const std::filesystem::path bundle = flags.bundle;
@@ -109,6 +109,7 @@ CommandFunction add_distill(CLI::App& app) {
   add_training("--kl-weight", "kl_weight", "Of T² · KL(teacher ‖ student) in the loss (default 1)", double{});
   add_training("--ce-weight", "ce_weight", "Of the cross-entropy on the text in the loss (default 0)", double{});
   add_training("--hidden-weight", "hidden_weight", "Of the distance between hidden states after each block of the student and those of the teacher there, as a share of the latter; through learned projections where widths differ (default 0)", double{});
+  add_training("--attention-weight", "attention_weight", "Of KL(teacher's attention ‖ student's) in each head of each block, which must be as many (default 0)", double{});
   add_training("--lr", "rate", "Highest learning rate (default 5e-4)", double{});
   add_training("--batch", "batch", "Samples that go through the model at once (default 8)", int64_t{});
   add_training("--accumulate", "accumulate", "Batches in a step (default 1)", int64_t{});

@@ -175,8 +175,8 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--batch", options->batch, "learned: calibration samples in a step (default 2)")->check(CLI::PositiveNumber)->group("Method");
   app.add_option("--activation-weighted", options->activation_weighted, "rtn and awq with --observer mse or hqq: ranges are searched for the least error of the layer's output, not of its weights (needs calibration): true or false")->group("Method");
   app.add_option("--channel-scales", options->channel_scales, "Rescale channels between layers first, where that leaves the function as it is (needs calibration): awq (the least error after rounding), smoothquant (for quantized inputs) or none; default: awq for awq, else none")->group("Method");
-  app.add_option("--smoothing", options->smoothing, "With --channel-scales smoothquant: share of the inputs' ranges that moves into the weights, 0 to 1 (default 0.5)")->group("Method");
-  app.add_option("--input-observer", options->input_observer, "How the range of a static input (W8A8-static) is found; default: minmax")->group("Method");
+  app.add_option("--smoothing", options->smoothing, "With --channel-scales smoothquant: share of the inputs' ranges that moves into the weights, 0 to 1 (default 0.8)")->group("Method");
+  app.add_option("--input-observer", options->input_observer, "How the range of a static input (W8A8-static) is found: minmax, moving-average, percentile, mse (default) or entropy")->group("Method");
   app.add_option("--input-percentile", options->input_percentile, "With --input-observer percentile: share of values inside the range, in percent")->group("Method");
   add_heal_options(app, options->heal);
   add_calibration_flags(app, options->calibration);

@@ -108,7 +108,7 @@ class Methods(Calibrated):
     def test_static_inputs(self):
         static = ["quantize", llama(), "--preset", "W8A8-static", "--calibration", self.calibration(), "--nsamples", 8, "--seqlen", 24, "--eval-data", ids()]
         report = self.json(*static, "-o", self.dir / "out")
-        self.assertEqual(report["recipe"]["steps"][0]["input_observer"], "minmax")
+        self.assertEqual(report["recipe"]["steps"][0]["input_observer"], "mse")
         stored, _ = read_safetensors(self.dir / "out")
         plain = stored["model.layers.0.mlp.down_proj.input_scale"].values()[0]
         self.assertGreater(plain, 0)

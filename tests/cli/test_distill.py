@@ -122,6 +122,27 @@ class Training(Runs):
             self.assertEqual(self.weights(f"{student[0]}-first"), self.weights(f"{student[0]}-second"))
         self.refused(2, ["hidden_weight", "cache_teacher"], *self.run_of("--hidden-weight", 1, "--cache-teacher"))
 
+    @covers("distill", "--attention-weight")
+    def test_attention_is_matched(self):
+        curve = self.loss_of("--attention-weight", 3)["training"]
+        for loss, kl, attention in zip(curve["loss"], curve["kl"], curve["attention"]):
+            self.assertAlmostEqual(loss, 4 * kl + 3 * attention, places=9)
+        config = json.loads((llama() / "config.json").read_text())
+        config.update(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4, head_dim=6)
+        (self.dir / "config.json").write_text(json.dumps(config))
+        for student in (("--student-layers", 1), ("--student", self.dir / "config.json")):  # a block of the teacher's own, and others
+            run = lambda name, *flags: self.training(self.json(*self.run_of("--kl-weight", 0, "--attention-weight", 1, *flags, name=name, student=student, steps=("--steps", 40, "--batch", 32, "--lr", "1e-2"))))["training"]
+            first = run(f"{student[0]}-first", "--threads", 1)
+            self.assertEqual(set(first), {"step", "loss", "attention"})
+            if student[0] == "--student":
+                self.assertLess(first["attention"][-1], 0.9 * first["attention"][0])
+            self.assertEqual(run(f"{student[0]}-second"), first)
+            self.assertEqual(self.weights(f"{student[0]}-first"), self.weights(f"{student[0]}-second"))
+        config.update(num_attention_heads=2, num_key_value_heads=2)
+        (self.dir / "config.json").write_text(json.dumps(config))
+        self.refused(2, ["attention_weight", "2 heads", "4 heads"], *self.run_of("--attention-weight", 1, name="no", student=("--student", self.dir / "config.json")))
+        self.refused(2, ["attention_weight", "cache_teacher"], *self.run_of("--attention-weight", 1, "--cache-teacher", name="no"))
+
     @covers("distill", "--lr", "--schedule", "--warmup", "--optimizer", "--weight-decay", "--clip")
     def test_each_setting_changes_the_training_and_is_in_the_recipe(self):
         plain = self.loss_of(steps=("--steps", 8))["training"]["loss"]
@@ -224,7 +245,7 @@ class Bundles(Runs):
         self.refused(2, ["vocabulary"], "export", llama(), "--for-distillation", "--student", quill(), "-o", self.dir / "no", "--data", self.data(), "--seqlen", 24)
         self.refused(2, ["1 to 64", "65"], "export", llama(), "--for-distillation", "--student", self.student(), "-o", self.dir / "no", "--data", self.data(), "--seqlen", 24, "--top-k", 65)
         self.refused(4, ["bundle"], "export", llama(), "--for-distillation", "--student", self.student(), "-o", self.dir / "bundle", "--data", self.data(), "--seqlen", 24)
-        for flag in ("--temperature", "--hidden-weight"):
+        for flag in ("--temperature", "--hidden-weight", "--attention-weight"):
             self.refused(2, [flag, "makes no sense with --from-bundle"], *self.from_bundle(flag, 3))
         self.refused(2, ["a kl_weight of 0"], *self.from_bundle("--kl-weight", 0, "--ce-weight", 1))
         self.refused(3, ["manifest.json"], *self.from_bundle(bundle="nowhere"))

@@ -11,6 +11,8 @@ have a next token.
 gradients-<name>.npy  of that loss: one float32 vector with, for every tensor in the order of its name in the checkpoint, as a
                       matrix G [out, in] (vectors are [1, n]; GPT-2's weights are transposed): G · v and u · G with
                       v = wave(1, in, 3), u = wave(1, out, 4)
+attention-<name>.npy  as gradients-<name>.npy, of the mean over layers, heads and positions of KL(attention of `qwen2-untied` ‖ own), and first
+                      that mean
 curve-<name>.npy      float32 [200, 2]: KL and CE before each of 200 steps of AdamW: rate 2e-3 (up along a line over 10 steps, then
                       down as a cosine), betas 0.9 and 0.95, epsilon 1e-8, weight decay 0.1 of matrices, gradients clipped to 1
 """
@@ -27,6 +29,7 @@ from make_golden import HERE, load_model, true_float64
 
 GRADIENTS = ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "llama-rope-yarn", "llama-rope-dynamic",
              "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied", "stablelm-parallel", "falcon", "falcon-groups")
+ATTENTION = ("llama-gqa-tied",)
 CURVES = ("llama-gqa-tied", "gpt2-tied")
 STEPS, WARMUP, RATE, TEMPERATURE = 200, 10, 2e-3, 2.0
 
@@ -49,12 +52,22 @@ def total(kl, ce):
     return 0.7 * TEMPERATURE**2 * kl + 0.4 * ce
 
 
-def gradients_of(model, teacher):
-    total(*losses(model, teacher, samples(model.config.vocab_size))).backward()
+def attention_loss(model, teacher):
+    tokens = samples(model.config.vocab_size)
+    with torch.no_grad():
+        wanted = teacher(tokens, output_attentions=True).attentions
+    own = model(tokens, output_attentions=True).attentions
+    seen = torch.ones(tokens.shape[1], tokens.shape[1]).tril().bool()  # elsewhere both are 0
+    means = [(t[..., seen] * (t[..., seen] / s[..., seen]).log()).sum() / (tokens.numel() * t.shape[1]) for t, s in zip(wanted, own)]
+    return sum(means) / len(means)
+
+
+def gradients_of(model, loss):
+    loss.backward()
     parts = []
     stored = {"lm_head.weight": "embed_out.weight"} if model.config.model_type == "gpt_neox" else {}
     for name, parameter in sorted(((stored.get(name, name), parameter) for name, parameter in model.named_parameters()), key=lambda entry: entry[0]):
-        matrix = parameter.grad.numpy()
+        matrix = (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).numpy()
         matrix = matrix[None] if matrix.ndim == 1 else matrix
         if model.config.model_type == "gpt2" and parameter.ndim == 2 and ".h." in name:
             matrix = matrix.T
@@ -94,9 +107,16 @@ def main():
     with true_float64():
         teacher = load_model(HERE / "tiny" / "llama-sharded").double()
         for name in GRADIENTS:
-            values = gradients_of(load_model(HERE / "tiny" / name).double(), teacher)
+            model = load_model(HERE / "tiny" / name).double()
+            values = gradients_of(model, total(*losses(model, teacher, samples(model.config.vocab_size))))
             np.save(folder / f"gradients-{name}.npy", values)
             print(f"{name:16} {values.size} values, largest {np.abs(values).max():.2f}")
+        for name in ATTENTION:
+            model = load_model(HERE / "tiny" / name).double()
+            loss = attention_loss(model, load_model(HERE / "tiny" / "qwen2-untied").double())
+            values = np.concatenate([[loss.item()], gradients_of(model, loss)]).astype(np.float32)
+            np.save(folder / f"attention-{name}.npy", values)
+            print(f"{name:16} {values.size} values, largest {np.abs(values).max():.2f}, attention {loss.item():.4f}")
         for name in CURVES:
             curve = curve_of(load_model(HERE / "tiny" / name).double(), teacher)
             np.save(folder / f"curve-{name}.npy", curve)

@@ -8,6 +8,7 @@
 #include "core/random.h"
 #include "model/rotary_table.h"
 #include "tests/catch.h"
+#include "tests/support.h"
 
 using namespace llmc;
 
@@ -150,6 +151,74 @@ TEST_CASE("Through a window attention sees the last positions only, forward, one
         CHECK(std::ranges::all_of(values.first(static_cast<size_t>(config.first_seen(last) * found->cols())), [](float value) { return value == 0; }));
       }
     }
+}
+
+namespace {
+
+/// What each query of a head sees of the first `length` keys, in f64.
+std::vector<double> attention_of(const ModelConfig& config, ConstMatrixView q, ConstMatrixView k, int64_t head, int64_t query) {
+  const int64_t begin = config.first_seen(query), width = config.head_dim, kv_head = head / (config.heads / config.kv_heads);
+  const double slope = config.positions == Positions::alibi ? alibi_slopes(config.heads)[static_cast<size_t>(head)] : 0;
+  std::vector<double> seen;
+  double sum = 0;
+  for (int64_t key = begin; key <= query; ++key) {
+    double score = 0;
+    for (int64_t c = 0; c < width; ++c) score += double{q.row(query)[head * width + c]} * k.row(key)[kv_head * width + c];
+    score *= config.score_scale();
+    if (config.score_cap > 0) score = config.score_cap * std::tanh(score / config.score_cap);
+    sum += seen.emplace_back(std::exp(score - slope * static_cast<double>(query - key)));
+  }
+  for (double& value : seen) value /= sum;
+  return seen;
+}
+
+double divergence_of(const ModelConfig& config, ConstMatrixView q, ConstMatrixView k, const AttentionTarget& target, int64_t length) {
+  double sum = 0;
+  for (int64_t head = 0; head < config.heads; ++head)
+    for (int64_t query = 0; query < length; ++query) {
+      const std::vector<double> own = attention_of(config, q, k, head, query), wanted = attention_of(*target.config, target.q, target.k, head, query);
+      for (size_t i = 0; i < own.size(); ++i) sum += wanted[i] * std::log(wanted[i] / own[i]);
+    }
+  return sum;
+}
+
+}  // namespace
+
+TEST_CASE("The divergence of attention from another model's is what its definition says, and its gradients are central differences") {
+  ModelConfig own, other;
+  own.heads = other.heads = 4, own.kv_heads = 2, other.kv_heads = 4, own.head_dim = 8, other.head_dim = 6;
+  own.window = other.window = GENERATE(0, 20);
+  if (GENERATE(false, true)) own.score_cap = 3, own.score_divisor = 5, other.positions = Positions::alibi;
+  constexpr int64_t rows = 2 * attention_tile, length = rows - 30;
+  constexpr float weight = 0.7f;
+  const Operands all(own, rows), taught(other, rows);
+  const AttentionTarget target{.config = &other, .q = taught.q.view(), .k = taught.k.view()};
+  for (MatmulBackend backend : {MatmulBackend::onednn, MatmulBackend::eigen}) {
+    if (!has_backend(backend)) continue;
+    CAPTURE(to_string(backend), own.window, own.score_cap);
+    const auto backward = [&](const AttentionTarget* of) {
+      Operands d(own, rows);
+      double sum = 0;
+      for (int64_t head = 0; head < own.kv_heads; ++head) sum += attend_backward(own, backend, head, length, {all.q.view(), all.k.view(), all.v.view()}, all.d_out.view(), {d.q.view(), d.k.view(), d.v.view()}, of, weight);
+      return std::pair(std::move(d), sum);
+    };
+    const auto [without, nothing] = backward(nullptr);
+    const auto [with, found] = backward(&target);
+    CHECK(nothing == 0);
+    CHECK(found == Approx(divergence_of(own, all.q.view(), all.k.view(), target, length)).epsilon(1e-5));
+    CHECK(test::same_bits(with.v, without.v));
+    for (const auto part : {&Operands::q, &Operands::k})
+      for (const int64_t row : {int64_t{0}, int64_t{7}, attention_tile + 3, length - 1, length})
+        for (int64_t c = 0; c < (all.*part).cols(); c += 3) {
+          const auto loss_at = [&](float distance) {
+            Operands moved = all;
+            (moved.*part).row(row)[c] += distance;
+            return weight * divergence_of(own, moved.q.view(), moved.k.view(), target, length);
+          };
+          constexpr float step = 0x1p-7f;
+          CHECK((with.*part).row(row)[c] - (without.*part).row(row)[c] == Approx((loss_at(step) - loss_at(-step)) / (2 * step)).epsilon(2e-3).margin(2e-4));
+        }
+  }
 }
 
 TEST_CASE("Rotary angles are f32, at any position") {

@@ -36,6 +36,8 @@ struct Example {
         tokens[static_cast<size_t>(r)] = static_cast<int32_t>(r * 7 % model.config().vocabulary);
         labels[static_cast<size_t>(r)] = static_cast<int32_t>(r * 5 % model.config().vocabulary);
       }
+    for (int64_t block = 0; block < model.config().layers; ++block) configs.push_back(model.config().at_block(block));
+    for (const ModelConfig& config : configs) attention.push_back({.config = &config, .q = queries.view(), .k = keys.view()});
   }
 
   TrainableModel make() const {
@@ -46,14 +48,17 @@ struct Example {
   HeadLosses run(TrainableModel& trainable, GradientReader& reader) const {
     trainable.run(sequences, tokens);
     return trainable.backpropagate(weights, [&](int64_t first, MatrixView logits) {
-      for (int64_t r = 0; r < logits.rows; ++r) std::ranges::copy(teacher.view().row_span(first + r), logits.row(r)); }, labels, reader);
+      for (int64_t r = 0; r < logits.rows; ++r) std::ranges::copy(teacher.view().row_span(first + r), logits.row(r)); }, labels, reader, {}, attention);
   }
 
   const Model& model;
   SequenceRows sequences{std::array<int64_t, 2>{5, 9}};
-  LossWeights weights{.kl = 0.7, .temperature = 2, .cross_entropy = 0.4};
+  LossWeights weights{.kl = 0.7, .temperature = 2, .cross_entropy = 0.4, .attention = 0.5};
   std::vector<int32_t> tokens, labels;
   Matrix teacher;
+  Matrix queries = test::random_matrix(sequences.rows, model.config().query_width(), "queries"), keys = test::random_matrix(sequences.rows, model.config().kv_width(), "keys");
+  std::vector<ModelConfig> configs;
+  std::vector<AttentionTarget> attention;
 };
 
 constexpr std::array names = {"llama-gqa-tied", "llama-mha-untied", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm", "olmo2", "gemma2", "gemma3", "gpt-neox", "opt", "bloom", "falcon", "falcon-groups"};
@@ -116,50 +121,95 @@ TEST_CASE("Gradients of a whole model are those of central differences") {
   }
 }
 
+namespace {
+
+/// Four samples of 24 tokens, as tests/golden/make_training.py.
+struct GoldenSamples {
+  explicit GoldenSamples(int64_t vocabulary) : tokens(static_cast<size_t>(sequences.rows), -1), labels(tokens.size(), -1) {
+    for (size_t s = 0; s < samples.size(); ++s) {
+      for (int64_t i = 0; i < 24; ++i) samples[s].push_back(static_cast<int32_t>((7 * i * i + 3 * i + 11 * static_cast<int64_t>(s)) % vocabulary));
+      std::ranges::copy(samples[s], tokens.begin() + sequences.ranges[s].first);
+      std::copy(samples[s].begin() + 1, samples[s].end(), labels.begin() + sequences.ranges[s].first);
+    }
+  }
+
+  SequenceRows sequences{std::array<int64_t, 4>{24, 24, 24, 24}};
+  std::array<std::vector<int32_t>, 4> samples;
+  std::vector<int32_t> tokens, labels;
+};
+
+/// `expected`: G · v and u · G of every tensor's gradient G in the order of its name, as tests/golden/make_training.py stores them.
+void check_gradients(const Model& model, const AllGradients& gradients, std::span<const float> expected) {
+  std::map<std::string, const Matrix*> by_name;
+  for (const PlacedTensor& placed : model.tensors()) by_name[placed.tensor->name] = gradients.by_block.at(placed.block).find(placed.row->role, placed.part);
+  for (const auto& [tensor, gradient] : by_name) {
+    CAPTURE(tensor);
+    const auto wave = [](int64_t i, int number) { return static_cast<double>(static_cast<float>(std::sin(0.9 * static_cast<double>(i) + number))); };
+    std::vector<double> found(static_cast<size_t>(gradient->rows() + gradient->cols()));
+    for (int64_t r = 0; r < gradient->rows(); ++r)
+      for (int64_t c = 0; c < gradient->cols(); ++c) {
+        found[static_cast<size_t>(r)] += gradient->row(r)[c] * wave(c, 3);
+        found[static_cast<size_t>(gradient->rows() + c)] += gradient->row(r)[c] * wave(r, 4);
+      }
+    REQUIRE(found.size() <= expected.size());
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < found.size(); ++i) difference += std::pow(found[i] - expected[i], 2), size += std::pow(expected[i], 2);
+    expected = expected.subspan(found.size());
+    if (tensor.ends_with("k_proj.bias")) continue;  // softmax does not see it: its gradient is rounding
+    CHECK(std::sqrt(difference) <= 1e-4 * std::sqrt(size));  // f32 through two or three blocks
+  }
+  CHECK(expected.empty());
+}
+
+}  // namespace
+
 TEST_CASE("Gradients of a whole model are those of PyTorch's autograd") {
   for (const char* name : {"llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "llama-rope-yarn", "llama-rope-dynamic", "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied", "stablelm-parallel", "falcon", "falcon-groups"}) {
     const Model model = load_model(golden_root() / name, {}, test::context()), teacher = load_model(golden_root() / "llama-sharded", {}, test::context());
-    const SequenceRows sequences(std::array<int64_t, 4>{24, 24, 24, 24});
-    std::vector<int32_t> tokens(static_cast<size_t>(sequences.rows), -1), labels(tokens.size(), -1);
-    Matrix taught(sequences.rows, model.config().vocabulary);
-    for (size_t s = 0; s < 4; ++s) {  // as tests/golden/make_training.py
-      std::vector<int32_t> sample(24);
-      for (int64_t i = 0; i < 24; ++i) sample[static_cast<size_t>(i)] = static_cast<int32_t>((7 * i * i + 3 * i + 11 * static_cast<int64_t>(s)) % model.config().vocabulary);
-      const int64_t first = sequences.ranges[s].first;
-      std::ranges::copy(sample, tokens.begin() + first);
-      std::copy(sample.begin() + 1, sample.end(), labels.begin() + first);
-      const Matrix logits = compute_logits(teacher, sample, {});
-      for (int64_t i = 0; i < 24; ++i) std::copy_n(logits.row(i), taught.cols(), taught.row(first + i));
+    const GoldenSamples golden(model.config().vocabulary);
+    Matrix taught(golden.sequences.rows, model.config().vocabulary);
+    for (size_t s = 0; s < golden.samples.size(); ++s) {
+      const Matrix logits = compute_logits(teacher, golden.samples[s], {});
+      for (int64_t i = 0; i < 24; ++i) std::copy_n(logits.row(i), taught.cols(), taught.row(golden.sequences.ranges[s].first + i));
     }
     TrainableModel trainable(model.config(), Precision::f32, default_backend());
     for (int64_t block = -1; block < model.config().layers; ++block) trainable.set(block, read_block(model, block));
     AllGradients gradients(model);
-    trainable.run(sequences, tokens);
+    trainable.run(golden.sequences, golden.tokens);
     trainable.backpropagate({.kl = 0.7, .temperature = 2, .cross_entropy = 0.4}, [&](int64_t first, MatrixView logits) {
-      for (int64_t r = 0; r < logits.rows; ++r) std::ranges::copy(taught.view().row_span(first + r), logits.row(r)); }, labels, gradients);
+      for (int64_t r = 0; r < logits.rows; ++r) std::ranges::copy(taught.view().row_span(first + r), logits.row(r)); }, golden.labels, gradients);
 
-    const auto expected = read_golden<float>(golden_root() / "../training" / ("gradients-" + std::string(name) + ".npy"), DType::f32);
-    std::map<std::string, const Matrix*> by_name;
-    for (const PlacedTensor& placed : model.tensors()) by_name[placed.tensor->name] = gradients.by_block.at(placed.block).find(placed.row->role, placed.part);
-    std::span<const float> rest = expected.values;
-    for (const auto& [tensor, gradient] : by_name) {
-      CAPTURE(name, tensor);
-      const auto wave = [](int64_t i, int number) { return static_cast<double>(static_cast<float>(std::sin(0.9 * static_cast<double>(i) + number))); };
-      std::vector<double> found(static_cast<size_t>(gradient->rows() + gradient->cols()));
-      for (int64_t r = 0; r < gradient->rows(); ++r)
-        for (int64_t c = 0; c < gradient->cols(); ++c) {
-          found[static_cast<size_t>(r)] += gradient->row(r)[c] * wave(c, 3);
-          found[static_cast<size_t>(gradient->rows() + c)] += gradient->row(r)[c] * wave(r, 4);
-        }
-      REQUIRE(found.size() <= rest.size());
-      double difference = 0, size = 0;
-      for (size_t i = 0; i < found.size(); ++i) difference += std::pow(found[i] - rest[i], 2), size += std::pow(rest[i], 2);
-      rest = rest.subspan(found.size());
-      if (tensor.ends_with("k_proj.bias")) continue;  // softmax does not see it: its gradient is rounding
-      CHECK(std::sqrt(difference) <= 1e-4 * std::sqrt(size));  // f32 through two or three blocks
-    }
-    CHECK(rest.empty());
+    CAPTURE(name);
+    check_gradients(model, gradients, read_golden<float>(golden_root() / "../training" / ("gradients-" + std::string(name) + ".npy"), DType::f32).values);
   }
+}
+
+TEST_CASE("The divergence of a model's attention from another's, and its gradients, are PyTorch's") {
+  const Model model = load_model(golden_root() / "llama-gqa-tied", {}, test::context()), teacher = load_model(golden_root() / "qwen2-untied", {}, test::context());
+  const GoldenSamples golden(model.config().vocabulary);
+  const int64_t rows = golden.sequences.rows;
+  const Forward forward(teacher, {});
+  std::vector<Matrix> queries, keys, states;
+  for (const auto& sample : golden.samples) forward.embed(sample, states.emplace_back(24, teacher.config().hidden).view());
+  std::vector<AttentionTarget> attention;
+  for (int64_t block = 0; block < model.config().layers; ++block) {
+    queries.emplace_back(rows, teacher.config().query_width());
+    keys.emplace_back(rows, teacher.config().kv_width());
+    for (size_t s = 0; s < states.size(); ++s) {
+      const auto of_sample = [&](Matrix& matrix) { return matrix.view().row_range(golden.sequences.ranges[s].first, 24); };
+      forward.read_attention(*forward.load_block(block), states[s].view(), of_sample(queries.back()), of_sample(keys.back()));
+      forward.run_block(*forward.load_block(block), states[s].view());
+    }
+    attention.push_back({.config = &teacher.config(), .q = std::as_const(queries.back()).view(), .k = std::as_const(keys.back()).view()});
+  }
+  TrainableModel trainable(model.config(), Precision::f32, default_backend());
+  for (int64_t block = -1; block < model.config().layers; ++block) trainable.set(block, read_block(model, block));
+  AllGradients gradients(model);
+  trainable.run(golden.sequences, golden.tokens);
+  const HeadLosses losses = trainable.backpropagate({.kl = 0, .attention = 1}, {}, golden.labels, gradients, {}, attention);
+  const auto expected = read_golden<float>(golden_root() / "../training" / "attention-llama-gqa-tied.npy", DType::f32);
+  CHECK(losses.attention == Approx(expected.values.front()).epsilon(1e-5));
+  check_gradients(model, gradients, std::span<const float>(expected.values).subspan(1));
 }
 
 TEST_CASE("A whole model's gradients are the same bits for any number of threads") {

@@ -38,6 +38,8 @@ TEST_CASE("Each of a student's blocks is paired with the teacher's block where t
   CHECK(pair_blocks(std::vector<int64_t>{0, 1, 2}, 3) == std::vector<int64_t>{1, 2, 3});
   CHECK(pair_blocks(std::vector<int64_t>{-2, -3, -4}, 8) == std::vector<int64_t>{2, 5, 8});
   CHECK(pair_blocks(std::vector<int64_t>{-2, -3, -4, -5}, 2) == std::vector<int64_t>{1, 1, 1, 2});  // a deeper student
+  CHECK(pair_attention(std::vector<int64_t>{0, 2, 3, 6}, 8) == std::vector<int64_t>{0, 2, 3, 6});
+  CHECK(pair_attention(std::vector<int64_t>{-2, -3, -4}, 8) == std::vector<int64_t>{1, 4, 7});
 }
 
 TEST_CASE("The distance of hidden states is a share of the teacher's, and its gradients are those of central differences") {
