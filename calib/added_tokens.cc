@@ -84,10 +84,11 @@ AddedTokens AddedTokens::parse(const json* list, const Vocabulary& vocabulary, c
   problems.throw_if_any(ErrorKind::input, where);
 
   for (size_t i = 0; i < result.tokens_.size(); ++i) {
-    const AddedToken& token = result.tokens_[i];
+    AddedToken& token = result.tokens_[i];
     std::string storage;
-    if (token.normalized) result.normalized_.add(normalizer.apply(token.content, storage), i);
-    else result.raw_.add(token.content, i);
+    token.shown = token.normalized ? normalizer.apply(token.content, storage) : token.content;
+    if (!token.normalized) result.raw_.add(token.content, i);
+    else if (!token.shown.empty()) result.normalized_.add(token.shown, i);  // a normalizer may leave nothing to find
   }
   return result;
 }

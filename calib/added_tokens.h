@@ -19,6 +19,7 @@ namespace llmc {
 struct AddedToken {
   int32_t id = 0;
   std::string content;
+  std::string shown;         ///< what decoding writes: the content, normalized where that is searched
   bool special = false;      ///< stands for no text of its own: BOS, EOS, padding…
   bool normalized = false;   ///< searched in the normalized text, not in the raw text
   bool single_word = false;  ///< only between characters that are not of a word

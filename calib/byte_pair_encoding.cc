@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <queue>
+#include <optional>
+#include <utility>
 
 #include "calib/byte_alphabet.h"
+#include "calib/pair_merging.h"
+#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
 
@@ -31,30 +34,25 @@ std::optional<TextPair> find_pair(const json& merge) {
 
 bool is_version_line(const json& merge) { return merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version"); }
 
-void refuse_unless_empty(FieldReader& fields, const std::string& key) {
-  const auto value = fields.find_string(key);
-  if (value && !value->empty()) throw Error(ErrorKind::input, fmt::format("{}: {} \"{}\" is not supported", fields.where(), key, *value));
-}
+constexpr int32_t none = -1;
+constexpr std::string_view space_mark = "\xE2\x96\x81";  // U+2581, which SentencePiece writes for a space
+
+std::string describe(std::string_view character) { return fmt::format("U+{:04X}", static_cast<uint32_t>(code_point_at(character, 0).value)); }
 
 }  // namespace
 
-BytePairEncoding::BytePairEncoding(Vocabulary vocabulary, size_t merges) : vocabulary_(std::move(vocabulary)), merges_(merges) {
-  for (int byte = 0; byte < 256; ++byte) {
-    const char raw = static_cast<char>(byte);
-    byte_ids_[static_cast<size_t>(byte)] = vocabulary_.find_id(spell_bytes({&raw, 1})).value_or(-1);
-  }
-}
+BytePairEncoding::BytePairEncoding(Vocabulary vocabulary, size_t merges) : vocabulary_(std::move(vocabulary)), merges_(merges) {}
 
-BytePairEncoding BytePairEncoding::parse(const json& model, const std::string& where) {
+BytePairEncoding BytePairEncoding::parse(const json& model, const std::string& where, bool is_byte_level) {
   FieldReader fields(model, where);
   fields.find_string("type");
-  fields.find_bool("fuse_unk");  // without an unknown token there is nothing to fuse
   if (const auto dropout = fields.find_number("dropout"); dropout && *dropout != 0) throw Error(ErrorKind::input, fmt::format("{}: dropout {} is not supported", where, *dropout));
-  if (fields.find_bool("byte_fallback").value_or(false)) throw Error(ErrorKind::input, where + ": byte_fallback is not supported");
-  refuse_unless_empty(fields, "continuing_subword_prefix");
-  refuse_unless_empty(fields, "end_of_word_suffix");
-  const auto unknown = fields.find_string("unk_token");
-  const bool ignore_merges = fields.find_bool("ignore_merges").value_or(false);
+  const bool falls_back = fields.find_bool("byte_fallback").value_or(false);
+  const bool fuses_unknown = fields.find_bool("fuse_unk").value_or(false);
+  const bool ignores_merges = fields.find_bool("ignore_merges").value_or(false);
+  const std::string prefix = fields.find_string("continuing_subword_prefix").value_or("");
+  const std::string suffix = fields.find_string("end_of_word_suffix").value_or("");
+  const std::string unknown = fields.find_string("unk_token").value_or("");
   const json* ids = fields.find("vocab");
   const json* merges = fields.find("merges");
   if (!ids) throw Error(ErrorKind::input, fmt::format("{}: field \"vocab\" is missing", where));
@@ -62,12 +60,24 @@ BytePairEncoding BytePairEncoding::parse(const json& model, const std::string& w
   fields.finish();
 
   BytePairEncoding result(Vocabulary::parse(*ids, where + ": vocab"), merges->size());
-  if (unknown && std::ranges::count(result.byte_ids_, -1) > 0)
-    throw Error(ErrorKind::input, fmt::format("{}: unk_token \"{}\" is not supported in a vocabulary that lacks bytes", where, *unknown));
+  result.unknown_ = unknown;
+  result.prefix_ = prefix;
+  result.suffix_ = suffix;
+  result.fuses_unknown_ = fuses_unknown;
+  result.falls_back_to_bytes_ = falls_back;
+  result.ignores_merges_ = ignores_merges;
+  result.takes_bytes_ = is_byte_level && !falls_back && prefix.empty() && suffix.empty();
+  for (int byte = 0; byte < 256; ++byte) {
+    const char raw = static_cast<char>(byte);
+    const std::string token = result.takes_bytes_ ? spell_bytes({&raw, 1}) : byte_token(static_cast<unsigned char>(byte));
+    result.byte_ids_[static_cast<size_t>(byte)] = result.vocabulary_.find_id(token).value_or(none);
+  }
+  if (!unknown.empty() && std::ranges::count(result.byte_ids_, none) > 0) result.takes_bytes_ = false;  // a byte may be unknown
   result.read_merges(*merges, where + ": merges");
-  if (ignore_merges)
+  if (ignores_merges && result.takes_bytes_)
     for (const auto& [token, id] : result.vocabulary_.ids())
       if (auto bytes = find_spelled_bytes(token)) result.whole_words_.emplace(std::move(*bytes), id);
+  result.cuts_at_spaces_ = result.can_cut_at_spaces();
   return result;
 }
 
@@ -82,99 +92,88 @@ void BytePairEncoding::read_merges(const json& list, const std::string& where) {
       continue;
     }
     const auto& [left, right] = *pair;
-    const std::string both = left + right;
+    if (!right.starts_with(prefix_)) {
+      problems.add(fmt::format("merge {} of \"{}\" and \"{}\": the second does not start with the continuing_subword_prefix \"{}\"", rank, left, right, prefix_));
+      continue;
+    }
+    const std::string both = left + right.substr(prefix_.size());
     for (const std::string& token : {left, right, both})
       if (!vocabulary_.find_id(token)) problems.add(fmt::format("merge {} of \"{}\" and \"{}\": \"{}\" is not in the vocabulary", rank, left, right, token));
     if (problems.empty()) merges_.set(*vocabulary_.find_id(left), *vocabulary_.find_id(right), {.rank = rank, .id = *vocabulary_.find_id(both)});
+    merges_cross_spaces_ |= right.starts_with(space_mark) && !left.ends_with(space_mark);
     ++rank;
   }
   problems.throw_if_any(ErrorKind::input, where);
 }
 
-namespace {
+bool BytePairEncoding::can_cut_at_spaces() const {
+  return !takes_bytes_ && !ignores_merges_ && !merges_cross_spaces_ && prefix_.empty() && suffix_.empty() && vocabulary_.find_id(space_mark);
+}
 
-constexpr int32_t none = -1;
+size_t BytePairEncoding::find_cut(std::string_view word, size_t begin) const {
+  if (!cuts_at_spaces_) return word.size();
+  while (word.substr(begin).starts_with(space_mark)) begin += space_mark.size();
+  return std::min(word.find(space_mark, begin), word.size());
+}
 
-struct Symbol {
-  int32_t id = none;  ///< none: it was merged into the symbol before it
-  int32_t previous = none;
-  int32_t next = none;
-};
-
-struct Candidate {
-  Merge merge;
-  int32_t left = 0;  ///< position of the left symbol
-
-  /// The lowest rank first, and the leftmost of equals.
-  bool operator>(const Candidate& other) const { return std::pair(merge.rank, left) > std::pair(other.merge.rank, other.left); }
-};
-
-/// The symbols of one word as a doubly linked list, and the merges that are possible in it.
-class Word {
- public:
-  Word(std::vector<Symbol> symbols, const MergeTable& merges) : symbols_(std::move(symbols)), merges_(merges) {
-    for (size_t i = 0; i + 1 < symbols_.size(); ++i) consider(static_cast<int32_t>(i));
+std::vector<int32_t> BytePairEncoding::byte_symbols(std::string_view word) const {
+  std::vector<int32_t> symbols;
+  symbols.reserve(word.size());
+  for (char c : word) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte_ids_[byte] == none) throw Error(ErrorKind::input, fmt::format("text: the vocabulary has no token for byte 0x{:02X}", byte));
+    symbols.push_back(byte_ids_[byte]);
   }
+  return symbols;
+}
 
-  void merge_all() {
-    while (!candidates_.empty()) {
-      const Candidate best = candidates_.top();
-      candidates_.pop();
-      if (is_current(best)) apply(best);
+/// Byte tokens, when there is one for every byte.
+bool BytePairEncoding::append_byte_tokens(std::string_view text, std::vector<int32_t>& symbols) const {
+  const auto id_of = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
+  if (!falls_back_to_bytes_ || std::ranges::any_of(text, [&](char byte) { return id_of(byte) == none; })) return false;
+  for (char byte : text) symbols.push_back(id_of(byte));
+  return true;
+}
+
+std::vector<int32_t> BytePairEncoding::character_symbols(std::string_view word) const {
+  std::vector<int32_t> symbols;
+  bool unknown_waits = false;  // goes before the next known character (but after byte tokens, as in Hugging Face's)
+  std::optional<int32_t> unknown;
+  std::string decorated;
+  for (size_t at = 0; at < word.size();) {
+    const std::string_view character = word.substr(at, code_point_at(word, at).bytes);
+    const bool is_first = at == 0;
+    at += character.size();
+    std::string_view symbol = character;
+    if (!prefix_.empty() || !suffix_.empty()) {
+      decorated = is_first ? "" : prefix_;
+      decorated += character;
+      if (at == word.size()) decorated += suffix_;
+      symbol = decorated;
     }
+    if (const auto id = vocabulary_.find_id(symbol)) {
+      if (std::exchange(unknown_waits, false)) symbols.push_back(*unknown);
+      symbols.push_back(*id);
+      continue;
+    }
+    if (append_byte_tokens(symbol, symbols)) continue;
+    if (unknown_.empty()) throw Error(ErrorKind::input, fmt::format("text: the vocabulary has no token for the character {}", describe(character)));
+    if (!unknown) unknown = vocabulary_.find_id(unknown_);
+    if (!unknown) throw Error(ErrorKind::input, fmt::format("text: the character {} has no token, and unk_token \"{}\" is not in the vocabulary", describe(character), unknown_));
+    if (unknown_waits && !fuses_unknown_) symbols.push_back(*unknown);
+    unknown_waits = true;
   }
-
-  void append_ids(std::vector<int32_t>& ids) const {
-    for (const Symbol& symbol : symbols_)
-      if (symbol.id != none) ids.push_back(symbol.id);
-  }
-
- private:
-  Symbol& at(int32_t position) { return symbols_[static_cast<size_t>(position)]; }
-  const Merge* find_merge(int32_t left) {
-    const Symbol& symbol = at(left);
-    return symbol.id == none || symbol.next == none ? nullptr : merges_.find(symbol.id, at(symbol.next).id);
-  }
-  void consider(int32_t left) {
-    if (const Merge* merge = find_merge(left)) candidates_.push({*merge, left});
-  }
-  bool is_current(const Candidate& candidate) {
-    const Merge* merge = find_merge(candidate.left);
-    return merge && merge->id == candidate.merge.id;
-  }
-  void apply(const Candidate& candidate) {
-    Symbol& left = at(candidate.left);
-    Symbol& right = at(left.next);
-    left.id = candidate.merge.id;
-    left.next = right.next;
-    right.id = none;
-    if (left.next != none) at(left.next).previous = candidate.left;
-    if (left.previous != none) consider(left.previous);
-    consider(candidate.left);
-  }
-
-  std::vector<Symbol> symbols_;
-  const MergeTable& merges_;
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates_;
-};
-
-}  // namespace
+  if (unknown_waits) symbols.push_back(*unknown);
+  return symbols;
+}
 
 void BytePairEncoding::encode(std::string_view word, std::vector<int32_t>& ids) const {
-  if (!whole_words_.empty()) {
-    if (const auto whole = whole_words_.find(word); whole != whole_words_.end()) return ids.push_back(whole->second);
+  if (ignores_merges_) {
+    const auto& known = takes_bytes_ ? whole_words_ : vocabulary_.ids();
+    if (const auto whole = known.find(word); whole != known.end()) return ids.push_back(whole->second);
   }
-  if (word.size() >= INT32_MAX) throw Error(ErrorKind::input, fmt::format("text: a word of {} bytes is too long", word.size()));
-  std::vector<Symbol> symbols(word.size());
-  for (size_t i = 0; i < word.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(word[i]);
-    if (byte_ids_[byte] == none) throw Error(ErrorKind::input, fmt::format("text: the vocabulary has no token for byte 0x{:02X}", byte));
-    const int32_t position = static_cast<int32_t>(i);
-    symbols[i] = {.id = byte_ids_[byte], .previous = position - 1, .next = i + 1 < word.size() ? position + 1 : none};
-  }
-  Word merging(std::move(symbols), merges_);
-  merging.merge_all();
-  merging.append_ids(ids);
+  if (word.size() >= INT32_MAX / 4) throw Error(ErrorKind::input, fmt::format("text: a word of {} bytes is too long", word.size()));
+  merge_pairs(takes_bytes_ ? byte_symbols(word) : character_symbols(word), merges_, ids);
 }
 
 }  // namespace llmc

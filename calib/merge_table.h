@@ -1,6 +1,7 @@
 // Owns the table that byte pair encoding asks for every pair of neighbours: a flat hash of 64-bit keys.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

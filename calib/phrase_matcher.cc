@@ -29,12 +29,7 @@ void PhraseMatcher::add(std::string_view text, size_t phrase) {
 std::optional<PhraseMatcher::Match> PhraseMatcher::find(std::string_view text, size_t from) const {
   for (size_t begin = from; begin < text.size(); ++begin) {
     std::optional<Match> longest;
-    uint32_t node = 0;
-    for (size_t at = begin; at < text.size(); ++at) {
-      node = find_child(node, text[at]);
-      if (node == none) break;
-      if (nodes_[node].phrase) longest = {.begin = begin, .end = at + 1, .phrase = *nodes_[node].phrase};
-    }
+    for_each_at(text, begin, [&](size_t end, size_t phrase) { longest = {.begin = begin, .end = end, .phrase = phrase}; });
     if (longest) return longest;
   }
   return std::nullopt;

@@ -23,6 +23,16 @@ class PhraseMatcher {
   void add(std::string_view text, size_t phrase);
   /// The longest phrase that starts leftmost, at byte `from` or later.
   std::optional<Match> find(std::string_view text, size_t from) const;
+  /// Calls `visit(end, phrase)` for each phrase that starts at byte `begin`, the shortest first.
+  template <typename Visit>
+  void for_each_at(std::string_view text, size_t begin, Visit visit) const {
+    uint32_t node = 0;
+    for (size_t at = begin; at < text.size(); ++at) {
+      node = find_child(node, text[at]);
+      if (node == none) return;
+      if (nodes_[node].phrase) visit(at + 1, *nodes_[node].phrase);
+    }
+  }
 
  private:
   static constexpr uint32_t none = UINT32_MAX;

@@ -33,10 +33,14 @@ class Reader {
     } else if (type == "Sequence") {
       for (const json& part : get_list(fields, "processors")) read(part);
     } else if (type == "TemplateProcessing") {
-      if (has_template_) throw Error(ErrorKind::input, where_ + ": more than one TemplateProcessing is not supported");
-      has_template_ = true;
+      require_one(type);
       fields.find("pair");  // llmc never encodes pairs
       read_template(get_list(fields, "single"), read_special_tokens(fields.find("special_tokens")));
+    } else if (type == "RobertaProcessing" || type == "BertProcessing") {
+      require_one(type);
+      for (const char* key : {"trim_offsets", "add_prefix_space"}) fields.find_bool(key);  // of no effect on ids
+      result.before = {read_pair(fields, "cls")};
+      result.after = {read_pair(fields, "sep")};
     } else {
       throw Error(ErrorKind::input, fmt::format("{} type \"{}\" is not supported", where_, type));
     }
@@ -46,6 +50,21 @@ class Reader {
   PostProcessor result;
 
  private:
+  void require_one(const std::string& type) {
+    if (adds_tokens_) throw Error(ErrorKind::input, fmt::format("{}: more than one {} is not supported", where_, type));
+    adds_tokens_ = true;
+  }
+
+  /// ["<s>", 0]
+  int32_t read_pair(FieldReader& fields, const std::string& key) const {
+    const json* pair = fields.find(key);
+    const bool is_pair = pair && pair->is_array() && pair->size() == 2 && pair->at(0).is_string();
+    const auto id = is_pair ? find_token_id(pair->at(1)) : std::nullopt;
+    if (!id) throw Error(ErrorKind::input, fmt::format("{}: {}: expected [\"token\", id], found {}", where_, key, pair ? pair->dump() : "none"));
+    if (find_id_(pair->at(0).get<std::string>()) != id) throw Error(ErrorKind::input, fmt::format("{}: {}: id {} is not the token {}", where_, key, *id, pair->at(0).dump()));
+    return *id;
+  }
+
   using SpecialTokens = std::map<std::string, std::vector<int32_t>>;
 
   SpecialTokens read_special_tokens(const json* object) const {
@@ -96,7 +115,7 @@ class Reader {
 
   const PostProcessor::FindId& find_id_;
   const std::string& where_;
-  bool has_template_ = false;
+  bool adds_tokens_ = false;
 };
 
 }  // namespace

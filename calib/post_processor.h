@@ -17,8 +17,9 @@ struct PostProcessor {
   std::vector<int32_t> after;   ///< for example EOS
 
   using FindId = std::function<std::optional<int32_t>(std::string_view token)>;
-  /// Reads null, ByteLevel (which changes offsets only), TemplateProcessing or a Sequence with at most one template.
-  /// Throws Error(input) naming any other type, and a template whose tokens `find_id` does not know by the same id.
+  /// Reads null, ByteLevel (which changes offsets only), TemplateProcessing, RobertaProcessing, BertProcessing or a Sequence
+  /// in which at most one adds tokens. Throws Error(input) naming any other type, and tokens that `find_id` does not know by
+  /// the same id.
   static PostProcessor parse(const nlohmann::json* post_processor, const FindId& find_id, const std::string& where);
 };
 

@@ -5,8 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
+#include <utility>
 
+#include "calib/byte_alphabet.h"
 #include "calib/oniguruma_syntax.h"
+#include "calib/replacement.h"
+#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
 
@@ -21,27 +25,39 @@ constexpr size_t most_steps = 64;  // each is a level of recursion
 // Radford 2019, https://github.com/openai/gpt-2/blob/master/src/encoder.py
 constexpr std::string_view gpt2_words = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-SplitBehavior read_behavior(FieldReader& fields) {
+// Characters of a class, as the Rust crates regex and unicode_categories have them.
+constexpr std::string_view word_characters = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control})";  // Unicode TS 18, annex C
+constexpr std::string_view white_space = R"(\p{White_Space})";
+constexpr std::string_view punctuation = R"([!-/:-@\[-`{-~\p{P}])";
+constexpr int64_t most_characters = 65535;  // of PCRE2's repetitions
+
+SplitBehavior read_behavior(FieldReader& fields, const std::string& otherwise = "") {
   static constexpr std::array<std::pair<std::string_view, SplitBehavior>, 5> names = {{{"Isolated", SplitBehavior::isolated},
                                                                                         {"Removed", SplitBehavior::removed},
                                                                                         {"MergedWithPrevious", SplitBehavior::merged_with_previous},
                                                                                         {"MergedWithNext", SplitBehavior::merged_with_next},
                                                                                         {"Contiguous", SplitBehavior::contiguous}}};
-  const std::string name = fields.get_string("behavior");
+  const std::string name = otherwise.empty() ? fields.get_string("behavior") : fields.find_string("behavior").value_or(otherwise);
   const auto named = std::ranges::find(names, name, &std::pair<std::string_view, SplitBehavior>::first);
   if (named == names.end()) throw Error(ErrorKind::input, fmt::format("{}: behavior \"{}\" is not supported", fields.where(), name));
   return named->second;
 }
 
-TextPattern read_pattern(FieldReader& fields) {
-  const json* pattern = fields.find("pattern");
-  if (!pattern) throw Error(ErrorKind::input, fmt::format("{}: field \"pattern\" is missing", fields.where()));
-  FieldReader kinds(*pattern, fields.where() + ": pattern");
-  const auto expression = kinds.find_string("Regex");
-  const auto literal = kinds.find_string("String");
-  kinds.finish();
-  if (expression.has_value() == literal.has_value()) throw Error(ErrorKind::input, fmt::format("{}: expected \"Regex\" or \"String\"", kinds.where()));
-  return TextPattern(expression ? translate_oniguruma(*expression, kinds.where()) : escape_literal(*literal), kinds.where());
+/// A field that is one character.
+std::string get_character(FieldReader& fields, const std::string& key) {
+  const std::string text = fields.get_string(key);
+  if (text.empty() || code_point_at(text, 0).bytes != text.size()) throw Error(ErrorKind::input, fmt::format("{}: {}: expected one character, found \"{}\"", fields.where(), key, text));
+  return text;
+}
+
+std::string replace_spaces(std::string_view text, std::string_view mark) {
+  std::string result;
+  result.reserve(text.size() + text.size() / 2);
+  for (char c : text) {
+    if (c == ' ') result += mark;
+    else result += c;
+  }
+  return result;
 }
 
 /// Joins neighbouring parts of a text as a behavior asks, and passes on what results.
@@ -91,24 +107,77 @@ PreTokenizer PreTokenizer::parse(const json* pre_tokenizer, const std::string& w
   return result;
 }
 
+PreTokenizer::Step PreTokenizer::make_step(const std::string& expression, SplitBehavior behavior, bool invert) {
+  Step step;
+  step.pattern.emplace(expression, "pre_tokenizer");
+  step.behavior = behavior;
+  step.invert = invert;
+  return step;
+}
+
+PreTokenizer::Step PreTokenizer::read_byte_level(FieldReader& fields) {
+  fields.find_bool("trim_offsets");  // of no effect on ids
+  Step step;
+  if (fields.find_bool("add_prefix_space").value_or(true)) step.prefix_place = PrefixPlace::every_piece;
+  if (fields.find_bool("use_regex").value_or(true)) step.pattern.emplace(translate_oniguruma(gpt2_words, fields.where()), fields.where());
+  return step;
+}
+
+PreTokenizer::Step PreTokenizer::read_metaspace(FieldReader& fields) {
+  static constexpr std::array<std::pair<std::string_view, PrefixPlace>, 3> places = {
+      {{"always", PrefixPlace::every_piece}, {"first", PrefixPlace::first_piece}, {"never", PrefixPlace::nowhere}}};
+  const std::string mark = get_character(fields, "replacement");
+  fields.find_string("str_rep");  // the same again, in old files
+  const bool adds = fields.find_bool("add_prefix_space").value_or(true);
+  const std::string scheme = fields.find_string("prepend_scheme").value_or(adds ? "always" : "never");
+  const auto place = std::ranges::find(places, scheme, &std::pair<std::string_view, PrefixPlace>::first);
+  if (place == places.end()) throw Error(ErrorKind::input, fmt::format("{}: prepend_scheme \"{}\" is not supported", fields.where(), scheme));
+  if (!adds && place->second != PrefixPlace::nowhere) throw Error(ErrorKind::input, fmt::format("{}: add_prefix_space false and prepend_scheme \"{}\" contradict each other", fields.where(), scheme));
+  Step step;
+  step.space_mark = mark;
+  step.prefix_place = place->second;
+  if (fields.find_bool("split").value_or(true)) step.pattern.emplace(escape_literal(mark), fields.where());
+  step.behavior = SplitBehavior::merged_with_next;
+  return step;
+}
+
 void PreTokenizer::add(const json& pre_tokenizer, const std::string& where) {
   FieldReader fields(pre_tokenizer, where);
   const std::string type = fields.get_string("type");
   if (steps_.size() >= most_steps) throw Error(ErrorKind::input, fmt::format("{}: more than {} steps are not supported", where, most_steps));
-  if (is_byte_level_) throw Error(ErrorKind::input, fmt::format("{} type \"{}\" after \"ByteLevel\" is not supported", where, type));
+  if (is_byte_level_ && type != "Sequence") {
+    steps_.back().spells_bytes = true;  // a step after ByteLevel sees the byte alphabet
+    is_byte_level_ = false;
+  }
   if (type == "ByteLevel") {
-    fields.find_bool("trim_offsets");  // of no effect on ids
-    Step step;
-    step.add_prefix_space = fields.find_bool("add_prefix_space").value_or(true);
-    if (fields.find_bool("use_regex").value_or(true)) step.pattern.emplace(translate_oniguruma(gpt2_words, where), where);
-    steps_.push_back(std::move(step));
+    steps_.push_back(read_byte_level(fields));
     is_byte_level_ = true;
   } else if (type == "Split") {
-    Step step{.pattern = read_pattern(fields), .behavior = read_behavior(fields), .invert = fields.find_bool("invert").value_or(false)};
+    Step step;
+    step.pattern.emplace(read_pattern(fields));
+    step.behavior = read_behavior(fields);
+    step.invert = fields.find_bool("invert").value_or(false);
     steps_.push_back(std::move(step));
   } else if (type == "Digits") {
     const bool individual = fields.find_bool("individual_digits").value_or(false);
-    steps_.push_back({.pattern = TextPattern("\\p{N}", where), .behavior = individual ? SplitBehavior::isolated : SplitBehavior::contiguous});
+    steps_.push_back(make_step("\\p{N}", individual ? SplitBehavior::isolated : SplitBehavior::contiguous));
+  } else if (type == "Punctuation") {
+    steps_.push_back(make_step(std::string(punctuation), read_behavior(fields, "Isolated")));
+  } else if (type == "Whitespace") {
+    steps_.push_back(make_step(fmt::format("[{0}]+|[^{0}{1}]+", word_characters, white_space), SplitBehavior::removed, true));
+  } else if (type == "WhitespaceSplit") {
+    steps_.push_back(make_step(std::string(white_space), SplitBehavior::removed));
+  } else if (type == "BertPreTokenizer") {
+    steps_.push_back(make_step(std::string(white_space), SplitBehavior::removed));
+    steps_.push_back(make_step(std::string(punctuation), SplitBehavior::isolated));
+  } else if (type == "CharDelimiterSplit") {
+    steps_.push_back(make_step(escape_literal(get_character(fields, "delimiter")), SplitBehavior::removed));
+  } else if (type == "Metaspace") {
+    steps_.push_back(read_metaspace(fields));
+  } else if (type == "FixedLength") {
+    const int64_t length = fields.find_int("length").value_or(5);
+    if (length < 1 || length > most_characters) throw Error(ErrorKind::input, fmt::format("{}: length: expected 1 to {}, found {}", where, most_characters, length));
+    steps_.push_back(make_step(fmt::format("(?s:.{{1,{}}})", length), SplitBehavior::isolated));
   } else if (type == "Sequence") {
     const json* parts = fields.find("pretokenizers");
     if (!parts || !parts->is_array()) throw Error(ErrorKind::input, where + ": field \"pretokenizers\" is missing or not a list");
@@ -119,15 +188,23 @@ void PreTokenizer::add(const json& pre_tokenizer, const std::string& where) {
   fields.finish();
 }
 
-void PreTokenizer::split_from(size_t step, std::string_view text, const Visit& visit) const {
+void PreTokenizer::split_from(size_t step, std::string_view text, bool is_first, const Visit& visit) const {
   if (text.empty()) return;
   if (step == steps_.size()) return visit(text);
   const Step& current = steps_[step];
-  std::string prefixed;
-  if (current.add_prefix_space && text.front() != ' ') text = prefixed.append(" ").append(text);
-  if (!current.pattern) return split_from(step + 1, text, visit);
+  std::string changed;
+  if (!current.space_mark.empty()) text = changed = replace_spaces(text, current.space_mark);
+  const std::string_view prefix = current.space_mark.empty() ? std::string_view(" ") : current.space_mark;
+  const bool wants_prefix = current.prefix_place == PrefixPlace::every_piece || (current.prefix_place == PrefixPlace::first_piece && is_first);
+  if (wants_prefix && !text.starts_with(prefix)) text = changed = std::string(prefix).append(text);
 
-  const Visit next = [&](std::string_view part) { split_from(step + 1, part, visit); };
+  bool next_is_first = is_first;
+  const Visit next = [&](std::string_view part) {
+    const bool part_is_first = std::exchange(next_is_first, false) && part.data() == text.data();
+    if (current.spells_bytes) split_from(step + 1, spell_bytes(part), part_is_first, visit);
+    else split_from(step + 1, part, part_is_first, visit);
+  };
+  if (!current.pattern) return next(text);
   PartJoiner joiner(text, current.behavior, next);
   TextPattern::Search search(*current.pattern, text);
   size_t end = 0;

@@ -1,4 +1,5 @@
 // Owns the "pre_tokenizer" of a tokenizer.json: cutting text into the words that a model encodes one by one.
+// Behaviour: https://github.com/huggingface/tokenizers/tree/main/tokenizers/src/pre_tokenizers
 #pragma once
 
 #include <functional>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "calib/text_pattern.h"
+#include "core/json.h"
 
 namespace llmc {
 
@@ -19,27 +21,33 @@ class PreTokenizer {
  public:
   using Visit = std::function<void(std::string_view word)>;
 
-  /// Reads ByteLevel, Split, Digits or a Sequence of these; ByteLevel must come last. Throws Error(input) naming what
-  /// is not supported. Null cuts nothing.
+  /// Reads ByteLevel, Split, Digits, Whitespace, WhitespaceSplit, BertPreTokenizer, Punctuation, CharDelimiterSplit, Metaspace,
+  /// FixedLength or a Sequence of these. Throws Error(input) naming what is not supported. Null cuts nothing.
   static PreTokenizer parse(const nlohmann::json* pre_tokenizer, const std::string& where);
 
   /// Calls `visit` with each word of valid UTF-8, from left to right; none is empty. Words borrow `text` or live until
-  /// `visit` returns.
-  void split(std::string_view text, const Visit& visit) const { split_from(0, text, visit); }
+  /// `visit` returns. `is_first`: nothing comes before the text in what the user gave, which matters to Metaspace.
+  void split(std::string_view text, const Visit& visit, bool is_first = true) const { split_from(0, text, is_first, visit); }
   /// True when the words are to be spelled in the byte alphabet (byte_alphabet.h) before they meet the vocabulary.
   bool is_byte_level() const { return is_byte_level_; }
 
  private:
   /// Every kind of pre-tokenizer is one of these.
+  enum class PrefixPlace { nowhere, every_piece, first_piece };
   struct Step {
-    bool add_prefix_space = false;       ///< before a piece that does not start with a space
+    std::string space_mark;                           ///< takes the place of every space; empty: spaces stay
+    PrefixPlace prefix_place = PrefixPlace::nowhere;  ///< where the mark, or a space, is put before what does not start with it
     std::optional<TextPattern> pattern;  ///< none: the piece stays whole
     SplitBehavior behavior = SplitBehavior::isolated;
-    bool invert = false;  ///< the delimiters are what the pattern does not match
+    bool invert = false;        ///< the delimiters are what the pattern does not match
+    bool spells_bytes = false;  ///< in the byte alphabet, for the steps after this
   };
 
   void add(const nlohmann::json& pre_tokenizer, const std::string& where);
-  void split_from(size_t step, std::string_view text, const Visit& visit) const;
+  static Step make_step(const std::string& expression, SplitBehavior behavior, bool invert = false);
+  static Step read_byte_level(FieldReader& fields);
+  static Step read_metaspace(FieldReader& fields);
+  void split_from(size_t step, std::string_view text, bool is_first, const Visit& visit) const;
 
   std::vector<Step> steps_;
   bool is_byte_level_ = false;

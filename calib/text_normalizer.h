@@ -1,6 +1,8 @@
-// Owns the "normalizer" of a tokenizer.json: Unicode normal forms and lower case.
+// Owns the "normalizer" of a tokenizer.json: what is done to text before it is cut.
+// Behaviour: https://github.com/huggingface/tokenizers/tree/main/tokenizers/src/normalizers
 #pragma once
 
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -12,18 +14,22 @@ namespace llmc {
 /// Unicode 9, which differs for about 300 rare characters assigned since, mostly in the order of combining marks.
 class TextNormalizer {
  public:
-  /// Reads null, NFC, NFD, NFKC, NFKD, Lowercase or a Sequence of these. Throws Error(input) naming any other type.
+  /// Reads null, NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Prepend, Replace, Nmt, BertNormalizer, Precompiled,
+  /// ByteLevel or a Sequence of these. Throws Error(input) naming any other type.
   static TextNormalizer parse(const nlohmann::json* normalizer, const std::string& where);
 
-  /// Normalizes valid UTF-8. The result lies in `text` when nothing had to be done, otherwise in `storage`.
+  /// Normalizes valid UTF-8. The result lies in `text` when nothing had to be done, otherwise in `storage`. Throws Error(input)
+  /// when the text grows beyond all measure (Replace steps can multiply it).
   std::string_view apply(std::string_view text, std::string& storage) const;
 
  private:
-  enum class Form { nfc, nfd, nfkc, nfkd, lowercase };
+  struct Step {
+    std::function<std::string(std::string_view)> apply;
+    bool keeps_ascii = false;  ///< nothing happens to ASCII
+  };
   void add(const nlohmann::json& normalizer, const std::string& where);
-  static std::string normalize(std::string_view text, Form form);
 
-  std::vector<Form> forms_;  ///< applied in order
+  std::vector<Step> steps_;  ///< applied in order
 };
 
 }  // namespace llmc

@@ -4,8 +4,9 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
-#include "calib/byte_pair_encoding.h"
+#include "calib/byte_alphabet.h"
 #include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -26,28 +27,22 @@ void attempt(Problems& problems, Read read) {
   }
 }
 
-/// Old files leave the model's type out; its fields tell.
-std::string type_of(const json& model) {
-  FieldReader fields(model, "model");
-  if (const auto type = fields.find_string("type")) return *type;
-  if (fields.find("vocab") && fields.find("merges")) return "BPE";
-  return fields.get_string("type");
-}
-
-std::unique_ptr<const TokenModel> read_model(const json* model, bool is_byte_level) {
-  if (!model) throw Error(ErrorKind::input, "model: is missing");
-  const std::string type = type_of(*model);
-  if (type != "BPE") throw Error(ErrorKind::input, fmt::format("model type \"{}\" is not supported", type));
-  if (!is_byte_level) throw Error(ErrorKind::input, "model: BPE without a ByteLevel pre_tokenizer is not supported");
-  return std::make_unique<BytePairEncoding>(BytePairEncoding::parse(*model, "model"));
-}
-
 /// The ids of words seen before, since most words of a text are repetitions.
 class WordCache {
  public:
   explicit WordCache(const TokenModel& model) : model_(model) {}
 
+  /// Word by word, or part by part where the model may cut it.
   void encode(std::string_view word, std::vector<int32_t>& ids) {
+    for (size_t begin = 0; begin < word.size();) {
+      const size_t end = model_.find_cut(word, begin);
+      encode_part(word.substr(begin, end - begin), ids);
+      begin = end;
+    }
+  }
+
+ private:
+  void encode_part(std::string_view word, std::vector<int32_t>& ids) {
     if (word.size() > longest_word) return model_.encode(word, ids);
     const auto known = known_.find(word);
     if (known != known_.end()) {
@@ -59,7 +54,6 @@ class WordCache {
     if (known_.size() < most_words) known_.emplace(word, std::vector<int32_t>(ids.begin() + static_cast<std::ptrdiff_t>(before), ids.end()));
   }
 
- private:
   static constexpr size_t longest_word = 64;  // in bytes; longer ones seldom come again
   static constexpr size_t most_words = 65536;
 
@@ -88,11 +82,10 @@ Tokenizer Tokenizer::parse(std::string_view text, const std::string& where) {
   Problems problems;
   if (version != "1.0") problems.add(fmt::format("version \"{}\" is not supported", version));
   attempt(problems, [&] { result.normalizer_ = TextNormalizer::parse(normalizer, "normalizer"); });
-  attempt(problems, [&] { result.decoder_ = TokenDecoder::parse(decoder, "decoder"); });
-  attempt(problems, [&] {
-    result.pre_tokenizer_ = PreTokenizer::parse(pre_tokenizer, "pre_tokenizer");
-    result.model_ = read_model(model, result.pre_tokenizer_.is_byte_level());
-  });
+  attempt(problems, [&] { result.pre_tokenizer_ = PreTokenizer::parse(pre_tokenizer, "pre_tokenizer"); });
+  const bool is_byte_level = result.pre_tokenizer_.is_byte_level();
+  attempt(problems, [&] { result.decoder_ = TokenDecoder::parse(decoder, is_byte_level, "decoder"); });
+  attempt(problems, [&] { result.model_ = read_token_model(model, is_byte_level); });
   problems.throw_if_any(ErrorKind::input, where);
 
   const Vocabulary& vocabulary = result.model_->vocabulary();
@@ -112,16 +105,22 @@ std::vector<int32_t> Tokenizer::encode(std::string_view utf8, SpecialTokens spec
   const bool add_special = special == SpecialTokens::add;
   std::vector<int32_t> ids = add_special ? post_processor_.before : std::vector<int32_t>();
   WordCache cache(*model_);
-  const PreTokenizer::Visit encode_word = [&](std::string_view word) { cache.encode(word, ids); };
+  const bool spells = pre_tokenizer_.is_byte_level() && !model_->takes_bytes();
+  const PreTokenizer::Visit encode_word = [&](std::string_view word) {
+    if (spells) cache.encode(spell_bytes(word), ids);
+    else cache.encode(word, ids);
+  };
   for (const AddedTokens::Segment& raw : added_tokens_.split_raw(utf8)) {
     if (raw.id) {
       ids.push_back(*raw.id);
       continue;
     }
     std::string storage;
-    for (const AddedTokens::Segment& segment : added_tokens_.split_normalized(normalizer_.apply(raw.text, storage))) {
+    const std::string_view normalized = normalizer_.apply(raw.text, storage);
+    for (const AddedTokens::Segment& segment : added_tokens_.split_normalized(normalized)) {
+      const bool is_first = raw.text.data() == utf8.data() && segment.text.data() == normalized.data();
       if (segment.id) ids.push_back(*segment.id);
-      else pre_tokenizer_.split(segment.text, encode_word);
+      else pre_tokenizer_.split(segment.text, encode_word, is_first);
     }
   }
   if (add_special) ids.insert(ids.end(), post_processor_.after.begin(), post_processor_.after.end());
@@ -129,26 +128,30 @@ std::vector<int32_t> Tokenizer::encode(std::string_view utf8, SpecialTokens spec
 }
 
 std::string_view Tokenizer::get_name(int32_t id) const {
-  if (const AddedToken* added = added_tokens_.find(id)) return added->content;
+  if (const AddedToken* added = added_tokens_.find(id)) return added->shown;
   if (const std::string* token = model_->vocabulary().find_token(id)) return *token;
   throw Error(ErrorKind::input, fmt::format("{}: no token has the id {}", where_, id));
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids) const {
-  std::string bytes;
-  for (int32_t id : ids) bytes += decoder_.bytes_of(get_name(id));
-  return decoder_.finish(bytes);
+  std::vector<std::string> tokens;
+  for (int32_t id : ids) tokens.emplace_back(get_name(id));
+  return decoder_.decode(std::move(tokens));
 }
 
 int64_t Tokenizer::vocabulary_size() const { return int64_t{std::max(model_->vocabulary().largest_id(), added_tokens_.largest_id())} + 1; }
 
 std::vector<int32_t> Tokenizer::byte_lengths(std::span<const int32_t> ids) const {
+  std::unordered_map<int32_t, int32_t> known;
   std::vector<int32_t> lengths;
   lengths.reserve(ids.size());
   for (int32_t id : ids) {
-    const AddedToken* added = added_tokens_.find(id);
-    const size_t bytes = !added ? decoder_.bytes_of(get_name(id)).size() : added->special ? 0 : added->content.size();
-    lengths.push_back(static_cast<int32_t>(bytes));
+    const auto [entry, is_new] = known.try_emplace(id);
+    if (is_new) {
+      const AddedToken* added = added_tokens_.find(id);
+      entry->second = static_cast<int32_t>(!added ? decoder_.count_bytes(get_name(id)) : added->special ? 0 : added->content.size());
+    }
+    lengths.push_back(entry->second);
   }
   return lengths;
 }

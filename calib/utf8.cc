@@ -26,8 +26,9 @@ int sequence_length(std::string_view text, size_t at) {
   return length;
 }
 
-/// The first byte from `at` on that is not ASCII, or the size.
-size_t skip_ascii(std::string_view text, size_t at) {
+}  // namespace
+
+size_t find_non_ascii(std::string_view text, size_t at) {
   for (uint64_t eight = 0; at + sizeof eight <= text.size(); at += sizeof eight) {
     std::memcpy(&eight, text.data() + at, sizeof eight);
     if (eight & 0x8080808080808080u) break;
@@ -36,10 +37,8 @@ size_t skip_ascii(std::string_view text, size_t at) {
   return at;
 }
 
-}  // namespace
-
 std::optional<size_t> find_invalid_utf8(std::string_view text) {
-  for (size_t at = skip_ascii(text, 0); at < text.size(); at = skip_ascii(text, at)) {
+  for (size_t at = find_non_ascii(text); at < text.size(); at = find_non_ascii(text, at)) {
     const int length = sequence_length(text, at);
     if (length < 0) return at;
     at += static_cast<size_t>(length);

@@ -15,6 +15,9 @@ std::string describe_invalid_utf8(std::string_view text, size_t position);
 /// The text with every ill-formed part, cut as Unicode 15 section 3.9 recommends, replaced by U+FFFD.
 std::string replace_invalid_utf8(std::string_view text);
 
+/// The first byte from `from` on that is not ASCII, or the size.
+size_t find_non_ascii(std::string_view text, size_t from = 0);
+
 struct CodePoint {
   char32_t value = 0;
   size_t bytes = 0;

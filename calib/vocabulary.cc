@@ -38,6 +38,20 @@ Vocabulary Vocabulary::parse(const json& object, const std::string& where) {
   return vocabulary;
 }
 
+Vocabulary Vocabulary::from_list(const std::vector<std::string>& tokens, const std::string& where) {
+  if (tokens.size() >= INT32_MAX) throw Error(ErrorKind::input, fmt::format("{}: {} tokens are too many", where, tokens.size()));
+  Vocabulary vocabulary;
+  Problems problems;
+  for (const std::string& token : tokens) {
+    const auto id = ++vocabulary.largest_id_;
+    const auto [entry, is_new] = vocabulary.ids_.emplace(token, id);
+    if (is_new) vocabulary.tokens_.emplace(id, &entry->first);
+    else problems.add(fmt::format("token \"{}\" has the ids {} and {}", token, entry->second, id));
+  }
+  problems.throw_if_any(ErrorKind::input, where);
+  return vocabulary;
+}
+
 std::optional<int32_t> Vocabulary::find_id(std::string_view token) const {
   const auto entry = ids_.find(token);
   return entry == ids_.end() ? std::nullopt : std::optional(entry->second);

@@ -23,6 +23,8 @@ class Vocabulary {
  public:
   /// Reads {"token": id, …}. Throws Error(input) that lists every id that is not an integer of 0..2³¹−2 or is used twice.
   static Vocabulary parse(const nlohmann::json& object, const std::string& where);
+  /// Tokens whose ids are their places. Throws Error(input) that lists every token that is there twice.
+  static Vocabulary from_list(const std::vector<std::string>& tokens, const std::string& where);
 
   std::optional<int32_t> find_id(std::string_view token) const;
   const std::string* find_token(int32_t id) const;

@@ -56,13 +56,15 @@ void for_each_id(const json& value, const std::function<void(int64_t)>& body) {
     for (const json& item : value) for_each_id(item, body);
 }
 
-/// "special_tokens" of templates, wherever they are in a post_processor.
+/// "special_tokens" of templates, and "cls" and "sep" of BERT's and RoBERTa's, wherever they are in a post_processor.
 void replace_in_templates(json& value, const IdMap& ids) {
   if (value.is_array())
     for (json& item : value) replace_in_templates(item, ids);
   if (!value.is_object()) return;
   if (const auto tokens = value.find("special_tokens"); tokens != value.end())
     for (auto& [name, token] : tokens->items()) ids.replace(token["ids"]);
+  for (const char* key : {"cls", "sep"})
+    if (const auto pair = value.find(key); pair != value.end()) ids.replace(*pair);
   if (const auto processors = value.find("processors"); processors != value.end()) replace_in_templates(*processors, ids);
 }
 
@@ -151,6 +153,7 @@ VocabularyCut cut_vocabulary(const fs::path& checkpoint, const json& config, int
   if (fs::exists(checkpoint / "tokenizer.model")) throw Error(ErrorKind::input, fmt::format("{}: cannot be rewritten to fewer tokens; expected a checkpoint with tokenizer.json only", (checkpoint / "tokenizer.model").string()));
   const std::string text = read_text_file(path);
   const Tokenizer tokenizer = Tokenizer::parse(text, path.string());
+  if (!tokenizer.is_byte_level()) throw Error(ErrorKind::input, fmt::format("{}: cannot be rewritten to fewer tokens; expected byte-level BPE", path.string()));
   const json file = parse_json(text, path.string());
 
   std::set<int32_t> used;

@@ -22,7 +22,7 @@ struct VocabularyCut {
 std::set<int32_t> close_over_merges(const nlohmann::json& tokenizer, std::set<int32_t> used);
 
 /// Keeps what the texts (files as load_token_data reads) use, with what the ids in config.json and generation_config.json name.
-/// `vocabulary` is the model's. Throws Error(input) as Tokenizer::parse and load_token_data do, for an added token that has no
+/// `vocabulary` is the model's. Throws Error(input) as Tokenizer::parse and load_token_data do, for a tokenizer that is no byte-level BPE, for an added token that has no
 /// row in the model, and for a tokenizer.model, which cannot be rewritten; Error(usage) when no token would go.
 VocabularyCut cut_vocabulary(const std::filesystem::path& checkpoint, const nlohmann::json& config, int64_t vocabulary, const std::vector<std::string>& texts);
 

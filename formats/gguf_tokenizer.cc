@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "formats/gguf_pre_tokenizer.h"
+#include "formats/gguf_sentencepiece.h"
 
 namespace llmc {
 
@@ -33,7 +34,7 @@ constexpr std::array special_tokens = {SpecialToken{"bos", "tokenizer.ggml.bos_t
 const std::vector<std::string>* find_tokens(const GgufMetadata& metadata) {
   const std::string* model = metadata.find_string("tokenizer.ggml.model");
   if (!model || *model == "no_vocab" || *model == "none") return nullptr;
-  if (*model != "gpt2") refuse(metadata, "tokenizer.ggml.model", fmt::format("\"{}\" is not supported (known: gpt2, which is byte-level BPE); give token ids (.npy, .u16, .u32) instead of text", *model));
+  if (*model != "gpt2" && *model != "llama") refuse(metadata, "tokenizer.ggml.model", fmt::format("\"{}\" is not supported (known: gpt2, which is byte-level BPE, and llama, which is SentencePiece); give token ids (.npy, .u16, .u32) instead of text", *model));
   const auto* tokens = metadata.find_strings("tokenizer.ggml.tokens");
   if (!tokens) refuse(metadata, "tokenizer.ggml.tokens", "is missing");
   return tokens;
@@ -61,7 +62,22 @@ json template_with(const std::string& token, int64_t id) {
   return {{"type", "TemplateProcessing"}, {"single", {special, first}}, {"pair", {special, first, special, second}}, {"special_tokens", {{token, {{"id", token}, {"ids", {id}}, {"tokens", {token}}}}}}};
 }
 
+/// The token that texts are to start with.
+std::optional<int64_t> find_first_token(const GgufMetadata& metadata, size_t count, bool otherwise) {
+  if (metadata.find_bool("tokenizer.ggml.add_eos_token").value_or(false)) refuse(metadata, "tokenizer.ggml.add_eos_token", "is not supported");
+  if (!metadata.find_bool("tokenizer.ggml.add_bos_token").value_or(otherwise)) return std::nullopt;
+  const auto bos = find_special(metadata, "tokenizer.ggml.bos_token_id", count);
+  if (!bos) refuse(metadata, "tokenizer.ggml.bos_token_id", "is missing, but texts are to start with it");
+  return bos;
+}
+
+json make_sentencepiece_tokenizer(const GgufMetadata& metadata, const std::vector<std::string>& tokens) {
+  const auto first = find_first_token(metadata, tokens.size(), true);
+  return read_gguf_sentencepiece(metadata, tokens, token_types(metadata, tokens.size())).make_tokenizer(first ? std::optional(tokens[static_cast<size_t>(*first)]) : std::nullopt, metadata.where());
+}
+
 json make_tokenizer(const GgufMetadata& metadata, const std::vector<std::string>& tokens) {
+  if (metadata.get_string("tokenizer.ggml.model") == "llama") return make_sentencepiece_tokenizer(metadata, tokens);
   const auto* merges = metadata.find_strings("tokenizer.ggml.merges");
   if (!merges) refuse(metadata, "tokenizer.ggml.merges", "is missing");
   const GgufPreTokenizer& pre = get_gguf_pre_tokenizer(metadata.get_string("tokenizer.ggml.pre"), metadata.where());
@@ -74,12 +90,7 @@ json make_tokenizer(const GgufMetadata& metadata, const std::vector<std::string>
   }
   json result = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", std::move(added)}, {"normalizer", nullptr}, {"pre_tokenizer", make_pre_tokenizer(pre)}, {"post_processor", nullptr}, {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}}};
   result["model"] = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", pre.ignore_merges}, {"vocab", std::move(vocabulary)}, {"merges", *merges}};
-  if (metadata.find_bool("tokenizer.ggml.add_eos_token").value_or(false)) refuse(metadata, "tokenizer.ggml.add_eos_token", "is not supported");
-  if (metadata.find_bool("tokenizer.ggml.add_bos_token").value_or(pre.adds_bos)) {
-    const auto bos = find_special(metadata, "tokenizer.ggml.bos_token_id", tokens.size());
-    if (!bos) refuse(metadata, "tokenizer.ggml.bos_token_id", "is missing, but texts are to start with it");
-    result["post_processor"] = template_with(tokens[static_cast<size_t>(*bos)], *bos);
-  }
+  if (const auto bos = find_first_token(metadata, tokens.size(), pre.adds_bos)) result["post_processor"] = template_with(tokens[static_cast<size_t>(*bos)], *bos);
   return result;
 }
 

@@ -1,4 +1,4 @@
-// Owns the tokenizer of a GGUF file (keys tokenizer.*): byte-level BPE from and to the files of a Hugging Face directory.
+// Owns the tokenizer of a GGUF file (keys tokenizer.*): byte-level BPE from and to the files of a Hugging Face directory, SentencePiece from them.
 #pragma once
 
 #include <functional>

@@ -26,6 +26,7 @@
 #include "model/untie_head.h"
 #include "core/staged_file.h"
 #include "formats/codecs/gguf_codecs.h"
+#include "formats/sentencepiece_model.h"
 #include "passes/artifact.h"
 #include "passes/gguf_artifact.h"
 #include "verify/model_cost.h"
@@ -232,7 +233,7 @@ RunText load_run_text(const Model& model, const CompressRequest& request) {
   if (!model.origin().tokens.empty()) refuse_ids(request);
   const bool calibrates_on_text = calibration && (calibration->files.empty() || !std::ranges::all_of(calibration->files, [](const std::string& name) { return holds_token_ids(name); }));
   if (!file || !holds_token_ids(*file) || calibrates_on_text) {
-    const auto tokenizer_text = model.checkpoint().find_file("tokenizer.json");
+    const auto tokenizer_text = find_tokenizer(model.checkpoint());
     if (!tokenizer_text) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_name, calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));
     tokenizer = Tokenizer::parse(*tokenizer_text, tokenizer_name);
   }

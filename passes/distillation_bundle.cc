@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/version.h"
+#include "formats/sentencepiece_model.h"
 #include "passes/artifact.h"
 #include "passes/compress.h"
 
@@ -35,7 +36,7 @@ void write_text(const fs::path& path, std::string_view text) {
 /// The samples, all of one length.
 Sequences load_samples(const BundleRequest& request, const Model& teacher) {
   std::optional<Tokenizer> tokenizer;
-  if (const auto text = teacher.checkpoint().find_file("tokenizer.json")) tokenizer = Tokenizer::parse(*text, (request.teacher / "tokenizer.json").string());
+  if (const auto text = find_tokenizer(teacher.checkpoint())) tokenizer = Tokenizer::parse(*text, (request.teacher / "tokenizer.json").string());
   return load_calibration({.options = request.data, .tokenizer = tokenizer ? &*tokenizer : nullptr, .vocabulary = teacher.config().vocabulary, .context = teacher.config().context, .seed = request.seed}, {}).calibration.samples;
 }
 

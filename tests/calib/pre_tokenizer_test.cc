@@ -57,6 +57,31 @@ TEST_CASE("pre-tokenizer: digits") {
   CHECK(split({{"type", "Digits"}, {"individual_digits", false}}, "a12½b") == Words{"a", "12½", "b"});
 }
 
+TEST_CASE("pre-tokenizer: Metaspace marks spaces and the start") {
+  const auto metaspace = [](const char* scheme, bool splits) { return json{{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", scheme}, {"split", splits}}; };
+  CHECK(split(metaspace("first", true), " a  b") == Words{"▁a", "▁", "▁b"});
+  CHECK(split(metaspace("never", false), " a  b") == Words{"▁a▁▁b"});
+  CHECK(split(metaspace("always", true), "a b") == Words{"▁a", "▁b"});
+  const auto after_words = [&](const char* scheme) { return json{{"type", "Sequence"}, {"pretokenizers", {{{"type", "WhitespaceSplit"}}, metaspace(scheme, true)}}}; };
+  CHECK(split(after_words("first"), "a b") == Words{"▁a", "b"});
+  CHECK(split(after_words("first"), " a b") == Words{"a", "b"});
+  CHECK(split(after_words("always"), "a b") == Words{"▁a", "▁b"});
+}
+
+TEST_CASE("pre-tokenizer: punctuation, delimiters, fixed lengths") {
+  CHECK(split({{"type", "Punctuation"}, {"behavior", "Contiguous"}}, "a..b!c") == Words{"a", "..", "b", "!", "c"});
+  CHECK(split({{"type", "Punctuation"}}, "a..b") == Words{"a", ".", ".", "b"});
+  CHECK(split({{"type", "CharDelimiterSplit"}, {"delimiter", "-"}}, "a--b-") == Words{"a", "b"});
+  CHECK(split({{"type", "FixedLength"}, {"length", 3}}, "abcdéfg\nh") == Words{"abc", "déf", "g\nh"});
+  CHECK(split({{"type", "Whitespace"}}, "it's  a_b—c") == Words{"it", "'", "s", "a_b", "—", "c"});
+  CHECK(split({{"type", "BertPreTokenizer"}}, "it's\u3000a_b—c") == Words{"it", "'", "s", "a", "_", "b", "—", "c"});
+}
+
+TEST_CASE("pre-tokenizer: what comes after ByteLevel sees the byte alphabet") {
+  const json falcon = {{"type", "Sequence"}, {"pretokenizers", {{{"type", "ByteLevel"}, {"add_prefix_space", false}}, {{"type", "Digits"}, {"individual_digits", false}}}}};
+  CHECK(split(falcon, " é12 ²") == Words{"ĠÃ©", "12", "ĠÂ", "²"});  // U+00B2 spells the byte B2, which is a digit then
+}
+
 TEST_CASE("oniguruma: what is written otherwise in PCRE2") {
   const auto translate = [](const char* expression) { return translate_oniguruma(expression, "w"); };
   CHECK(translate(R"(\s+(?!\S)|[^\s\p{L}])") == R"(\p{White_Space}+(?!\P{White_Space})|[^\p{White_Space}\p{L}])");
@@ -94,6 +119,22 @@ TEST_CASE("normalizer: normal forms and lower case") {
   CHECK(normalize({{"type", "Lowercase"}}, "ÀΣ\u0130ẞZ") == "àσi\u0307ßz");
   CHECK(normalize({{"type", "Sequence"}, {"normalizers", {{{"type", "NFD"}}, {{"type", "Lowercase"}}}}}, "ÉA") == "e\u0301a");
   CHECK(normalize({{"type", "NFC"}}, std::string_view("a\0e\u0301", 5)) == std::string("a\0é", 4));
+}
+
+TEST_CASE("normalizer: BERT's, SentencePiece's and small ones") {
+  const auto normalize = [](const json& normalizer, std::string_view text) {
+    std::string storage;
+    return std::string(TextNormalizer::parse(&normalizer, "normalizer").apply(text, storage));
+  };
+  CHECK(normalize({{"type", "Nmt"}}, "a\x01" "b\x0B" "c\td\u200Be") == "abc d e");
+  CHECK(normalize({{"type", "Strip"}, {"strip_left", true}, {"strip_right", false}}, " a ") == "a ");
+  CHECK(normalize({{"type", "BertNormalizer"}}, std::string_view("Ab\0é中\u00ADc\u3000", 14)) == "abe 中 c ");
+  CHECK(normalize({{"type", "BertNormalizer"}, {"lowercase", false}, {"handle_chinese_chars", false}}, "É中\x01") == "É中");
+  CHECK(normalize({{"type", "StripAccents"}}, "e\u0301é\u0903") == "eé");
+  CHECK(normalize({{"type", "Prepend"}, {"prepend", "▁"}}, "a") == "▁a");
+  CHECK(normalize({{"type", "Prepend"}, {"prepend", "▁"}}, "").empty());
+  CHECK(normalize({{"type", "Replace"}, {"pattern", {{"Regex", " {2,}"}}}, {"content", "$1"}}, "a   b c") == "a$1b c");
+  CHECK(normalize({{"type", "ByteLevel"}}, "é ") == "Ã©Ġ");
 }
 
 TEST_CASE("added tokens: flags") {

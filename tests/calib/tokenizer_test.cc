@@ -87,6 +87,16 @@ TEST_CASE("tokenizer: special tokens stand for no bytes") {
   CHECK(tokenizer.byte_lengths(ids) == std::vector<int32_t>{3, 0, 4, 1, 6});
 }
 
+TEST_CASE("tokenizer: an added token that is searched in normalized text is written as it is there") {
+  json file = small_tokenizer();
+  file["normalizer"] = {{"type", "Lowercase"}};
+  file["added_tokens"].push_back({{"id", 260}, {"content", "<M>"}, {"normalized", true}});
+  file["added_tokens"].push_back({{"id", 261}, {"content", "<N>"}, {"normalized", false}});
+  const Tokenizer tokenizer = read_tokenizer(file);
+  CHECK(tokenizer.encode("<M><m><N>", SpecialTokens::omit) == Ids{260, 260, 261});
+  CHECK(tokenizer.decode(Ids{260, 261}) == "<m><N>");
+}
+
 TEST_CASE("tokenizer: the template's tokens are added on request") {
   json file = small_tokenizer();
   const json end = {{"SpecialToken", {{"id", "<|end|>"}, {"type_id", 0}}}};

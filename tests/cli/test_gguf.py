@@ -337,7 +337,11 @@ class Reading(Gguf):
         plain = {key: (kinds[type(value)], value) for key, value in keys.items()}
         (self.dir / "text.txt").write_text("some text " * 50)
         tokens = {"tokenizer.ggml.model": (8, "gpt2"), "tokenizer.ggml.pre": (8, "gpt-2"), "tokenizer.ggml.tokens": (9, (8, ["a", "b"])), "tokenizer.ggml.merges": (9, (8, []))}
-        for changes, words in (({"tokenizer.ggml.model": (8, "llama")}, ["tokenizer.ggml.model", '"llama"', "token ids"]), (tokens | {"tokenizer.ggml.pre": (8, "new")}, ["tokenizer.ggml.pre", '"new"']),
+        sentencepiece = {"tokenizer.ggml.model": (8, "llama"), "tokenizer.ggml.tokens": (9, (8, ["<unk>", "<s>", "\u2581", "so"])), "tokenizer.ggml.scores": (9, (6, [0.0, 0.0, -1.0, -2.0])), "tokenizer.ggml.token_type": (9, (5, [2, 3, 1, 1])), "tokenizer.ggml.bos_token_id": (4, 1)}
+        write_gguf(self.dir / "sentencepiece.gguf", plain | sentencepiece, tensors)
+        self.ok("evaluate", self.dir / "sentencepiece.gguf", "--data", self.dir / "text.txt")
+        for changes, words in (({"tokenizer.ggml.model": (8, "bert")}, ["tokenizer.ggml.model", '"bert"', "token ids"]), (sentencepiece | {"tokenizer.ggml.scores": (9, (6, [1.0]))}, ["tokenizer.ggml.scores", "expected 4 numbers", "found 1"]),
+                               (sentencepiece | {"tokenizer.ggml.scores": (8, "a")}, ["tokenizer.ggml.scores", "another type"]), (tokens | {"tokenizer.ggml.pre": (8, "new")}, ["tokenizer.ggml.pre", '"new"']),
                                (tokens | {"tokenizer.ggml.tokens": (9, (8, ["a", "a"]))}, ["tokenizer.ggml.tokens", '"a" appears twice']), (tokens | {"tokenizer.ggml.token_type": (9, (5, [1]))}, ["tokenizer.ggml.token_type", "expected 2", "found 1"]),
                                (tokens | {"tokenizer.ggml.add_bos_token": (7, True)}, ["tokenizer.ggml.bos_token_id", "missing"]), (tokens | {"tokenizer.ggml.add_bos_token": (7, True), "tokenizer.ggml.bos_token_id": (4, 7)}, ["tokenizer.ggml.bos_token_id", "below 2", "found 7"])):
             with self.subTest(words):

@@ -3,6 +3,7 @@
 import array
 import json
 import math
+import shutil
 import xml.etree.ElementTree as ElementTree
 
 import support
@@ -153,6 +154,20 @@ class Evaluation(Compress):
         text = self.json("evaluate", self.dir / "out", "--data", self.dir / "some.txt")["quality"]
         self.assertEqual((text["data"], text["windows"]), (str(self.dir / "some.txt"), 1))
         self.assertAlmostEqual(text["bits_per_byte"], text["mean_nll"] * text["scored_tokens"] / math.log(2) / 94, delta=0.05 * text["bits_per_byte"])  # 94 bytes; those of the first token are not scored
+
+
+    def test_a_sentencepiece_model_is_a_tokenizer(self):
+        model, text = self.dir / "model", self.dir / "some.txt"
+        shutil.copytree(llama(vocab_size=1024), model)
+        shutil.copy(support.SOURCE / "tests/golden/tokenizer/sentencepiece-bpe/tokenizer.model", model)
+        text.write_text("The history of the city is not the history of its walls; it is that of the people within them.")
+        quality = self.json("evaluate", model, "--data", text)["quality"]
+        self.assertEqual(quality["windows"], 1)
+        self.assertGreater(quality["bits_per_byte"], 0)
+        self.ok("quantize", model, "-o", self.dir / "out", "--bits", 8, "--eval-data", text)
+        self.assertEqual((self.dir / "out/tokenizer.model").read_bytes(), (model / "tokenizer.model").read_bytes())
+        (model / "tokenizer.model").write_bytes(b"\x0a\x05ab")
+        self.refused(3, ["tokenizer.model", "byte 2", "ends too soon"], "evaluate", model, "--data", text)
 
 
 class Evaluate(Compress):

@@ -1,13 +1,29 @@
-// Fuzzes reading a tokenizer.json, and encoding text with what was read: only llmc::Error may come out.
+// Fuzzes reading a tokenizer.json or a tokenizer.model, and encoding text with what was read: only llmc::Error may come out.
+#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "calib/tokenizer.h"
 #include "core/error.h"
+#include "formats/sentencepiece_model.h"
+
+namespace {
+
+llmc::Tokenizer read(std::string_view bytes) {
+  if (bytes.starts_with('{')) return llmc::Tokenizer::parse(bytes, "tokenizer.json");
+  const auto model = llmc::SentencePieceModel::parse(bytes, "tokenizer.model").make_tokenizer("<s>", "tokenizer.model");
+  try {
+    return llmc::Tokenizer::parse(model.dump(), "tokenizer.model");
+  } catch (const nlohmann::json::exception&) {  // what find_tokenizer makes an Error of
+    throw llmc::Error(llmc::ErrorKind::input, "not UTF-8");
+  }
+}
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
   try {
-    const llmc::Tokenizer tokenizer = llmc::Tokenizer::parse(bytes, "tokenizer.json");
+    const llmc::Tokenizer tokenizer = read(bytes);
     for (const std::string_view text : {std::string_view("It's  a naïve\u3000<s> 東京 e\u0301 12½\n\n"), bytes.substr(0, 256)}) {
       try {
         const auto ids = tokenizer.encode(text, llmc::SpecialTokens::add);

@@ -22,7 +22,11 @@ for file in tests/golden/pytorch/views.bin tests/golden/pytorch/*/*.bin; do
   [ "$(stat -c %s "$file")" -gt 50000 ] || cp "$file" "$seeds/pytorch/$name"
   python3 -c 'import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); open(sys.argv[2], "wb").write(z.read(next(n for n in z.namelist() if n.endswith("data.pkl"))))' "$file" "$seeds/pickle/$name"
 done
-cp tests/golden/tokenizer/*/tokenizer.json "$seeds/tokenizer/" 2>/dev/null || true
+for folder in tests/golden/tokenizer/*/; do
+  for file in "$folder"tokenizer.json "$folder"tokenizer.model; do
+    [ ! -e "$file" ] || cp "$file" "$seeds/tokenizer/$(basename "$folder")${file##*tokenizer}"
+  done
+done
 for fuzzer in "${fuzzers[@]}"; do
   name=${fuzzer#fuzz_}
   mkdir -p "build/fuzz/found/$name"

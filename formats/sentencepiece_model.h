@@ -1,0 +1,45 @@
+// Owns SentencePiece's models: reading tokenizer.model, and saying the same as a tokenizer.json.
+// Format: https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/checkpoint.h"
+
+namespace llmc {
+
+/// SentencePiece.Type; GGUF's token types are the same.
+enum class PieceType { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+
+struct Piece {
+  std::string text;
+  double score = 0;
+  PieceType type = PieceType::normal;
+};
+
+struct SentencePieceModel {
+  enum class Kind { unigram = 1, bpe = 2 };
+  Kind kind = Kind::unigram;
+  std::vector<Piece> pieces;       ///< by id
+  std::string charsmap;            ///< compiled normalization rules; empty: none
+  bool adds_dummy_prefix = true;   ///< a space before the text
+  bool removes_spaces = true;      ///< at the ends, and all but one of several
+  bool falls_back_to_bytes = false;
+
+  /// Reads a tokenizer.model. Throws Error(input) for a file that is damaged, or that says what llmc does not do.
+  static SentencePieceModel parse(std::string_view file, const std::string& where);
+
+  /// The same as a tokenizer.json, as transformers converts such files: merges of BPE are all pairs of pieces that make a third,
+  /// by its score. Texts start with the control piece `first_token`, if it is given. Throws Error(input) naming a piece that is there twice or not UTF-8.
+  nlohmann::json make_tokenizer(const std::optional<std::string>& first_token, const std::string& where) const;
+};
+
+/// The tokenizer.json of a checkpoint, or its tokenizer.model in those words; nothing when it has neither.
+std::optional<std::string> find_tokenizer(const Checkpoint& checkpoint);
+
+}  // namespace llmc

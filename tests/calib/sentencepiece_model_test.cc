@@ -1,0 +1,92 @@
+// Tests that a tokenizer.model which is damaged, or says what llmc does not do, is refused by name.
+#include "formats/sentencepiece_model.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "formats/gguf_tokenizer.h"
+#include "tests/calib/small_tokenizer.h"
+
+using namespace llmc;
+
+namespace {
+
+/// A field of a protocol buffer: with text or a message, or an integer.
+std::string field(int number, const std::string& contents) { return std::string(1, static_cast<char>(number << 3 | 2)) + static_cast<char>(contents.size()) + contents; }
+std::string field(int number, char value) { return std::string(1, static_cast<char>(number << 3)) + value; }
+std::string far_field(int number, char value) { return {static_cast<char>((number << 3 & 0x7F) | 0x80), static_cast<char>(number >> 4), value}; }
+std::string score(const std::string& bits) { return std::string(1, static_cast<char>(2 << 3 | 5)) + bits; }
+
+std::string piece(const std::string& text, char type = 1) { return field(1, field(1, text) + score(std::string("\0\0\0\xBF", 4)) + field(3, type)); }
+const std::string bpe = field(2, field(3, char{2}));
+
+std::string refusal_of_model(const std::string& file) {
+  return message_of([&] { SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model"); });
+}
+
+}  // namespace
+
+TEST_CASE("tokenizer.model: BPE by score, with bytes for what no piece holds") {
+  const std::string file = piece("<unk>", 2) + piece("<s>", 3) + piece("a") + piece("b") + piece("ab") + piece("\xE2\x96\x81") + field(2, field(3, char{2}) + far_field(35, 1)) + field(3, field(4, char{0}));
+  const SentencePieceModel model = SentencePieceModel::parse(file, "t.model");
+  CHECK(model.pieces.size() == 6);
+  CHECK(model.pieces[2].score == -0.5);
+  CHECK(model.falls_back_to_bytes);
+  CHECK_FALSE(model.removes_spaces);
+  const Tokenizer tokenizer = read_tokenizer(model.make_tokenizer("<s>", "t.model"));
+  CHECK(tokenizer.encode("ab ba?", SpecialTokens::add) == std::vector<int32_t>{1, 5, 4, 5, 3, 2, 0});
+  CHECK(tokenizer.decode(std::vector<int32_t>{1, 5, 4}) == "<s> ab");
+  CHECK(tokenizer.first_token() == 1);
+}
+
+TEST_CASE("tokenizer.model: what it may not say is named") {
+  CHECK(refusal_of_model("") == "t.model: holds no pieces");
+  CHECK(refusal_of_model(piece("a", 7)) == "t.model: piece 0: expected a type from 1 to 6, found 7");
+  CHECK(refusal_of_model(piece("a") + piece("")) == "t.model: piece 1: has no text");
+  CHECK(refusal_of_model(field(1, field(1, "a") + score("\xFF\xFF\xFF\x7F"))) == "t.model: piece 0: score nan is not finite");
+  CHECK(refusal_of_model(piece("a") + field(2, field(3, char{3}))) == "t.model: trainer_spec: model_type 3 is not supported (known: 1, unigram; 2, BPE)");
+  CHECK(refusal_of_model(piece("a") + field(2, far_field(24, 1))) == "t.model: trainer_spec: treat_whitespace_as_suffix is not supported");
+  CHECK(refusal_of_model(piece("a") + field(3, field(5, char{0}))) == "t.model: normalizer_spec: escape_whitespaces false is not supported");
+  CHECK(refusal_of_model(bpe + piece("a") + piece("a")) == "t.model: piece \"a\" is there twice");
+  CHECK(refusal_of_model(piece("a", 5)) == "t.model: piece \"a\": unused pieces of a unigram model are not supported");
+}
+
+TEST_CASE("tokenizer.model: a file that is cut or damaged is refused with the place") {
+  CHECK(refusal_of_model("\x0A\x05xy") == "t.model: byte 2: the message ends too soon");
+  CHECK(refusal_of_model("\x0B") == "t.model: byte 1: a field of an unknown kind");
+  CHECK(refusal_of_model("\x08") == "t.model: byte 1: the message ends too soon");
+  CHECK(refusal_of_model(std::string(11, '\xFF')) == "t.model: byte 10: an integer has more than 64 bits");
+  const std::string whole = bpe + piece("a") + piece("b");
+  for (size_t size = 0; size < whole.size(); ++size) {
+    try {
+      SentencePieceModel::parse(whole.substr(0, size), "t").make_tokenizer(std::nullopt, "t");
+    } catch (const Error& problem) {
+      CHECK(problem.kind() == ErrorKind::input);
+    }
+  }
+}
+
+TEST_CASE("GGUF: a SentencePiece vocabulary is read as llama.cpp reads it") {
+  GgufMetadata metadata("a.gguf");
+  metadata.set("tokenizer.ggml.model", gguf_string("llama"));
+  metadata.set("tokenizer.ggml.tokens", gguf_strings({"<unk>", "<s>", "\xE2\x96\x81", "a", "b", "ab", "<0x21>"}));
+  metadata.set("tokenizer.ggml.token_type", gguf_i32s({2, 3, 1, 1, 1, 1, 6}));
+  const auto read = [&] { return read_tokenizer(nlohmann::json::parse(find_gguf_tokenizer_file(metadata, "tokenizer.json").value())); };
+  CHECK(message_of(read) == "a.gguf: key tokenizer.ggml.bos_token_id: is missing, but texts are to start with it");
+  metadata.set("tokenizer.ggml.bos_token_id", gguf_u32(1));
+  CHECK(message_of(read) == "a.gguf: key tokenizer.ggml.scores: expected 7 numbers of type f32, found none");
+  const auto set_scores = [&](std::vector<float> scores) {
+    const auto bytes = std::as_bytes(std::span(scores));
+    metadata.set("tokenizer.ggml.scores", {GgufValueType::array, GgufArray{GgufValueType::f32, std::vector<std::byte>(bytes.begin(), bytes.end())}});
+  };
+  set_scores({0, 0, -1, -2, -3, -4});
+  CHECK(message_of(read) == "a.gguf: key tokenizer.ggml.scores: expected 7 numbers of type f32, found 6");
+  set_scores({0, 0, -1, -2, -3, -4, NAN});
+  CHECK(message_of(read) == "a.gguf: key tokenizer.ggml.scores: expected 7 numbers of type f32, found nan");
+  set_scores({0, 0, -1, -2, -3, -4, 0});
+  CHECK(read().encode("ab b!", SpecialTokens::add) == std::vector<int32_t>{1, 2, 5, 2, 4, 6});
+  metadata.set("tokenizer.ggml.add_space_prefix", gguf_bool(false));
+  metadata.set("tokenizer.ggml.add_bos_token", gguf_bool(false));
+  CHECK(read().encode("ab b", SpecialTokens::add) == std::vector<int32_t>{5, 2, 4});
+}

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Compares llmc's tokenizers with Hugging Face's, token for token.
+
+    python test_tokenizers.py --encoder build/dev/tests/llmc_encode_text --golden tests/golden/tokenizer --model sample_models/quill-7m
+                              [--shared DIR] [--speed]
+
+Of every tokenizer.json (the golden ones, the sample model's, and those below DIR/models and DIR/data/tokenizers): ids and decoded
+text of 10,000 random texts and of 2 MB of text in several scripts from DIR/data, or else of the calibration text. Of every
+tokenizer.model: ids of the same, by the sentencepiece package. Of llama.cpp's ggml-vocab-*.gguf that llmc reads: the ids of the texts beside
+them. Also whether the installed libraries still answer what the golden files store. --speed: fails where llmc takes longer than Hugging Face's
+encode_batch_fast on the same texts, both with one thread. Exit code: 0 all agree, 1 something differs, 77 the peers are not there.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/golden"))
+sys.dont_write_bytecode = True
+
+try:
+    import sentencepiece
+    from tokenizers import Tokenizer
+except ImportError as error:
+    print(f"skipped: {error} (see tests/interop/requirements.txt)")
+    sys.exit(77)
+
+import make_tokenizers
+
+PIECE = 40_000  # characters of a text
+SOURCES = {"data/multilingual/test_2016_flickr.*": 70_000, "data/multilingual/zh-poems.txt": 140_000, "data/wikitext-2/wiki.test.raw": 500_000,
+           "data/tinystories/sample.txt": 400_000, "data/corpus/books.test.txt": 400_000, "data/corpus/wiki.test.txt": 300_000}
+
+
+def corpus(shared):
+    texts = [path.read_text(encoding="utf-8")[:most] for pattern, most in SOURCES.items() for path in sorted(shared.glob(pattern))]
+    texts = texts or [make_tokenizers.CORPUS.read_text(encoding="utf-8")]
+    return [text[i:i + PIECE] for text in texts for i in range(0, len(text), PIECE)]
+
+
+def run_encoder(encoder, tokenizer, texts, folder):
+    """What llmc answers, and its seconds."""
+    lines = "".join(json.dumps(text) + "\n" for text in texts)
+    done = subprocess.run([encoder, tokenizer, folder / "seconds"], input=lines, capture_output=True, text=True, encoding="utf-8", check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+    return [json.loads(line) for line in done.stdout.split("\n")[:-1]], float((folder / "seconds").read_text())
+
+
+def check(encoder, path, random_texts, long_texts, folder):
+    """(texts that differ, llmc's seconds, Hugging Face's) of one tokenizer.json."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    answers, _ = run_encoder(encoder, path, random_texts, folder)
+    long_answers, seconds = run_encoder(encoder, path, long_texts, folder)
+    wrong = []
+    for text, answer in zip(random_texts + long_texts, answers + long_answers, strict=True):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        if answer.get("ids") != ids or answer["text"] != tokenizer.decode(ids, skip_special_tokens=False):
+            wrong.append((text, answer))
+    begin = time.perf_counter()
+    for text in long_texts:
+        tokenizer.encode_batch_fast([text], add_special_tokens=False)
+    return wrong, seconds, time.perf_counter() - begin
+
+
+def check_sentencepiece(encoder, path, texts, folder):
+    """Texts of which ids differ from SentencePiece's, which does not find special tokens in texts."""
+    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    texts = [text for text in texts if not any(token in text for token in ("<s>", "</s>", "<unk>"))]
+    answers, _ = run_encoder(encoder, path, texts, folder)
+    return [(text, answer) for text, answer in zip(texts, answers, strict=True) if answer.get("ids") != model.encode(text)]
+
+
+GGUF_VOCABULARIES = ("ggml-vocab-gpt-2.gguf", "ggml-vocab-llama-spm.gguf", "ggml-vocab-phi-3.gguf")
+GGUF_SEPARATOR = "\n__ggml_vocab_test__\n"
+
+
+def check_gguf(encoder, path, folder):
+    texts = Path(f"{path}.inp").read_text(encoding="utf-8").split(GGUF_SEPARATOR)
+    lines = Path(f"{path}.out").read_text(encoding="utf-8").split("\n")
+    answers, _ = run_encoder(encoder, path, texts, folder)
+    return [(text, answer) for text, line, answer in zip(texts, lines, answers) if answer.get("ids") != [int(word) for word in line.split()]]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", type=Path, required=True)
+    parser.add_argument("--golden", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--shared", type=Path, default=ROOT / "shared")
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("names", nargs="*", help="folders of tokenizers; default: all")
+    args = parser.parse_args()
+    failed = False
+    texts = json.loads((args.golden / "texts.json").read_text())
+    for stored in sorted(args.golden.glob("*/expected.json")):
+        if args.names and stored.parent.name not in args.names:
+            continue
+        if make_tokenizers.expect_of(stored.parent, texts) != json.loads(stored.read_text()):
+            print(f"{stored}: the library answers otherwise")
+            failed = True
+
+    random_texts, long_texts = list(make_tokenizers.random_texts(texts["ranges"])), corpus(args.shared)
+    size = sum(len(text.encode()) for text in long_texts)
+    paths = sorted(args.golden.glob("*/tokenizer.json")) + [args.model / "tokenizer.json"]
+    paths += sorted(args.shared.glob("models/*/tokenizer.json")) + sorted(args.shared.glob("data/tokenizers/*/tokenizer.json"))
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            if args.names and path.parent.name not in args.names:
+                continue
+            wrong, seconds, others = check(args.encoder, path, random_texts, long_texts, Path(folder))
+            print(f"{path.parent.name}: {len(wrong)} of {len(random_texts)} + {len(long_texts)} texts differ; {size / 1e6 / seconds:.1f} MB/s, Hugging Face {size / 1e6 / others:.1f} MB/s", flush=True)
+            for text, answer in wrong[:3]:
+                print(f"  {text[:80]!r}: {str(answer)[:200]}")
+            failed |= bool(wrong) or (args.speed and seconds > others)
+        for path in sorted(args.golden.glob("*/tokenizer.model")) + sorted(args.shared.glob("data/tokenizers/*/tokenizer.model")):
+            if args.names and path.parent.name not in args.names:
+                continue
+            wrong = check_sentencepiece(args.encoder, path, random_texts + long_texts, Path(folder))
+            print(f"{path.parent.name}/tokenizer.model: {len(wrong)} of {len(random_texts) + len(long_texts)} texts differ", *(f"\n  {text[:80]!r}: {str(answer)[:200]}" for text, answer in wrong[:3]), flush=True)
+            # Of cuts that are equally probable SentencePiece, which adds in float32, may take another.
+            failed |= len(wrong) > (len(random_texts) + len(long_texts)) // 1000
+        for name in GGUF_VOCABULARIES:
+            path = args.shared / "data/tokenizers" / name
+            if not path.exists() or (args.names and name not in args.names):
+                continue
+            wrong = check_gguf(args.encoder, path, Path(folder))
+            print(f"{name}: {len(wrong)} texts differ", *(f"\n  {text[:80]!r}: {str(answer)[:200]}" for text, answer in wrong[:3]), flush=True)
+            failed |= bool(wrong)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
