@@ -20,6 +20,12 @@ namespace {
 
 constexpr const char* space_mark = "\xE2\x96\x81";  // U+2581
 
+bool is_utf8(const std::string& text) try {
+  return !json(text).dump().empty();
+} catch (const json::exception&) {
+  return false;
+}
+
 Piece read_piece(std::string_view message, const std::string& where) {
   Piece piece;
   for_each_field(message, where, [&](const WireField& field) {
@@ -30,6 +36,7 @@ Piece read_piece(std::string_view message, const std::string& where) {
     piece.type = static_cast<PieceType>(field.value);
   });
   if (piece.text.empty()) throw Error(ErrorKind::input, where + ": has no text");
+  if (!is_utf8(piece.text)) throw Error(ErrorKind::input, where + ": is not UTF-8");
   if (!std::isfinite(piece.score)) throw Error(ErrorKind::input, fmt::format("{}: score {} is not finite", where, piece.score));
   return piece;
 }
@@ -167,11 +174,7 @@ std::optional<std::string> find_tokenizer(const Checkpoint& checkpoint) {
   if (!file) return std::nullopt;
   const std::string where = (checkpoint.directory / "tokenizer.model").string();
   const SentencePieceModel model = SentencePieceModel::parse(*file, where);
-  try {
-    return model.make_tokenizer(find_first_token(checkpoint, model), where).dump();
-  } catch (const json::exception&) {
-    throw Error(ErrorKind::input, where + ": holds text that is not UTF-8");
-  }
+  return model.make_tokenizer(find_first_token(checkpoint, model), where).dump();
 }
 
 }  // namespace llmc

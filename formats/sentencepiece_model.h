@@ -35,7 +35,7 @@ struct SentencePieceModel {
   static SentencePieceModel parse(std::string_view file, const std::string& where);
 
   /// The same as a tokenizer.json, as transformers converts such files: merges of BPE are all pairs of pieces that make a third,
-  /// by its score. Texts start with the control piece `first_token`, if it is given. Throws Error(input) naming a piece that is there twice or not UTF-8.
+  /// by its score. Texts start with the control piece `first_token`, if it is given. Throws Error(input) naming a piece that is there twice.
   nlohmann::json make_tokenizer(const std::optional<std::string>& first_token, const std::string& where) const;
 };
 

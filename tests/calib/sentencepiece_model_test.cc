@@ -44,6 +44,7 @@ TEST_CASE("tokenizer.model: what it may not say is named") {
   CHECK(refusal_of_model("") == "t.model: holds no pieces");
   CHECK(refusal_of_model(piece("a", 7)) == "t.model: piece 0: expected a type from 1 to 6, found 7");
   CHECK(refusal_of_model(piece("a") + piece("")) == "t.model: piece 1: has no text");
+  CHECK(refusal_of_model(piece("\xFF")) == "t.model: piece 0: is not UTF-8");
   CHECK(refusal_of_model(field(1, field(1, "a") + score("\xFF\xFF\xFF\x7F"))) == "t.model: piece 0: score nan is not finite");
   CHECK(refusal_of_model(piece("a") + field(2, field(3, char{3}))) == "t.model: trainer_spec: model_type 3 is not supported (known: 1, unigram; 2, BPE)");
   CHECK(refusal_of_model(piece("a") + field(2, far_field(24, 1))) == "t.model: trainer_spec: treat_whitespace_as_suffix is not supported");

@@ -10,12 +10,7 @@ namespace {
 
 llmc::Tokenizer read(std::string_view bytes) {
   if (bytes.starts_with('{')) return llmc::Tokenizer::parse(bytes, "tokenizer.json");
-  const auto model = llmc::SentencePieceModel::parse(bytes, "tokenizer.model").make_tokenizer("<s>", "tokenizer.model");
-  try {
-    return llmc::Tokenizer::parse(model.dump(), "tokenizer.model");
-  } catch (const nlohmann::json::exception&) {  // what find_tokenizer makes an Error of
-    throw llmc::Error(llmc::ErrorKind::input, "not UTF-8");
-  }
+  return llmc::Tokenizer::parse(llmc::SentencePieceModel::parse(bytes, "tokenizer.model").make_tokenizer("<s>", "tokenizer.model").dump(), "tokenizer.model");
 }
 
 }  // namespace
