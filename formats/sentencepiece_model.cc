@@ -18,6 +18,7 @@ using nlohmann::json;
 
 namespace {
 
+constexpr size_t most_piece_bytes = 1024;  // all its parts are looked up, so a piece costs the square of this
 constexpr const char* space_mark = "\xE2\x96\x81";  // U+2581
 
 bool is_utf8(const std::string& text) try {
@@ -59,7 +60,7 @@ json replace(const char* kind, const std::string& pattern, const char* content) 
 bool is_written(PieceType type) { return type == PieceType::normal || type == PieceType::user_defined; }
 
 /// Every way to make a piece of two others, best score first; of one score the longer first part, as transformers sorts them.
-json make_merges(const std::vector<Piece>& pieces) {
+json make_merges(const std::vector<Piece>& pieces, const std::string& where) {
   struct Way {
     const Piece* piece;
     size_t left;     ///< bytes of the first part
@@ -72,6 +73,7 @@ json make_merges(const std::vector<Piece>& pieces) {
   for (const Piece& piece : pieces) {
     if (!is_written(piece.type)) continue;
     const std::string_view text = piece.text;
+    if (text.size() > most_piece_bytes) throw Error(ErrorKind::input, fmt::format("{}: piece {}: has {} bytes; at most {} are supported", where, &piece - pieces.data(), text.size(), most_piece_bytes));
     size_t letters = 0;
     for (size_t left = 1; left < text.size(); ++left) {
       if ((text[left] & 0xC0) == 0x80) continue;  // within a character
@@ -99,7 +101,7 @@ json make_model(const SentencePieceModel& model, const std::optional<size_t>& un
     const Piece& piece = model.pieces[id];
     if (piece.type != PieceType::unused && !vocabulary.emplace(piece.text, id).second) throw Error(ErrorKind::input, fmt::format("{}: piece \"{}\" is there twice", where, piece.text));
   }
-  return {{"type", "BPE"}, {"unk_token", unknown ? json(model.pieces[*unknown].text) : json()}, {"fuse_unk", true}, {"byte_fallback", model.falls_back_to_bytes}, {"vocab", std::move(vocabulary)}, {"merges", make_merges(model.pieces)}};
+  return {{"type", "BPE"}, {"unk_token", unknown ? json(model.pieces[*unknown].text) : json()}, {"fuse_unk", true}, {"byte_fallback", model.falls_back_to_bytes}, {"vocab", std::move(vocabulary)}, {"merges", make_merges(model.pieces, where)}};
 }
 
 json make_template(const std::string& token, size_t id) {

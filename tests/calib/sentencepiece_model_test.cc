@@ -13,7 +13,11 @@ using namespace llmc;
 namespace {
 
 /// A field of a protocol buffer: with text or a message, or an integer.
-std::string field(int number, const std::string& contents) { return std::string(1, static_cast<char>(number << 3 | 2)) + static_cast<char>(contents.size()) + contents; }
+std::string field(int number, const std::string& contents) {
+  std::string size;
+  for (size_t rest = contents.size(); size.empty() || rest > 0; rest >>= 7) size += static_cast<char>((rest & 0x7F) | (rest > 0x7F ? 0x80 : 0));
+  return std::string(1, static_cast<char>(number << 3 | 2)) + size + contents;
+}
 std::string field(int number, char value) { return std::string(1, static_cast<char>(number << 3)) + value; }
 std::string far_field(int number, char value) { return {static_cast<char>((number << 3 & 0x7F) | 0x80), static_cast<char>(number >> 4), value}; }
 std::string score(const std::string& bits) { return std::string(1, static_cast<char>(2 << 3 | 5)) + bits; }
@@ -44,6 +48,7 @@ TEST_CASE("tokenizer.model: what it may not say is named") {
   CHECK(refusal_of_model("") == "t.model: holds no pieces");
   CHECK(refusal_of_model(piece("a", 7)) == "t.model: piece 0: expected a type from 1 to 6, found 7");
   CHECK(refusal_of_model(piece("a") + piece("")) == "t.model: piece 1: has no text");
+  CHECK(refusal_of_model(piece(std::string(1025, 'a')) + bpe) == "t.model: piece 0: has 1025 bytes; at most 1024 are supported");
   CHECK(refusal_of_model(piece("\xFF")) == "t.model: piece 0: is not UTF-8");
   CHECK(refusal_of_model(field(1, field(1, "a") + score("\xFF\xFF\xFF\x7F"))) == "t.model: piece 0: score nan is not finite");
   CHECK(refusal_of_model(piece("a") + field(2, field(3, char{3}))) == "t.model: trainer_spec: model_type 3 is not supported (known: 1, unigram; 2, BPE)");
