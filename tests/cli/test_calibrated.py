@@ -46,13 +46,15 @@ class Methods(Calibrated):
         self.assertEqual(report["recipe"]["steps"][0]["pass"], "quantize.gptq")
         self.refused(2, ["--method 'gtpq'", "did you mean", "gptq", "rtn"], *self.run_of(method="gtpq"))
 
-    def test_every_architecture(self):
+    def test_every_method_on_every_architecture(self):
         for name in MODELS:
-            with self.subTest(name):
-                data = tiny(name) / "input_ids.npy"
-                report = self.json("quantize", tiny(name), "-o", self.dir / name, "--bits", 4, "--granularity", "channel", "--method", "gptq", "--calibration", data, "--nsamples", 4, "--seqlen", 8, "--eval-data", data)
-                self.assertTrue(report["passed"])
-                self.assertTrue(all(layer["error"] <= layer["nearest_error"] * 1.001 for layer in self.step(report)["layers"]))
+            data = tiny(name) / "input_ids.npy"
+            for method, flags in (("rtn", ["--observer", "mse", "--activation-weighted", "true"]), ("awq", []), ("gptq", []), ("learned", ["--iterations", 20])):
+                with self.subTest(f"{name} {method}"):
+                    report = self.json("quantize", tiny(name), "-o", self.dir / f"{name}-{method}", "--bits", 4, "--granularity", "channel", "--method", method, *flags, "--calibration", data, "--nsamples", 4, "--seqlen", 8, "--eval-data", data)
+                    self.assertTrue(report["passed"])
+                    if method != "learned":  # which looks at blocks, not layers
+                        self.assertTrue(all(layer["error"] <= layer["nearest_error"] * 1.001 for layer in self.step(report)["layers"]))
 
     @covers("quantize", "--damping", "--order", "--refinements", "--drift-correction", "--activation-weighted")
     def test_options_of_methods(self):
