@@ -55,7 +55,7 @@ class SeedWriter {
     if (!scheme || !reason_against_compressed_tensors(tensor, ModuleKind::linear).empty()) return;
     const fs::path file = checkpoints_ / "weights";
     const StoredTensor* list[] = {&tensor};
-    write_weights(file, Container::compressed_tensors, list, {}, test::context());
+    write_weights(file, Container::compressed_tensors, list, {}, std::nullopt, test::context());
     put_checkpoint(make_quantization_config({{module, ModuleKind::linear, *scheme}}, {"lm_head"}), file);
     fs::remove(file);
   }
