@@ -30,7 +30,7 @@ std::variant<FloatData, QuantizedMatrix> decode_blocks(const StoredTensor& tenso
   if (!data.row_order.empty() && std::ssize(data.row_order) != rows) throw Error(ErrorKind::bug, fmt::format("tensor {}: an order of {} for {} rows", tensor.name, data.row_order.size(), rows));
   Matrix logical(rows, cols);
   const auto row_bytes = static_cast<size_t>(gguf_bytes(type, cols));
-  parallel_pieces(rows, 16, [&](int64_t first, int64_t last) {
+  parallel_pieces(rows, 16, [&, cols = cols](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       const int64_t stored = data.row_order.empty() ? r : data.row_order[static_cast<size_t>(r)];
       decode_gguf(type, bytes.subspan(static_cast<size_t>(stored) * row_bytes, row_bytes), {logical.row(r), static_cast<size_t>(cols)});
