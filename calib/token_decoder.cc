@@ -201,7 +201,7 @@ void TokenDecoder::add(const json& decoder, const std::string& where) {
       return cleans ? replace_all(clean_up(std::move(text)), delimiter, " ") : text;
     };
     steps_.push_back({[decode_one](Tokens tokens) {
-                        tokens.erase(std::ranges::unique(tokens).begin(), tokens.end());
+                        tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
                         for (std::string& token : tokens) token = decode_one(token);
                         std::erase(tokens, "");
                         return tokens;

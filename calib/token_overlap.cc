@@ -36,8 +36,8 @@ TokenOverlap find_overlap(const std::vector<std::vector<int32_t>>& samples, std:
   TokenOverlap overlap;
   for (std::span<const int32_t> window : windows) {
     for_each_run(window, [&](size_t at, uint64_t hash) {
-      const auto candidates = std::ranges::equal_range(known, hash, {}, &Run::hash);
-      const bool is_shared = std::ranges::any_of(candidates, [&](const Run& run) { return std::equal(run.tokens, run.tokens + overlap_run, window.begin() + static_cast<std::ptrdiff_t>(at)); });
+      const auto [first, last] = std::equal_range(known.begin(), known.end(), Run{.hash = hash}, [](const Run& a, const Run& b) { return a.hash < b.hash; });
+      const bool is_shared = std::any_of(first, last, [&](const Run& run) { return std::equal(run.tokens, run.tokens + overlap_run, window.begin() + static_cast<std::ptrdiff_t>(at)); });
       ++overlap.runs;
       overlap.shared += is_shared;
     });

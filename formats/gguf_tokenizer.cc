@@ -56,12 +56,6 @@ std::vector<int64_t> token_types(const GgufMetadata& metadata, size_t count) {
   return *types;
 }
 
-json template_with(const std::string& token, int64_t id) {
-  const json special = {{"SpecialToken", {{"id", token}, {"type_id", 0}}}};
-  const json first = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, second = {{"Sequence", {{"id", "B"}, {"type_id", 1}}}};
-  return {{"type", "TemplateProcessing"}, {"single", {special, first}}, {"pair", {special, first, special, second}}, {"special_tokens", {{token, {{"id", token}, {"ids", {id}}, {"tokens", {token}}}}}}};
-}
-
 /// The token that texts are to start with.
 std::optional<int64_t> find_first_token(const GgufMetadata& metadata, size_t count, bool otherwise) {
   if (metadata.find_bool("tokenizer.ggml.add_eos_token").value_or(false)) refuse(metadata, "tokenizer.ggml.add_eos_token", "is not supported");
@@ -90,7 +84,7 @@ json make_tokenizer(const GgufMetadata& metadata, const std::vector<std::string>
   }
   json result = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", std::move(added)}, {"normalizer", nullptr}, {"pre_tokenizer", make_pre_tokenizer(pre)}, {"post_processor", nullptr}, {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}}};
   result["model"] = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", pre.ignore_merges}, {"vocab", std::move(vocabulary)}, {"merges", *merges}};
-  if (const auto bos = find_first_token(metadata, tokens.size(), pre.adds_bos)) result["post_processor"] = template_with(tokens[static_cast<size_t>(*bos)], *bos);
+  if (const auto bos = find_first_token(metadata, tokens.size(), pre.adds_bos)) result["post_processor"] = make_bos_template(tokens[static_cast<size_t>(*bos)], static_cast<size_t>(*bos));
   return result;
 }
 

@@ -104,12 +104,13 @@ json make_model(const SentencePieceModel& model, const std::optional<size_t>& un
   return {{"type", "BPE"}, {"unk_token", unknown ? json(model.pieces[*unknown].text) : json()}, {"fuse_unk", true}, {"byte_fallback", model.falls_back_to_bytes}, {"vocab", std::move(vocabulary)}, {"merges", make_merges(model.pieces, where)}};
 }
 
-json make_template(const std::string& token, size_t id) {
-  const json special = {{"SpecialToken", {{"id", token}, {"type_id", 0}}}}, text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
-  return {{"type", "TemplateProcessing"}, {"single", {special, text}}, {"pair", json::array()}, {"special_tokens", {{token, {{"id", token}, {"ids", {id}}, {"tokens", {token}}}}}}};
-}
-
 }  // namespace
+
+json make_bos_template(const std::string& token, size_t id) {
+  const json special = {{"SpecialToken", {{"id", token}, {"type_id", 0}}}};
+  const json first = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, second = {{"Sequence", {{"id", "B"}, {"type_id", 1}}}};
+  return {{"type", "TemplateProcessing"}, {"single", {special, first}}, {"pair", {special, first, special, second}}, {"special_tokens", {{token, {{"id", token}, {"ids", {id}}, {"tokens", {token}}}}}}};
+}
 
 SentencePieceModel SentencePieceModel::parse(std::string_view file, const std::string& where) {
   SentencePieceModel model;
@@ -140,7 +141,7 @@ json SentencePieceModel::make_tokenizer(const std::optional<std::string>& first_
   for (size_t id = 0; id < pieces.size(); ++id) {
     const Piece& piece = pieces[id];
     if (piece.type == PieceType::unknown) unknown = id;
-    if (first_token == piece.text) post_processor = make_template(piece.text, id);
+    if (first_token == piece.text) post_processor = make_bos_template(piece.text, id);
     if (piece.type == PieceType::unknown || piece.type == PieceType::control || piece.type == PieceType::user_defined)
       added.push_back({{"id", id}, {"content", piece.text}, {"normalized", false}, {"special", piece.type != PieceType::user_defined}});
   }

@@ -39,6 +39,9 @@ struct SentencePieceModel {
   nlohmann::json make_tokenizer(const std::optional<std::string>& first_token, const std::string& where) const;
 };
 
+/// The post-processor of a tokenizer.json that puts one token in front of texts.
+nlohmann::json make_bos_template(const std::string& token, size_t id);
+
 /// The tokenizer.json of a checkpoint, or its tokenizer.model in those words; nothing when it has neither.
 std::optional<std::string> find_tokenizer(const Checkpoint& checkpoint);
 

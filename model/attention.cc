@@ -10,13 +10,6 @@
 
 namespace llmc {
 
-namespace {
-
-/// Of every head; zeros where there is no ALiBi.
-std::vector<float> find_slopes(const ModelConfig& config) { return config.positions == Positions::alibi ? alibi_slopes(config.heads) : std::vector<float>(static_cast<size_t>(config.heads)); }
-
-}  // namespace
-
 std::vector<float> alibi_slopes(int64_t heads) {
   int64_t power = 1;
   while (2 * power <= heads) power *= 2;
@@ -27,6 +20,8 @@ std::vector<float> alibi_slopes(int64_t heads) {
   }
   return slopes;
 }
+
+std::vector<float> find_slopes(const ModelConfig& config) { return config.positions == Positions::alibi ? alibi_slopes(config.heads) : std::vector<float>(static_cast<size_t>(config.heads)); }
 
 void cap_values(float cap, std::span<float> values) {
   for (float& value : values) value = cap * std::tanh(value / cap);

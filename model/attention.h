@@ -20,6 +20,8 @@ int64_t first_key(const ModelConfig& config, int64_t first);
 /// Of every head, what its scores get for each position that a key lies before the query, times −1 (Press 2021): 2^(−8/n),
 /// 2^(−16/n), … for n heads; where n is no power of two, those of the next lower one, then every other one of twice as many.
 std::vector<float> alibi_slopes(int64_t heads);
+/// The same of a model's heads; zeros where there is no ALiBi.
+std::vector<float> find_slopes(const ModelConfig& config);
 
 /// x = cap · tanh(x / cap)
 void cap_values(float cap, std::span<float> values);

@@ -12,8 +12,6 @@
 namespace llmc {
 namespace {
 
-std::vector<float> slopes_of(const ModelConfig& config) { return config.positions == Positions::alibi ? alibi_slopes(config.heads) : std::vector<float>(static_cast<size_t>(config.heads)); }
-
 /// Σ t log(t / own) over keys, of two distributions.
 double divergence(std::span<const float> target, std::span<const float> own) {
   constexpr float least = std::numeric_limits<float>::min();  // what is less counts as this
@@ -29,7 +27,7 @@ double attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t
   const int64_t width = config.head_dim;
   const int64_t group = config.heads / config.kv_heads;
   const auto scale = static_cast<float>(config.score_scale());
-  const std::vector<float> slopes = slopes_of(config), target_slopes = target ? slopes_of(*target->config) : std::vector<float>();
+  const std::vector<float> slopes = find_slopes(config), target_slopes = target ? find_slopes(*target->config) : std::vector<float>();
   assert(!target || (target->config->heads == config.heads && target->config->window == config.window && target->q.rows == of.q.rows));
   double sum = 0;
   assert(of.q.rows % tile == 0 && of.k.rows == of.q.rows && of.v.rows == of.q.rows && d_out.rows == of.q.rows && length <= of.q.rows);

@@ -48,6 +48,10 @@ SequenceRows::SequenceRows(std::span<const int64_t> lengths) {
   }
 }
 
+int64_t SequenceRows::tokens() const {
+  return std::accumulate(ranges.begin(), ranges.end(), int64_t{0}, [](int64_t sum, const Range& range) { return sum + range.length; });
+}
+
 BlockTensors read_block(const Model& model, int64_t block) {
   BlockTensors tensors;
   for (const PlacedTensor& placed : model.tensors())

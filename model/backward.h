@@ -23,6 +23,9 @@ struct SequenceRows {
 
   explicit SequenceRows(std::span<const int64_t> lengths);
 
+  /// Rows that are not between sequences.
+  int64_t tokens() const;
+
   std::vector<Range> ranges;
   int64_t rows = 0;  ///< a multiple of attention_tile
 };

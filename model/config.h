@@ -53,7 +53,7 @@ struct ModelConfig {
   bool attention_bias = false;
   bool ffn_bias = false;
   bool parallel = false;  ///< the feed-forward reads what attention reads: x += attention(norm(x)) + feed_forward(norm'(x))
-  bool two_norms = false;  ///< in parallel, each sublayer has a norm; not so: both read what one gives
+  bool two_norms = false;  ///< Falcon's, in parallel: each sublayer has a norm; else both read what one gives
   FusedOrder fused_order = FusedOrder::parts;
 
   int64_t query_width() const { return heads * head_dim; }

@@ -1,6 +1,7 @@
 // Owns the end of the backward pass: final norm, output head, and the losses that compare a student's tokens with a teacher's.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -40,6 +41,19 @@ struct HeadLosses {
   double attention = 0;  ///< mean over positions, heads and blocks of KL(teacher's attention ‖ student's)
 
   double total(const LossWeights& weights) const { return weights.kl * weights.temperature * weights.temperature * kl + weights.cross_entropy * cross_entropy + weights.hidden * hidden + weights.attention * attention; }
+};
+
+/// A term of the loss: its name in reports, what it weighs and how large it is.
+struct LossTerm {
+  const char* name;
+  double LossWeights::* weight;
+  double HeadLosses::* loss;
+};
+inline constexpr std::array loss_terms = {
+    LossTerm{"kl", &LossWeights::kl, &HeadLosses::kl},
+    LossTerm{"cross_entropy", &LossWeights::cross_entropy, &HeadLosses::cross_entropy},
+    LossTerm{"hidden", &LossWeights::hidden, &HeadLosses::hidden},
+    LossTerm{"attention", &LossWeights::attention, &HeadLosses::attention},
 };
 
 /// Final norm and output head with weights that change. Results are the same bits for any number of threads.

@@ -100,9 +100,7 @@ HeadLosses TrainableModel::backpropagate(const LossWeights& weights, const Train
 
   Matrix* d_positions = outer.find(Role::position_embedding);
   const bool d_norm = outer.find(Role::embedding_norm) || outer.find(Role::embedding_norm, Part::bias);
-  int64_t positions = 0;
-  for (const auto& range : s.sequences.ranges) positions += range.length;
-  const double attention_share = 1 / static_cast<double>(std::max<int64_t>(1, positions * s.config.heads * s.config.layers));
+  const double attention_share = 1 / static_cast<double>(std::max<int64_t>(1, s.sequences.tokens() * s.config.heads * s.config.layers));
   for (size_t block = s.blocks.size(); block-- > 0;) {
     if (hidden_loss) hidden_loss(static_cast<int64_t>(block) + 1, std::as_const(s.hidden[block + 1]).view(), d_hidden.view());
     const bool goes_on = block > 0 || d_table || d_positions || d_norm;

@@ -10,23 +10,15 @@
 #include <set>
 #include <tuple>
 
-#include "calib/bundled_text.h"
 #include "calib/generated_samples.h"
 #include "calib/token_overlap.h"
-#include "calib/tokenizer.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
 #include "core/process_memory.h"
 #include "core/sha256.h"
 #include "core/version.h"
-#include "calib/vocabulary_cut.h"
-#include "model/cut.h"
-#include "model/quantized_linear.h"
-#include "model/untie_head.h"
 #include "core/staged_file.h"
-#include "formats/codecs/gguf_codecs.h"
-#include "formats/sentencepiece_model.h"
 #include "passes/artifact.h"
 #include "passes/gguf_artifact.h"
 #include "verify/model_cost.h"
@@ -155,104 +147,6 @@ std::optional<double> gate_value(const std::string& name, const Report& report) 
 }
 
 }  // namespace
-
-void refuse_own_output(const fs::path& model, const fs::path& output) {
-  const fs::path source = fs::weakly_canonical(model), target = fs::weakly_canonical(output);
-  if (source == target || std::ranges::mismatch(source, target).in2 == target.end())
-    throw Error(ErrorKind::usage, fmt::format("output {} is the model's own directory or holds it; choose another", output.string()));
-}
-
-namespace {
-
-/// What a tensor's values were rounded to; empty for floats.
-std::string describe_rounding(const StoredTensor& tensor) {
-  if (const Scheme* scheme = find_scheme(tensor)) return to_string(*scheme);
-  const GgufTypeInfo* type = find_gguf_type_of(tensor);
-  return type && !type->dtype ? std::string(type->name) : "";
-}
-
-/// Codes become the f32 values that they mean, whose products fit no narrower type; what else is encoded is decoded.
-void decode_to_floats(StoredTensor& tensor) {
-  if (!find_scheme(tensor)) return decode(tensor);
-  const Matrix values = read_matrix(tensor);
-  tensor.dtype = DType::f32;
-  tensor.form = make_floats(tensor, values.view());
-  tensor.input_grid.reset();
-}
-
-/// From here on the tensors of a GGUF file or an artifact are floats like any other's.
-void decode_source(Model& model, const CompressRequest& request, const RunContext& context) {
-  Checkpoint& checkpoint = model.checkpoint();
-  const bool only_widens = request.recipe.format == Format::gguf && request.recipe.steps.empty() && stores_floats(request.recipe.gguf);
-  if (find_execution(model) != Execution::floats) context.sink.warn(fmt::format("{}: rounds the inputs of its layers; what is made of it takes them as they are, unless its own scheme says otherwise", request.model.string()));
-  bool had_codes = false;
-  for (StoredTensor& tensor : checkpoint.tensors) {
-    if (const std::string rounding = describe_rounding(tensor); !rounding.empty() && !only_widens && request.requantize == Requantize::refuse)
-      throw Error(ErrorKind::input, fmt::format("{}: tensor {} is {} already; expected floats (--allow-requantize rounds what they mean again)", request.model.string(), tensor.name, rounding));
-    had_codes |= find_scheme(tensor) != nullptr;
-    decode_to_floats(tensor);
-    checkpoint.release_pages_after(tensor);
-  }
-  for (const char* key : {"dtype", "torch_dtype"})
-    if (had_codes && checkpoint.config.contains(key)) checkpoint.config[key] = "float32";
-}
-
-}  // namespace
-
-Model load_source(const CompressRequest& request, const RunContext& context) {
-  Model model = load_model(request.model, request.ignored_config_fields, context);
-  if (model.checkpoint().container != Container::dense) decode_source(model, request, context);
-  if (!request.recipe.vocabulary.empty()) {
-    VocabularyCut cut = cut_vocabulary(request.model, model.checkpoint().config, model.config().vocabulary, request.recipe.vocabulary);
-    model.checkpoint().config = std::move(cut.config);
-    model.checkpoint().rewritten_files = std::move(cut.files);
-    model = cut_model(std::move(model), {.blocks = {}, .kv_groups = {}, .ffn = {}, .hidden = {}, .tokens = std::move(cut.kept)});
-  }
-  return request.recipe.untie_head ? untie_head(std::move(model), request.ignored_config_fields) : std::move(model);
-}
-
-namespace {
-
-/// Token ids in files are those of the source, and dropped ones have no counterpart.
-void refuse_ids(const CompressRequest& request) {
-  std::vector<std::string> names;
-  if (request.evaluation_data) names.push_back(request.evaluation_data->string());
-  if (request.recipe.calibration) names.insert(names.end(), request.recipe.calibration->files.begin(), request.recipe.calibration->files.end());
-  for (const std::string& name : names)
-    if (holds_token_ids(name)) throw Error(ErrorKind::usage, fmt::format("{}: holds token ids of the whole vocabulary, of which some are dropped; give text", name));
-}
-
-}  // namespace
-
-RunText load_run_text(const Model& model, const CompressRequest& request) {
-  const auto& file = request.evaluation_data;
-  const auto& calibration = request.recipe.calibration;
-  std::optional<Tokenizer> tokenizer;
-  const bool is_gguf = model.checkpoint().gguf.has_value();
-  const std::string tokenizer_name = is_gguf ? model.checkpoint().directory.string() + ": tokenizer" : (model.checkpoint().directory / "tokenizer.json").string();
-  if (!model.origin().tokens.empty()) refuse_ids(request);
-  const bool calibrates_on_text = calibration && (calibration->files.empty() || !std::ranges::all_of(calibration->files, [](const std::string& name) { return holds_token_ids(name); }));
-  if (!file || !holds_token_ids(*file) || calibrates_on_text) {
-    const auto tokenizer_text = find_tokenizer(model.checkpoint());
-    if (!tokenizer_text) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_name, calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));
-    tokenizer = Tokenizer::parse(*tokenizer_text, tokenizer_name);
-  }
-  const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
-  const int64_t vocabulary = model.config().vocabulary, context = model.config().context;
-  RunText text;
-  text.data = file ? load_token_data(*file, {.tokenizer = reader}, vocabulary) : tokenize_text(bundled_text(), "bundled text", *tokenizer, vocabulary);
-  if (calibration) {
-    SeparatedData separated = load_calibration({.options = *calibration, .tokenizer = reader, .vocabulary = vocabulary, .context = context, .seed = request.recipe.seed}, std::move(text.data));
-    text.calibration = std::move(separated.calibration);
-    text.data = std::move(separated.evaluation);
-  }
-  const bool is_text = tokenizer && !(file && holds_token_ids(*file));
-  const auto bos = is_text && request.windows.convention == Convention::second_half ? tokenizer->first_token() : std::nullopt;
-  if (bos) start_windows_with(*bos, text.data, request.windows, context);
-  text.windows = cut_windows(text.data, request.windows, context);
-  text.windows.starts_with_bos = bos.has_value();
-  return text;
-}
 
 CheckedRecipe check_recipe(const Recipe& recipe, const Model& model) {
   CheckedRecipe checked;

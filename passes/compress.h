@@ -57,8 +57,12 @@ CheckedRecipe check_recipe(const Recipe& recipe, const Model& model);
 /// An output may replace neither the model that is read nor a directory above it. Throws Error(usage).
 void refuse_own_output(const std::filesystem::path& model, const std::filesystem::path& output);
 
-/// The model that a run starts from: floats, its head untied if the recipe says so. Throws Error(input) for a checkpoint that is
-/// compressed already. The blocks of a GGUF file are decoded, if the request does not round them again or allows it.
+/// The tensor's values in that float type, rounded to nearest; inputs of its layer are no longer rounded. Throws Error(input) naming a
+/// tensor with a value beyond the type's range.
+void become_floats(StoredTensor& tensor, DType dtype);
+
+/// The model that a run starts from: floats, its head untied if the recipe says so. Of a GGUF file or an artifact the values that its
+/// codes mean, if the request does not round them again or allows it; else Error(input).
 Model load_source(const CompressRequest& request, const RunContext& context);
 
 /// Runs the whole line. The output directory appears complete, with its report, or not at all; a missed gate is in the

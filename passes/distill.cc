@@ -57,22 +57,18 @@ class IdleLearner final : public Learner {
 json describe_curve(const std::vector<HeadLosses>& losses, const LossWeights& weights) {
   constexpr size_t points = 100;
   json curve = {{"step", json::array()}, {"loss", json::array()}};
-  if (weights.kl != 0) curve["kl"] = json::array();
-  if (weights.cross_entropy != 0) curve["cross_entropy"] = json::array();
-  if (weights.hidden != 0) curve["hidden"] = json::array();
-  if (weights.attention != 0) curve["attention"] = json::array();
+  for (const LossTerm& term : loss_terms)
+    if (weights.*term.weight != 0) curve[term.name] = json::array();
   const size_t span = (losses.size() + points - 1) / points;
   for (size_t first = 0; first < losses.size(); first += span) {
     const size_t end = std::min(losses.size(), first + span);
     HeadLosses mean;
     for (size_t i = first; i < end; ++i)
-      for (const auto term : {&HeadLosses::kl, &HeadLosses::cross_entropy, &HeadLosses::hidden, &HeadLosses::attention}) mean.*term += losses[i].*term / static_cast<double>(end - first);
+      for (const LossTerm& term : loss_terms) mean.*term.loss += losses[i].*term.loss / static_cast<double>(end - first);
     curve["step"].push_back(end);
     curve["loss"].push_back(mean.total(weights));
-    if (weights.kl != 0) curve["kl"].push_back(mean.kl);
-    if (weights.cross_entropy != 0) curve["cross_entropy"].push_back(mean.cross_entropy);
-    if (weights.hidden != 0) curve["hidden"].push_back(mean.hidden);
-    if (weights.attention != 0) curve["attention"].push_back(mean.attention);
+    for (const LossTerm& term : loss_terms)
+      if (weights.*term.weight != 0) curve[term.name].push_back(mean.*term.loss);
   }
   return curve;
 }
@@ -101,7 +97,7 @@ class Distill final : public Pass {
     read_number("ce_weight", options_.loss.cross_entropy, 0, 1000);
     read_number("hidden_weight", options_.loss.hidden, 0, 1000);
     read_number("attention_weight", options_.loss.attention, 0, 1000);
-    if (options_.loss.kl == 0 && options_.loss.cross_entropy == 0 && options_.loss.hidden == 0 && options_.loss.attention == 0) throw Error(ErrorKind::usage, fmt::format("{}: kl_weight and ce_weight are both 0; there is nothing to learn", where));
+    if (std::ranges::all_of(loss_terms, [&](const LossTerm& term) { return options_.loss.*term.weight == 0; })) throw Error(ErrorKind::usage, fmt::format("{}: kl_weight and ce_weight are both 0; there is nothing to learn", where));
     read_number("rate", learning.rate, 0, 10);
     read_number("weight_decay", learning.weight_decay, 0, 10);
     read_number("clip", learning.clip, 0, 1e9);

@@ -22,10 +22,11 @@ bool are_cut(std::span<const int64_t> origins) {
 
 std::vector<int64_t> pair_blocks(std::span<const int64_t> origins, int64_t teacher_blocks) {
   const auto count = static_cast<int64_t>(origins.size());
+  const bool is_cut = are_cut(origins);
   std::vector<int64_t> pairs;
   for (int64_t i = 0; i < count; ++i) {
     if (i + 1 == count) pairs.push_back(teacher_blocks);
-    else pairs.push_back(are_cut(origins) ? origins[static_cast<size_t>(i + 1)] : std::max<int64_t>(1, (i + 1) * teacher_blocks / count));
+    else pairs.push_back(is_cut ? origins[static_cast<size_t>(i + 1)] : std::max<int64_t>(1, (i + 1) * teacher_blocks / count));
   }
   return pairs;
 }

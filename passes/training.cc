@@ -31,8 +31,8 @@ void train(TrainableModel& model, Learner& learner, Teacher& teacher, const Sequ
       model.run(batch.rows, batch.tokens);
       HeadLosses losses = model.backpropagate(loss, targets, batch.labels, learner, plan.hidden ? plan.hidden->compare(batch, teacher.hidden_states(), loss.hidden) : TrainableModel::HiddenLoss(), teacher.attention());
       if (plan.hidden) losses.hidden = plan.hidden->loss();
-      for (const auto term : {&HeadLosses::kl, &HeadLosses::cross_entropy, &HeadLosses::hidden, &HeadLosses::attention}) mean.*term += losses.*term / static_cast<double>(plan.accumulate);
-      for (const auto& range : batch.rows.ranges) tokens += range.length;
+      for (const LossTerm& term : loss_terms) mean.*term.loss += losses.*term.loss / static_cast<double>(plan.accumulate);
+      tokens += batch.rows.tokens();
     }
     if (!std::isfinite(mean.total(loss))) throw Error(ErrorKind::input, fmt::format("{}: the loss became {} at step {}; expected a number (a lower rate may help)", plan.name, mean.total(loss), step + 1));
     learner.end_step(step, mean);

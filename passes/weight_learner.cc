@@ -84,7 +84,11 @@ void WeightLearner::finish() {
 
 void WeightLearner::save(const fs::path& file) {
   json losses = json::array();
-  for (const HeadLosses& step : losses_) losses.push_back({step.kl, step.cross_entropy, step.hidden, step.attention});
+  for (const HeadLosses& step : losses_) {
+    json terms = json::array();
+    for (const LossTerm& term : loss_terms) terms.push_back(step.*term.loss);
+    losses.push_back(std::move(terms));
+  }
   const std::map<std::string, std::string> metadata = {{"signature", signature_}, {"warmup", std::to_string(warmup_)}, {"steps", std::to_string(steps_)}, {"losses", losses.dump()}};
   std::vector<TensorLayout> layouts;
   const auto for_each_part = [&](const auto& body) {
@@ -120,7 +124,10 @@ int64_t WeightLearner::restore(const fs::path& file) {
   std::map<std::string, const TensorView*> by_name;
   for (const NamedTensor& tensor : content.tensors) by_name[tensor.name] = &tensor.tensor;
   losses_.clear();
-  for (const json& step : losses) losses_.push_back({.kl = step.at(0).get<double>(), .cross_entropy = step.at(1).get<double>(), .hidden = step.at(2).get<double>(), .attention = step.at(3).get<double>()});
+  for (const json& step : losses) {
+    HeadLosses& terms = losses_.emplace_back();
+    for (size_t i = 0; i < loss_terms.size(); ++i) terms.*loss_terms[i].loss = step.at(i).get<double>();
+  }
   const auto done = static_cast<int64_t>(losses_.size());
   for_each([&](const std::string& tensor, LearnedFloats& values, Matrix&, float) {
     for (const auto& [part, matrix] : values.state()) {

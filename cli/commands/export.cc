@@ -42,13 +42,8 @@ int run_bundle(const ExportOptions& options, const CommandContext& context) {
 /// The weights as floats of that type, rounded to nearest, and config.json that says so.
 void convert_floats(Model& model, DType dtype) {
   for (const PlacedTensor& placed : model.tensors()) {
-    StoredTensor& tensor = *placed.tensor;
-    Matrix values = read_matrix(tensor);
-    tensor.dtype = dtype;
-    tensor.form = FloatData(std::move(values));
-    tensor.input_grid.reset();
-    round_floats(tensor);
-    model.checkpoint().release_pages_after(tensor);
+    become_floats(*placed.tensor, dtype);
+    model.checkpoint().release_pages_after(*placed.tensor);
   }
   nlohmann::json& config = model.checkpoint().config;
   config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = get_info(dtype).torch_name;
