@@ -1,11 +1,12 @@
 """Takes a synthetic Llama of a billion parameters through a calibrated method; prints peak memory, and kills and resumes it.
 
-    python bench/large_model.py --llmc build/release/llmc --work /var/tmp/large [-- --method gptq --bits 4 --group-size 128]
+    python bench/large_model.py --llmc build/release/llmc --work /var/tmp/large [-- quantize --method gptq --bits 4 --group-size 128]
+    python bench/large_model.py --llmc build/release/llmc --work /var/tmp/large -- prune --method sparsegpt --sparsity 0.5
 
 Makes the model once under --work (hidden 2048, 17 layers, 1.04e9 parameters, bf16, random weights, the tokenizer of the
 bundled sample model; 2.1 GB), then
 
-    1. runs `llmc quantize` on it, in one piece, and measures seconds and peak resident memory;
+    1. runs the command on it, in one piece, and measures seconds and peak resident memory;
     2. runs it again with --resume, sends SIGKILL at a random moment of the sweep, runs it to its end, and compares the
        artifact's files with those of the first run, byte by byte.
 
@@ -117,12 +118,14 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/var/tmp/llmc-large"))
     parser.add_argument("--most-memory", type=float, default=3.0, help="GiB")
     parser.add_argument("--skip-resume", action="store_true")
-    parser.add_argument("flags", nargs="*", default=["--method", "gptq", "--bits", "4", "--group-size", "128"], help="of llmc quantize")
+    parser.add_argument("--nsamples", type=int, default=32, help="of 512 tokens")
+    parser.add_argument("command", nargs="*", default=["quantize", "--method", "gptq", "--bits", "4", "--group-size", "128"], help="of llmc, and its flags")
     options = parser.parse_args()
     model = options.work / "model"
     if not model.exists():
         make_model(model)
-    common = [options.llmc, "quantize", model, *options.flags, "--nsamples", 32, "--seqlen", 512, "--max-windows", 1]
+    name, *flags = options.command
+    common = [options.llmc, name, model, *flags, "--nsamples", options.nsamples, "--seqlen", 512, "--max-windows", 1]
     outs = {name: options.work / name for name in ("whole", "resumed", "state")}
     for path in outs.values():
         shutil.rmtree(path, ignore_errors=True)

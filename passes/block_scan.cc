@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "core/parallel.h"
 #include "model/kernels.h"
@@ -15,8 +16,8 @@ using Hidden = std::vector<Matrix>;  ///< states of each sequence, [tokens, hidd
 
 class Scan {
  public:
-  Scan(Model& model, const PruneTargets& targets, const std::vector<PruneTarget>& list, PruneMethod method, std::span<const double> sparsities, const PassContext& context)
-      : model_(model), targets_(targets), method_(method), sparsities_(sparsities), forward_(model, context.sweep.forward), head_(forward_.load_head()) {
+  Scan(Model& model, const PruneTargets& targets, const std::vector<PruneTarget>& list, PruneMethod method, std::span<const double> sparsities, double background, const PassContext& context)
+      : model_(model), targets_(targets), method_(method), sparsities_(sparsities), background_(background), forward_(model, context.sweep.forward), head_(forward_.load_head()) {
     for (const PruneTarget& target : list) due_[target.placed->block].push_back(target.placed);
     int64_t tokens = 0;
     for (const auto& sequence : *context.calibration) {
@@ -35,19 +36,27 @@ class Scan {
       states.emplace_back(static_cast<int64_t>(tokens.size()), model_.config().hidden);
       forward_.embed(tokens, states.back().view());
     }
-    Hidden dense = states;
-    for (int64_t block = 0; block < layers; ++block) run_block(block, std::span(&dense, 1));
+    Hidden dense = states, background = states;
+    for (int64_t block = 0; block < layers; ++block) {
+      run_block(block, std::span(&dense, 1));
+      if (due_.contains(block) && method_ != PruneMethod::magnitude) sizes_[block] = measure_inputs(block, background);
+      run_in_background(block, std::span(&background, 1));
+    }
     std::vector<BlockScan> scans;
     for (int64_t block = 0; block < layers; ++block) {
       if (due_.contains(block)) {
-        std::vector<Hidden> pruned = run_pruned(block, states);
+        std::vector<Hidden> pruned;
+        for (double sparsity : sparsities_) {
+          pruned.push_back(states);
+          run_pruned(block, sparsity, std::span(&pruned.back(), 1));
+        }
         for (int64_t later = block + 1; later < layers; ++later) {
-          run_block(later, pruned);
+          run_in_background(later, pruned);
           context.check_stop();
         }
         scans.push_back({.block = block, .divergences = compare(dense, pruned)});
       }
-      run_block(block, std::span(&states, 1));
+      run_in_background(block, std::span(&states, 1));
       model_.checkpoint().release_pages();
       stage.advance();
     }
@@ -82,28 +91,23 @@ class Scan {
     return sizes;
   }
 
-  /// The states behind a block, for each share of zeros in it.
-  std::vector<Hidden> run_pruned(int64_t block, const Hidden& states) {
-    const auto sizes = method_ == PruneMethod::magnitude ? std::map<Tap, std::vector<float>>() : measure_inputs(block, states);
-    std::vector<Matrix> values, scores;
+  /// As run_block, with the share of zeros that all blocks have but the one in question.
+  void run_in_background(int64_t block, std::span<Hidden> variants) {
+    background_ > 0 && due_.contains(block) ? run_pruned(block, background_, variants) : run_block(block, variants);
+  }
+
+  /// As run_block, with a share of zeros in the block's weights.
+  void run_pruned(int64_t block, double sparsity, std::span<Hidden> variants) {
+    const auto& placed = due_.at(block);
     std::vector<decltype(StoredTensor::form)> forms;
-    for (const PlacedTensor* placed : due_.at(block)) {
-      values.push_back(read_matrix(*placed->tensor));
-      scores.push_back(sizes.empty() ? values.back() : wanda_scores(values.back().view(), sizes.at(*find_tap(placed->row->role))));
-      forms.push_back(std::move(placed->tensor->form));
+    for (const PlacedTensor* weight : placed) {
+      Matrix values = read_matrix(*weight->tensor);
+      const Matrix scores = method_ == PruneMethod::magnitude ? values : wanda_scores(values.view(), sizes_.at(block).at(*find_tap(weight->row->role)));
+      apply(choose_mask(scores.view(), targets_.pattern(), targets_.scope(), share_of(sparsity, ranked_units(targets_.pattern(), targets_.scope(), values.rows(), values.cols()))), values.view());
+      forms.push_back(std::exchange(weight->tensor->form, FloatData(std::move(values))));
     }
-    std::vector<Hidden> pruned;
-    for (double sparsity : sparsities_) {
-      for (size_t i = 0; i < values.size(); ++i) {
-        Matrix masked = values[i];
-        apply(choose_mask(scores[i].view(), targets_.pattern(), targets_.scope(), share_of(sparsity, ranked_units(targets_.pattern(), targets_.scope(), masked.rows(), masked.cols()))), masked.view());
-        due_.at(block)[i]->tensor->form = FloatData(std::move(masked));
-      }
-      pruned.push_back(states);
-      run_block(block, std::span(&pruned.back(), 1));
-    }
-    for (size_t i = 0; i < forms.size(); ++i) due_.at(block)[i]->tensor->form = std::move(forms[i]);
-    return pruned;
+    run_block(block, variants);
+    for (size_t i = 0; i < forms.size(); ++i) placed[i]->tensor->form = std::move(forms[i]);
   }
 
   /// The mean divergence of each variant's predictions from the dense ones.
@@ -134,16 +138,18 @@ class Scan {
   const PruneTargets& targets_;
   PruneMethod method_;
   std::span<const double> sparsities_;
+  double background_;  ///< share of zeros in the other blocks
   Forward forward_;
   std::shared_ptr<const HeadWeights> head_;
   std::map<int64_t, std::vector<const PlacedTensor*>> due_;
+  std::map<int64_t, std::map<Tap, std::vector<float>>> sizes_;  ///< Σ x² of the blocks' inputs
   std::vector<std::span<const int32_t>> sequences_;
 };
 
 }  // namespace
 
-std::vector<BlockScan> scan_blocks(Model& model, const PruneTargets& targets, const std::vector<PruneTarget>& list, PruneMethod method, std::span<const double> sparsities, const PassContext& context) {
-  return Scan(model, targets, list, method, sparsities, context).run(context.run);
+std::vector<BlockScan> scan_blocks(Model& model, const PruneTargets& targets, const std::vector<PruneTarget>& list, PruneMethod method, std::span<const double> sparsities, double background, const PassContext& context) {
+  return Scan(model, targets, list, method, sparsities, background, context).run(context.run);
 }
 
 }  // namespace llmc

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <map>
 #include <optional>
 #include <utility>
@@ -73,7 +74,7 @@ class Prune final : public Pass {
       sensitivity = {{"sparsities", sparsities}, {"layers", json::array()}};
       for (size_t i = 0; i < list.size(); ++i) sensitivity["layers"].push_back({{"tensor", list[i].placed->tensor->name}, {"block", list[i].placed->block}, {"outlier_share", layers[i].outlier_share}, {"errors", layers[i].errors}});
       sensitivity["blocks"] = json::array();
-      for (const BlockScan& scan : scan_blocks(model, targets_, list, method_.method, sparsities, context)) sensitivity["blocks"].push_back({{"block", scan.block}, {"kl", scan.divergences}});
+      for (const BlockScan& scan : scan_blocks(model, targets_, list, method_.method, sparsities, 0, context)) sensitivity["blocks"].push_back({{"block", scan.block}, {"kl", scan.divergences}});
     }
     if (allocation_ != Allocation::uniform) allocate(model, list, context);
     json result = prune_layerwise(model, targets_, list, pruning_, context);
@@ -89,8 +90,24 @@ class Prune final : public Pass {
   bool has_damping() const { return method_.method == PruneMethod::sparsegpt || pruning_.reconstruction == Reconstruction::least_squares; }
 
   void allocate(Model& model, std::vector<PruneTarget>& list, const PassContext& context) const {
-    const auto shares = allocate_by_outliers(scan_layers(model, targets_, list, method_.method, {}, context), targets_.sparsity());
-    for (size_t i = 0; i < list.size(); ++i) list[i].sparsity = shares[i];
+    const double sparsity = targets_.sparsity();
+    if (allocation_ == Allocation::owl) {
+      const auto shares = allocate_by_outliers(scan_layers(model, targets_, list, method_.method, {}, context), sparsity);
+      for (size_t i = 0; i < list.size(); ++i) list[i].sparsity = shares[i];
+      return;
+    }
+    std::map<int64_t, int64_t> weights;
+    for (const PruneTarget& target : list) weights[target.placed->block] += target.placed->tensor->count();
+    const double step = allocation_step(sparsity);
+    const std::array tried = {sparsity - step, sparsity, sparsity + step};
+    std::vector<BlockCost> costs;
+    std::map<int64_t, size_t> places;
+    for (const BlockScan& scan : scan_blocks(model, targets_, list, method_.method, tried, sparsity, context)) {
+      places[scan.block] = costs.size();
+      costs.push_back({.weights = weights.at(scan.block), .less = scan.divergences[0], .same = scan.divergences[1], .more = scan.divergences[2]});
+    }
+    const auto shares = allocate_by_cost(costs, sparsity);
+    for (PruneTarget& target : list) target.sparsity = shares[places.at(target.placed->block)];
   }
 
   json prune_at_once(Model& model, const PassContext& context) const {

@@ -273,6 +273,26 @@ class Calibrated(Prune):
                 values = self.dense(name)["model.layers.3.mlp.gate_proj.weight"].values()
                 self.assertTrue(all(sum(x == 0 for x in values[i:i + 4]) >= 2 for i in range(0, len(values), 4)))
 
+    @covers("prune", "--allocation")
+    def test_measured_allocation(self):
+        """Blocks whose zeros cost more get fewer; the share of the whole is kept, the model is better for it, for any number of threads."""
+        flags = ["--method", "wanda", "--sparsity", "0.6", "--nsamples", 8, "--seqlen", 128]
+        uniform = self.json(*self.run_of(*flags, name="uniform"))
+        report = self.json(*self.run_of(*flags, "--allocation", "measured", name="measured"))
+        self.assertLess(report["quality"]["kl_mean"], uniform["quality"]["kl_mean"])
+        details = report["steps"][1]["details"]
+        self.assertAlmostEqual(details["sparsity_reached"], 0.6, delta=2e-3)  # each row rounds to whole weights
+        asked = {}
+        for layer in details["layers"]:
+            asked.setdefault(layer["tensor"].split(".")[2], set()).add(layer["sparsity_asked"])
+        self.assertEqual((len(asked), {len(shares) for shares in asked.values()}), (8, {1}))
+        shares = [share for (share,) in asked.values()]
+        self.assertAlmostEqual(sum(shares) / 8, 0.6)
+        self.assertGreater(max(shares) - min(shares), 0.02)
+        self.assertTrue(all(abs(share - 0.6) < 0.0801 for share in shares), shares)
+        self.ok(*self.run_of(*flags, "--allocation", "measured", "--threads", 1, name="again"))
+        self.assertEqual((self.dir / "measured" / "model.safetensors").read_bytes(), (self.dir / "again" / "model.safetensors").read_bytes())
+
     @covers("prune", "--allocation", "--sensitivity")
     def test_allocation_and_sensitivity(self):
         """Less of blocks with more outliers, the share of the whole kept; and what the scan found is shown."""
@@ -299,8 +319,8 @@ class Calibrated(Prune):
         self.assertRegex(told, r"block 7 +0\.0")
         self.assertRegex(told, r"KL divergence +10 % +20 %")
         self.assertEqual((self.dir / "told" / "model.safetensors").read_bytes(), (self.dir / "out" / "model.safetensors").read_bytes())
-        self.refused(2, ["allocation 'best'", "uniform or owl"], *self.run_of("--method", "wanda", "--sparsity", "0.5", "--allocation", "best", name="no"))
-        for flag in (["--allocation", "owl"], ["--sensitivity"]):
+        self.refused(2, ["allocation 'best'", "uniform, owl or measured"], *self.run_of("--method", "wanda", "--sparsity", "0.5", "--allocation", "best", name="no"))
+        for flag in (["--allocation", "owl"], ["--allocation", "measured"], ["--sensitivity"]):
             self.refused(2, [flag[0].strip("-"), "pattern 2:4"], *self.run_of("--method", "wanda", "--pattern", "2:4", *flag, name="no"))
 
     def test_pruned_and_quantized_in_one_pass(self):
