@@ -1,8 +1,11 @@
 #include "calib/sweep.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
+#include "core/error.h"
 #include "core/parallel.h"
 #include "core/process_memory.h"
 
@@ -11,6 +14,8 @@ namespace {
 
 /// One model's activations on their way: hidden states, and the input at the current tap.
 struct Chain {
+  const Model* model = nullptr;
+  const Forward* forward = nullptr;
   ActivationStore hidden;
   ActivationStore input;
   PageMemory spare = {};  ///< of the input at the tap before, for that at the next
@@ -25,6 +30,11 @@ class Sweep {
       : model_(model), sequences_(sequences), options_(options), visitor_(visitor), context_(context), forward_(model, options.forward),
         input_dtype_(options.forward.precision == Precision::bf16 && !visitor.needs_exact_inputs() ? DType::bf16 : options.activations) {
     for (const auto& sequence : sequences) lengths_.push_back(static_cast<int64_t>(sequence.size()));
+    if (!options.original) return;
+    const ModelConfig& expected = model.config();
+    const ModelConfig& found = options.original->config();
+    if (found.layers != expected.layers || found.hidden != expected.hidden) throw Error(ErrorKind::usage, fmt::format("calibration: the model has {} blocks of width {}, the original one {} of width {}; expected the same, as they are compared block by block", expected.layers, expected.hidden, found.layers, found.hidden));
+    original_.emplace(*options.original, options.forward);
   }
 
   std::vector<BlockError> run() {
@@ -32,7 +42,8 @@ class Sweep {
     std::optional<SweepState> state;
     if (!options_.state_directory.empty()) state.emplace(options_.state_directory, options_.persistence, options_.signature);
     const bool learns_from_floats = visitor_.needs_drift_moment() || visitor_.needs_block_outputs();
-    Chain changed = embed(count()), plain = embed(learns_from_floats ? count() : std::min(count(), compared_sequences));
+    const int64_t beside = learns_from_floats ? count() : std::min(count(), compared_sequences);
+    Chain changed = embed(model_, forward_, count()), plain = original_ ? embed(*options_.original, *original_, beside) : embed(model_, forward_, beside);
     if (visitor_.changes_embedding())
       parallel_for(count(), [&](int64_t i) {
         Matrix hidden = changed.hidden.read(i);
@@ -52,6 +63,7 @@ class Sweep {
       run_taps(block, changed, plain, stage);
       errors.push_back(compare(changed.hidden, plain.hidden));
       model_.checkpoint().release_pages();
+      if (options_.original) options_.original->checkpoint().release_pages();
       if (state) state->save(model_, block, changed.hidden, plain.hidden, describe(errors), context_);
     }
     return errors;
@@ -79,25 +91,25 @@ class Sweep {
     return copy;
   }
 
-  Chain embed(int64_t sequences) {
-    Chain chain{make_store(model_.config().hidden, sequences, options_.activations), ActivationStore({}, 0, input_dtype_, std::nullopt)};
+  Chain embed(const Model& model, const Forward& forward, int64_t sequences) {
+    Chain chain{&model, &forward, make_store(model.config().hidden, sequences, options_.activations), ActivationStore({}, 0, input_dtype_, std::nullopt)};
     parallel_for(sequences, [&](int64_t i) {
       const auto& tokens = sequences_[static_cast<size_t>(i)];
-      Matrix hidden(static_cast<int64_t>(tokens.size()), model_.config().hidden);
-      forward_.embed(tokens, hidden.view());
+      Matrix hidden(static_cast<int64_t>(tokens.size()), model.config().hidden);
+      forward.embed(tokens, hidden.view());
       chain.hidden.write(i, hidden.view());
     });
-    model_.checkpoint().release_pages();  // of the embedding's rows
+    model.checkpoint().release_pages();  // of the embedding's rows
     return chain;
   }
 
   void enter(int64_t block, Chain& chain) {
-    const auto entry = forward_.load_entry(block);
-    chain.input = make_store(model_.config().hidden, chain.hidden.sequences(), input_dtype_, recycle(chain.input));
+    const auto entry = chain.forward->load_entry(block);
+    chain.input = make_store(chain.model->config().hidden, chain.hidden.sequences(), input_dtype_, recycle(chain.input));
     parallel_for(chain.hidden.sequences(), [&](int64_t i) {
       Matrix hidden, input;
       const MatrixView entered = chain.input.open(i, input);
-      forward_.enter_block(*entry, chain.hidden.view(i, hidden), entered);
+      chain.forward->enter_block(*entry, chain.hidden.view(i, hidden), entered);
       chain.input.commit(i, entered);
     });
   }
@@ -105,19 +117,20 @@ class Sweep {
   /// Takes a chain from one tap to the next.
   void advance(const StageWeights& weights, Tap tap, Chain& chain) {
     const bool is_last = tap == all_taps.back();
-    const int64_t width = is_last ? 0 : get_width(all_taps[static_cast<size_t>(tap) + 1], model_.config());
+    const ModelConfig& config = chain.model->config();
+    const int64_t width = is_last ? 0 : get_width(all_taps[static_cast<size_t>(tap) + 1], config);
     ActivationStore next = make_store(width, chain.hidden.sequences(), input_dtype_, std::move(chain.spare));
     parallel_for(chain.hidden.sequences(), [&](int64_t i) {
       Matrix input_buffer, hidden_buffer, next_buffer;
       const ConstMatrixView input = chain.input.view(i, input_buffer);
       const MatrixView next_input = next.open(i, next_buffer);
       if (tap != Tap::attention_context && !is_last) {
-        forward_.run_stage(weights, input, {nullptr, input.rows, model_.config().hidden, model_.config().hidden}, next_input);  // leaves the hidden states alone
+        chain.forward->run_stage(weights, input, {nullptr, input.rows, config.hidden, config.hidden}, next_input);  // leaves the hidden states alone
       } else {
         const MatrixView hidden = chain.hidden.open(i, hidden_buffer);
         if (!hidden_buffer.empty()) hidden_buffer = chain.hidden.read(i);
         const MatrixView states = hidden_buffer.empty() ? hidden : hidden_buffer.view();
-        forward_.run_stage(weights, input, states, next_input);
+        chain.forward->run_stage(weights, input, states, next_input);
         chain.hidden.commit(i, states);
       }
       next.commit(i, next_input);
@@ -150,7 +163,7 @@ class Sweep {
 
   /// The statistics of every tap with the block as it is.
   std::map<Tap, InputStatistics> observe_block(int64_t block, const ActivationStore& hidden) {
-    Chain chain{copy_store(hidden), ActivationStore({}, 0, input_dtype_, std::nullopt)};
+    Chain chain{&model_, &forward_, copy_store(hidden), ActivationStore({}, 0, input_dtype_, std::nullopt)};
     enter(block, chain);
     std::map<Tap, InputStatistics> statistics;
     for (Tap tap : all_taps) {
@@ -174,7 +187,7 @@ class Sweep {
       }
       InputStatistics statistics;
       if (visitor_.needs_statistics(block, tap)) statistics = collect(block, tap, changed, visitor_.needs_drift_moment() ? &plain : nullptr);
-      const auto float_weights = forward_.load_stage(block, tap);
+      const auto float_weights = plain.forward->load_stage(block, tap);
       visitor_.finish(block, tap, statistics);
       if (!visitor_.needs_block_outputs()) round_weights(block, tap);
       statistics = {};
@@ -217,6 +230,7 @@ class Sweep {
   BlockVisitor& visitor_;
   const RunContext& context_;
   Forward forward_;
+  std::optional<Forward> original_;
   DType input_dtype_;  ///< of the inputs at taps
   std::vector<int64_t> lengths_;
 };

@@ -29,6 +29,7 @@ struct SweepOptions {
   std::filesystem::path state_directory;                 ///< where finished blocks go (SweepState); empty: they stay in memory
   Persistence persistence = Persistence::scratch;
   nlohmann::json signature;                              ///< of the run: what its result depends on
+  const Model* original = nullptr;                       ///< what the float model is, with as many blocks of the same width; nullptr: the model as it comes
 };
 
 /// What works on the blocks while they go by. A block's weights in the model are floats until the visitor changes them.

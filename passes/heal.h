@@ -1,4 +1,4 @@
-// Owns healing: what compression left free is trained, end to end, until the model says what the original says.
+// Owns healing: what compression left free is trained, end to end or block by block, until the model says what the original says.
 #pragma once
 
 #include <memory>
@@ -16,6 +16,9 @@ namespace llmc {
 ///   norms and biases
 ///   the weights that pruning left        zeros stay
 /// and leaves everything else as it is. Memory: the model in f32, its weights in both directions, and one block's gradients.
+/// With scope "block" the same in each block by itself, against the squared error of its output, on the inputs that the healed blocks
+/// before it make: what lies outside of blocks stays, memory is that of a sweep and one block in f32 with its tape, and a kill costs
+/// one block.
 std::unique_ptr<Pass> make_heal(const nlohmann::json& step, const std::string& where);
 
 }  // namespace llmc

@@ -2,26 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <string>
-#include <vector>
 
-#include "core/run_context.h"
 #include "formats/quantized_matrix.h"
-#include "model/backward.h"
-#include "model/block_tensors.h"
-#include "model/config.h"
+#include "passes/block_training.h"
 
 namespace llmc {
-
-/// The sequences that a block is tuned on. Reading may be called again and again, in any order, from one thread.
-struct BlockSamples {
-  std::vector<int64_t> lengths;  ///< tokens of each sequence
-  /// Writes a sequence's hidden states [length, hidden]: as the compressed model's earlier blocks hand them on, and as the
-  /// float model's block makes them of the float model's own.
-  std::function<void(size_t sequence, MatrixView input, MatrixView target)> read;
-};
 
 struct LearnedRoundingOptions {
   int64_t iterations = 100;

@@ -22,14 +22,7 @@ class LearnedRounder final : public GptqRounder {
   bool tunes_blocks() const override { return true; }
 
   json tune_block(const ModelConfig& config, int64_t block, const BlockTensors& values, std::map<Role, QuantizedMatrix>& rounded, const ActivationStore& inputs, const ActivationStore& outputs) override {
-    BlockSamples samples;
-    for (int64_t i = 0; i < inputs.sequences(); ++i) samples.lengths.push_back(inputs.length(i));
-    samples.read = [&](size_t sequence, MatrixView input, MatrixView target) {
-      const auto i = static_cast<int64_t>(sequence);
-      std::ranges::copy(inputs.read(i).values(), input.data);
-      std::ranges::copy(outputs.read(i).values(), target.data);
-    };
-    LearnedRounding learned = learn_rounding(config.at_block(block), values, std::move(rounded), samples, options_, fmt::format("learned rounding, block {}", block), context_);
+    LearnedRounding learned = learn_rounding(config.at_block(block), values, std::move(rounded), make_block_samples(inputs, outputs), options_, fmt::format("learned rounding, block {}", block), context_);
     rounded = std::move(learned.weights);
     return {{"error_before", learned.error_before}, {"error_after", learned.error_after}};
   }

@@ -121,7 +121,7 @@ Recipe make_gguf_recipe(QuantizeOptions& options, const CLI::App& app) {
   const auto belongs = [&](const std::string& name, const std::string& group) {
     if (name == "--resume") return rounding == "compensated" || rounding == "refined";  // the others are done in one forward pass, which keeps no state
     if (group == "Calibration") return rounding != "search";
-    if (name == "--heal-epochs") return rounding == "refined";
+    if (name == "--heal-epochs" || name == "--heal-scope") return rounding == "refined";
     return (rounding == "compensated" || rounding == "refined") && (name == "--damping" || name == "--order" || name == "--refinements" || name == "--drift-correction");
   };
   for (const CLI::Option* option : app.get_options())

@@ -116,6 +116,27 @@ TEST_CASE("A sweep goes on with the changed weights: later taps see them, and th
   CHECK(plain.sums.at({1, Tap::attention_context}) != spoiling.sums.at({1, Tap::attention_context}));
 }
 
+TEST_CASE("A sweep beside an original compares with that one, whatever the model is like by then") {
+  const Model original = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  Model changed = load_model(golden_root() / "llama-gqa-tied", {}, test::context()), spoiled = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  const Sequences sequences = make_sequences(original);
+  Watcher spoiling(changed, 0), watcher(spoiled);
+  const auto expected = sweep(changed, sequences, {}, spoiling, test::context());
+  StoredTensor& down = const_cast<StoredTensor&>(spoiled.get(Role::ffn_down, 0));
+  Matrix values = read_matrix(down);
+  for (float& value : values.values()) value *= 2;
+  down.form = make_floats(down, values.view());
+  const auto errors = sweep(spoiled, sequences, {.original = &original}, watcher, test::context());
+  REQUIRE(errors.size() == expected.size());
+  for (size_t block = 0; block < errors.size(); ++block) CHECK(errors[block].relative_error == expected[block].relative_error);
+  const auto& drift = watcher.statistics.at({1, Tap::ffn_input}).drift_moment;
+  CHECK(std::ranges::equal(drift.values(), spoiling.statistics.at({1, Tap::ffn_input}).drift_moment.values()));
+
+  const Model other = load_model(golden_root() / "gpt2-tied", {}, test::context());
+  Watcher never(spoiled);
+  if (other.config().hidden != original.config().hidden || other.config().layers != original.config().layers) CHECK_THROWS_WITH(sweep(spoiled, sequences, {.original = &other}, never, test::context()), Contains("expected the same, as they are compared block by block"));
+}
+
 TEST_CASE("A sweep gives the same statistics from memory and from spilled files, and for any number of threads") {
   const test::TemporaryDirectory directory;
   for (DType dtype : {DType::f32, DType::bf16}) {

@@ -98,6 +98,36 @@ class Healing(Runs):
         healed = self.json("quantize", quill(), "-o", self.dir / "healed", *flags, "--heal", "--heal-epochs", 3, "--nsamples", 24, "--seqlen", 128)
         self.assertLess(healed["quality"]["kl_mean"], 0.9 * plain["quality"]["kl_mean"])
 
+    @covers("quantize prune", "--heal-scope")
+    def test_block_by_block(self):
+        """Every block's output comes nearer to the original's, and so does the model; codes and zeros stay, as do tensors outside of blocks."""
+        for model in ("llama-gqa-tied", "gpt2-tied", "phi3-part", "olmo2", "falcon"):
+            for verb, flags in (("quantize", ["--bits", 3, "--group-size", 8, "--format", "packed"]), ("prune", ["--sparsity", 0.5])):
+                with self.subTest(model=model, verb=verb):
+                    plain = self.json(*self.tiny_run(verb, model=tiny(model), name=f"{model}-{verb}-plain")[:4], *flags, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 4)
+                    report = self.json(*self.tiny_run(verb, *flags, "--heal", "--heal-scope", "block", "--heal-epochs", 10, model=tiny(model), name=f"{model}-{verb}"))
+                    details = self.heal_details(report)
+                    self.assertEqual(details["steps"], 80)
+                    for block in details["blocks"]:
+                        self.assertLess(block["error_after"], block["error_before"])
+                    self.assertLess(details["blocks"][-1]["error_after"], 0.95 * details["blocks"][-1]["error_before"])
+                    self.assertLess(report["quality"]["kl_mean"], plain["quality"]["kl_mean"])
+                    before, after = (read_safetensors(self.dir / f"{model}-{verb}{end}")[0] for end in ("-plain", ""))
+                    changed = {name for name in before if before[name] != after.get(name)}
+                    self.assertTrue(changed)
+                    self.assertFalse([name for name in changed if "code" in name or "mask" in name or "embed" in name or "wte" in name or name in ("model.norm.weight", "transformer.ln_f.weight")], changed)
+                    self.assertEqual(report["sparsity"], plain["sparsity"])
+
+    def test_block_by_block_goes_on_where_it_was(self):
+        flags = ["--bits", 3, "--group-size", 8, "--heal", "--heal-scope", "block"]
+        whole = self.json(*self.tiny_run("quantize", *flags, "--threads", 1, name="whole"))
+        again = [self.json(*self.tiny_run("quantize", *flags, "--threads", 2, "--resume", self.dir / "state", name=name)) for name in ("first", "second")]
+        for name in ("first", "second"):
+            self.assertEqual((self.dir / name / "model.safetensors").read_bytes(), (self.dir / "whole" / "model.safetensors").read_bytes())
+        for report in again:
+            self.assertEqual(self.heal_details(report), self.heal_details(whole))
+        self.refused(2, ["--heal-scope", "--heal"], *self.tiny_run("quantize", "--bits", 4, "--method", "gptq", "--heal-scope", "block", name="x"))
+
     def test_recipes_are_checked(self):
         def recipe(*steps):
             path = self.dir / "recipe.yaml"
@@ -109,6 +139,9 @@ class Healing(Runs):
         self.refused(2, ["scale_rate", "expected 0 to 100", "-1"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, scale_rate: -1}"))
         self.refused(2, ["temperature", "expected 0.01 to 100", "found 0"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, temperature: 0}"))
         self.refused(2, ["code_rank is 4 but code_rate is 0"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, code_rank: 4}"))
+        self.refused(2, ["scope 'layer'", "expected model or block"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, scope: layer}"))
+        self.refused(2, ["temperature makes no sense with scope block"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, scope: block, temperature: 2}"))
+        self.refused(2, ["compared block by block"], *recipe("{pass: prune.structured, layers: 1}", "{pass: heal, scope: block}"))
         self.refused(3, ["rates"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, rates: 1}"))
 
 

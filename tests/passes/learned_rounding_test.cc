@@ -263,5 +263,5 @@ TEST_CASE("Learned rounding leaves weights alone that it is not given, and says 
   CHECK(result.weights.size() == 1);
   CHECK(result.error_after < result.error_before);
   problem.targets[0].values()[3] = NAN;
-  CHECK_THROWS_WITH(problem.learn({.iterations = 1}), "block 0: learned rounding: the error of the block's output is nan; expected a finite number");
+  CHECK_THROWS_WITH(problem.learn({.iterations = 1}), "block 0: the error of the block's output is nan; expected a finite number");
 }
