@@ -20,14 +20,17 @@ from result_rows import ResultRows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEAL = {"pass": "heal", "epochs": 2}
+CODES = {"pass": "heal", "scope": "block", "code_rate": 0.02, "epochs": 2}
 DISTILL = {"pass": "distill", "steps": 100, "batch": 4, "rate": 5e-4, "temperature": 1, "cache_teacher": True}
 SETTINGS = {
     "pruned 50 %, magnitude": ([{"pass": "prune.magnitude", "sparsity": 0.5}], HEAL),
     "structured: 40 % of the channels (31 % of the blocks' weights), magnitude": ([{"pass": "prune.structured", "ffn": 0.4, "importance": "magnitude", "compensate": False}], DISTILL),
     "structured: 40 % of the channels (31 % of the blocks' weights), compensated": ([{"pass": "prune.structured", "ffn": 0.4}], DISTILL),
     "3 bits, rtn, groups of 64": ([{"pass": "quantize.rtn", "scheme": "W3A16-g64"}], HEAL),
+    "3 bits, rtn, groups of 64, codes too": ([{"pass": "quantize.rtn", "scheme": "W3A16-g64"}], CODES, HEAL),
     "2 bits, rtn, groups of 32": ([{"pass": "quantize.rtn", "scheme": "W2A16-g32"}], HEAL),
     "2 bits, gptq, groups of 32": ([{"pass": "quantize.gptq", "scheme": "W2A16-g32"}], HEAL),
+    "2 bits, gptq, groups of 32, codes too": ([{"pass": "quantize.gptq", "scheme": "W2A16-g32"}], CODES, HEAL),
 }
 COLUMNS = ["model", "setting", "training", "plain", "healed", "reference", "recovered", "kl_plain", "kl_healed", "cpu_seconds"]
 
@@ -57,12 +60,12 @@ def main():
     for setting in options.settings:
         if table.has(setting):
             continue
-        steps, training = SETTINGS[setting]
+        steps, *training = SETTINGS[setting]
         plain, _ = run(options.llmc, steps, options.threads)
-        healed, seconds = run(options.llmc, [*steps, training], options.threads)
+        healed, seconds = run(options.llmc, [*steps, *training], options.threads)
         reference = plain["reference_perplexity"]
         recovered = (plain["perplexity"] - healed["perplexity"]) / (plain["perplexity"] - reference)
-        table.add({"model": "quill-7m", "setting": setting, "training": training["pass"], "plain": f"{plain['perplexity']:.6g}", "healed": f"{healed['perplexity']:.6g}", "reference": f"{reference:.6g}", "recovered": f"{recovered:.3f}", "kl_plain": f"{plain['kl_mean']:.6g}", "kl_healed": f"{healed['kl_mean']:.6g}", "cpu_seconds": f"{seconds:.0f}"})
+        table.add({"model": "quill-7m", "setting": setting, "training": " + ".join(" ".join([step["pass"], *([step["scope"]] if "scope" in step else [])]) for step in training), "plain": f"{plain['perplexity']:.6g}", "healed": f"{healed['perplexity']:.6g}", "reference": f"{reference:.6g}", "recovered": f"{recovered:.3f}", "kl_plain": f"{plain['kl_mean']:.6g}", "kl_healed": f"{healed['kl_mean']:.6g}", "cpu_seconds": f"{seconds:.0f}"})
         print(f"{setting}: perplexity {table.rows[-1]['plain']} → {table.rows[-1]['healed']} of {table.rows[-1]['reference']}, {table.rows[-1]['recovered']} recovered in {table.rows[-1]['cpu_seconds']} s", file=sys.stderr)
 
 
