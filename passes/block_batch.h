@@ -18,6 +18,7 @@ struct BlockBatch {
   // What is given, [weights, lanes].
   alignas(64) float x[Block::most_weights * block_lanes];
   alignas(64) float w[Block::most_weights * block_lanes];  ///< what the square of an error counts; not read when all count 1
+  const float* next = nullptr;  ///< where the weights of the next batch begin, if anywhere: the search asks the caches for them
 
   // What is found, as in Block.
   alignas(64) uint8_t codes[Block::most_weights * block_lanes];  ///< [weights, lanes]
@@ -25,6 +26,10 @@ struct BlockBatch {
   std::array<Lanes, Block::most_spans> scales, mins;
   Lanes largest;  ///< |x|; NaN if one of them is not finite, and then the rest means nothing
 };
+
+/// 1.5 · 2²³: behind it an f32 has no bits for a fraction, so adding it rounds to the nearest (even) whole number, which the low bits of
+/// the sum then are.
+constexpr float whole_bias = 0x1.8p23f;
 
 enum class ErrorWeights { ones, given };
 

@@ -31,10 +31,10 @@ struct Vectors {
 
   static HWY_INLINE V load(const float* from) { return hn::Load(D(), from); }
   static HWY_INLINE void store(V v, float* to) { hn::Store(v, D(), to); }
-  /// Whole numbers from 0 to 255.
-  static HWY_INLINE void store_codes(V v, uint8_t* to) {
+  /// Whole numbers from 0 to 255, plus whole_bias.
+  static HWY_INLINE void store_codes(V biased, uint8_t* to) {
     const hn::RebindToUnsigned<D> d;
-    hn::StoreU(hn::U8FromU32(hn::And(hn::BitCast(d, nearest(v)), hn::Set(d, 0xffu))), hn::Rebind<uint8_t, D>(), to);
+    hn::StoreU(hn::U8FromU32(hn::And(hn::BitCast(d, biased), hn::Set(d, 0xffu))), hn::Rebind<uint8_t, D>(), to);
   }
   static HWY_INLINE V set(float value) { return hn::Set(D(), value); }
   static HWY_INLINE V add(V a, V b) { return hn::Add(a, b); }
@@ -57,11 +57,15 @@ struct Vectors {
 
   static HWY_INLINE Pairs load_pairs(const int32_t* from) { return hn::BitCast(hn::Repartition<int16_t, D>(), hn::Load(hn::RebindToSigned<D>(), from)); }
   static HWY_INLINE void store_pairs(Pairs pairs, int32_t* to) { hn::Store(hn::BitCast(hn::RebindToSigned<D>(), pairs), hn::RebindToSigned<D>(), to); }
-  static HWY_INLINE Pairs make_pairs(V first, V second) {
-    const hn::RebindToSigned<D> d;
-    return hn::BitCast(hn::Repartition<int16_t, D>(), hn::Or(hn::And(nearest(first), hn::Set(d, 0xffff)), hn::ShiftLeft<16>(nearest(second))));
+  /// Of numbers that 16 bits can hold, plus whole_bias: the low bits of each.
+  static HWY_INLINE Pairs pairs_of_biased(V first, V second) {
+    const hn::Repartition<int16_t, D> d;
+    return hn::OddEven(hn::BitCast(d, hn::ShiftLeft<16>(hn::BitCast(hn::RebindToSigned<D>(), second))), hn::BitCast(d, first));
   }
-  static HWY_INLINE Pairs pairs_of(V v) { return make_pairs(v, v); }
+  static HWY_INLINE Pairs pairs_of(V v) {
+    const V biased = hn::Add(v, hn::Set(D(), whole_bias));
+    return pairs_of_biased(biased, biased);
+  }
   static HWY_INLINE Pairs min_pairs(Pairs a, Pairs b) { return hn::Min(a, b); }
   static HWY_INLINE Pairs max_pairs(Pairs a, Pairs b) { return hn::Max(a, b); }
   static HWY_INLINE Pairs mul_pairs(Pairs a, Pairs b) { return hn::MulFixedPoint15(a, b); }
@@ -82,10 +86,6 @@ struct Vectors {
 #endif
   }
   static HWY_INLINE V to_float(Integers v) { return hn::ConvertTo(D(), v); }
-
- private:
-  /// In the low 16 bits of each lane, of numbers that these can hold: behind 1.5 · 2²³ there is no room for a fraction.
-  static HWY_INLINE Integers nearest(V v) { return hn::BitCast(hn::RebindToSigned<D>(), hn::Add(v, hn::Set(D(), 0x1.8p23f))); }
 };
 
 void search(const GgufTypeInfo& type, BlockBatch& batch, ErrorWeights weights) { search_lanes<Vectors>(type, batch, weights); }

@@ -24,7 +24,7 @@ class BlockSearch : SpanSearch<O, Levels, weights> {
   using typename Base::SpanLanes;
   using typename Base::Sums;
   using typename Base::V;
-  using Base::add_up, Base::at, Base::fit_scale, Base::fit_scale_and_min, Base::for_weights, Base::integer, Base::inverse, Base::load, Base::measure, Base::no_sums, Base::ratio;
+  using Base::add_up, Base::at, Base::fetch_ahead, Base::fit_scale, Base::fit_scale_and_min, Base::for_weights, Base::integer, Base::inverse, Base::load, Base::measure, Base::no_sums, Base::ratio;
   using Base::batch_, Base::effort_, Base::grid_, Base::high_, Base::lane_, Base::largest_, Base::levels_, Base::low_, Base::min_, Base::poison_, Base::scale_, Base::size_, Base::span_, Base::spans_, Base::steps_, Base::w_, Base::x_;
 
  public:
@@ -104,7 +104,7 @@ class BlockSearch : SpanSearch<O, Levels, weights> {
       const V wanted = O::to_f16(ratio(sums.xq, sums.qq));
       d = O::select(O::equal(wanted, O::set(0)), d, wanted);
     }
-    choose_scales(d);
+    if constexpr (!Levels::fixed_point) choose_scales(d);  // after the last d it gains next to nothing there
     O::store(d, at(batch_.d));
   }
 
@@ -263,11 +263,11 @@ class BlockSearch : SpanSearch<O, Levels, weights> {
   HWY_INLINE void round() {
     const V d = load(batch_.d), dmin = load(batch_.dmin);
     for (size_t k = 0; k < spans_; ++k) {
+      fetch_ahead(2 * k + 1, 2 * spans_);
       const V factor = inverse(O::mul(d, load(batch_.scales[k]))), offset = O::mul(O::mul(dmin, load(batch_.mins[k])), factor);
       uint8_t* codes = batch_.codes + k * span_ * block_lanes + lane_;
       for_weights(k, [&](V x, V) {
-        const V level = grid_.min == BlockMin::none ? levels_.level(x, factor) : levels_.level(x, factor, offset);
-        O::store_codes(levels_.code_of(level), codes);
+        O::store_codes(grid_.min == BlockMin::none ? levels_.biased_code(x, factor) : levels_.biased_code(x, factor, offset), codes);
         codes += block_lanes;
       });
     }

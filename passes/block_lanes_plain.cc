@@ -19,7 +19,7 @@ struct Floats {
 
   static V load(const float* from) { return *from; }
   static void store(V v, float* to) { *to = v; }
-  static void store_codes(V v, uint8_t* to) { *to = static_cast<uint8_t>(v); }
+  static void store_codes(V biased, uint8_t* to) { *to = static_cast<uint8_t>(biased - whole_bias); }
   static V set(float value) { return value; }
   static V add(V a, V b) { return a + b; }
   static V sub(V a, V b) { return a - b; }
@@ -44,8 +44,8 @@ struct Floats {
   using Integers = int32_t;
   static Pairs load_pairs(const int32_t* from) { return std::bit_cast<Pairs>(*from); }
   static void store_pairs(Pairs pairs, int32_t* to) { *to = std::bit_cast<int32_t>(pairs); }
-  static Pairs make_pairs(V first, V second) { return {static_cast<int16_t>(std::nearbyint(first)), static_cast<int16_t>(std::nearbyint(second))}; }
-  static Pairs pairs_of(V v) { return make_pairs(v, v); }
+  static Pairs pairs_of_biased(V first, V second) { return {static_cast<int16_t>(first - whole_bias), static_cast<int16_t>(second - whole_bias)}; }
+  static Pairs pairs_of(V v) { return pairs_of_biased(v + whole_bias, v + whole_bias); }
   static Pairs min_pairs(Pairs a, Pairs b) { return {std::min(a.first, b.first), std::min(a.second, b.second)}; }
   static Pairs max_pairs(Pairs a, Pairs b) { return {std::max(a.first, b.first), std::max(a.second, b.second)}; }
   static int16_t mul_fixed(int16_t a, int16_t b) { return static_cast<int16_t>((a * b + 0x4000) >> 15); }

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "formats/gguf/layouts.h"
 #include "passes/lane_transpose.h"
 
 namespace llmc {
@@ -57,25 +58,15 @@ void check_values(const GgufTypeInfo& type, ConstMatrixView weights, const std::
   });
 }
 
-/// Asks for the weights of the next batch, which mostly lie behind those of this one.
-void fetch_ahead(std::span<const float* const> rows, int64_t count) {
-  constexpr int64_t line = 16;  // floats
-  for (const float* row : rows)
-    for (int64_t i = 0; i < count; i += line) __builtin_prefetch(row + std::ssize(rows) * count + i);
-}
-
 /// Blocks that one thread works on at a time.
 struct Workplace {
   BlockBatch batch;
   std::array<Block, block_lanes> blocks;
+  std::array<uint8_t, Block::most_weights * block_lanes> packed;  ///< codes, [bytes, lanes]
 };
 
-}  // namespace
-
-void get_blocks(const GgufTypeInfo& type, const BlockBatch& batch, std::span<Block> blocks) {
-  std::array<uint8_t*, block_lanes> codes;
+void get_scales(const GgufTypeInfo& type, const BlockBatch& batch, std::span<Block> blocks) {
   for (size_t b = 0; b < blocks.size(); ++b) {
-    codes[b] = blocks[b].codes.data();
     blocks[b].d = batch.d[b];
     blocks[b].dmin = batch.dmin[b];
     for (size_t k = 0; k < static_cast<size_t>(type.spans()); ++k) {
@@ -83,6 +74,42 @@ void get_blocks(const GgufTypeInfo& type, const BlockBatch& batch, std::span<Blo
       blocks[b].mins[k] = batch.mins[k][b];
     }
   }
+}
+
+/// nullptr for types that are packed block by block.
+const gguf::LaneLayout* find_lane_layout(GgufType type) {
+  static_assert(gguf::LaneLayout::lanes == block_lanes);
+  switch (type) {
+    case GgufType::q8_0: return &gguf::q8_0_lanes;
+    case GgufType::q4_0: return &gguf::q4_0_lanes;
+    case GgufType::q3_k: return &gguf::q3_k_lanes;
+    default: return nullptr;
+  }
+}
+
+/// Writes the first `count` blocks that were found.
+void pack(const GgufTypeInfo& type, Workplace& place, size_t count, uint8_t* bytes) {
+  const auto blocks = std::span(place.blocks).first(count);
+  const auto stride = static_cast<size_t>(type.bytes);
+  if (const gguf::LaneLayout* layout = find_lane_layout(type.type)) {
+    layout->pack_codes(place.batch.codes, place.packed.data());
+    std::array<uint8_t*, block_lanes> rows;
+    for (size_t b = 0; b < count; ++b) rows[b] = bytes + b * stride + layout->first;
+    from_lanes(place.packed.data(), layout->bytes, std::span(rows).first(count));
+    get_scales(type, place.batch, blocks);
+    for (size_t b = 0; b < count; ++b) layout->pack_scales(blocks[b], bytes + b * stride);
+  } else {
+    get_blocks(type, place.batch, blocks);
+    for (size_t b = 0; b < count; ++b) type.pack(blocks[b], bytes + b * stride);
+  }
+}
+
+}  // namespace
+
+void get_blocks(const GgufTypeInfo& type, const BlockBatch& batch, std::span<Block> blocks) {
+  std::array<uint8_t*, block_lanes> codes;
+  for (size_t b = 0; b < blocks.size(); ++b) codes[b] = blocks[b].codes.data();
+  get_scales(type, batch, blocks);
   from_lanes(batch.codes, static_cast<size_t>(type.block), std::span(codes).first(blocks.size()));
 }
 
@@ -140,13 +167,11 @@ void encode_gguf(const GgufTypeInfo& type, ConstMatrixView weights, std::span<co
       }
       to_lanes(std::span(x).first(count), static_cast<size_t>(type.block), place->batch.x);
       if (kind == ErrorWeights::given) to_lanes(std::span(w).first(count), static_cast<size_t>(type.block), place->batch.w);
-      if (last - begin > std::ssize(x)) fetch_ahead(std::span(x).first(count), type.block);
+      place->batch.next = last - begin > std::ssize(x) ? weights.row(row) + column : nullptr;
       search(type, place->batch, kind);
       for (size_t b = 0; b < count; ++b)
         if (!(place->batch.largest[b] <= largest)) check_values(type, weights, where);  // throws
-      const auto blocks = std::span(place->blocks).first(count);
-      get_blocks(type, place->batch, blocks);
-      for (size_t b = 0; b < count; ++b) type.pack(blocks[b], reinterpret_cast<uint8_t*>(bytes.data()) + (begin + static_cast<int64_t>(b)) * type.bytes);
+      pack(type, *place, count, reinterpret_cast<uint8_t*>(bytes.data()) + begin * type.bytes);
     }
   });
 }

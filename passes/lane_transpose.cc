@@ -34,13 +34,25 @@ void from_lanes(const uint8_t* lanes, size_t count, std::span<uint8_t* const> ro
 
 namespace hn = hwy::HWY_NAMESPACE;
 
+/// Four floats of every fourth row from the first on, row after row.
+template <class D>
+HWY_INLINE hn::Vec<D> load_quads(D d, const float* const* rows, size_t i) {
+  if constexpr (hn::MaxLanes(d) == quad) return hn::LoadU(d, *rows + i);
+  else {
+    const hn::Half<D> half;
+    return hn::Combine(d, load_quads(half, rows + hn::MaxLanes(half), i), load_quads(half, rows, i));
+  }
+}
+
 void to_lanes(std::span<const float* const> rows, size_t count, float* lanes) {
-  const hn::CappedTag<float, quad> d;
-  for (size_t lane = 0; lane < block_lanes; lane += quad) {
-    const auto row = [&](size_t k) { return lane + k < rows.size() ? rows[lane + k] : zeros.data(); };
-    const float *first = row(0), *second = row(1), *third = row(2), *fourth = row(3);
+  const hn::CappedTag<float, block_lanes> d;
+  std::array<const float*, block_lanes> from;
+  from.fill(zeros.data());
+  std::ranges::copy(rows, from.begin());
+  for (size_t lane = 0; lane < block_lanes; lane += hn::MaxLanes(d))
     for (size_t i = 0; i < count; i += quad) {
-      const auto a = hn::LoadU(d, first + i), b = hn::LoadU(d, second + i), c = hn::LoadU(d, third + i), e = hn::LoadU(d, fourth + i);
+      const float* const* first = from.data() + lane;
+      const auto a = load_quads(d, first, i), b = load_quads(d, first + 1, i), c = load_quads(d, first + 2, i), e = load_quads(d, first + 3, i);
       const auto low = hn::InterleaveLower(d, a, c), low_next = hn::InterleaveLower(d, b, e), high = hn::InterleaveUpper(d, a, c), high_next = hn::InterleaveUpper(d, b, e);
       float* to = lanes + i * block_lanes + lane;
       hn::Store(hn::InterleaveLower(d, low, low_next), d, to);
@@ -48,7 +60,6 @@ void to_lanes(std::span<const float* const> rows, size_t count, float* lanes) {
       hn::Store(hn::InterleaveLower(d, high, high_next), d, to + 2 * block_lanes);
       hn::Store(hn::InterleaveUpper(d, high, high_next), d, to + 3 * block_lanes);
     }
-  }
 }
 
 void from_lanes(const uint8_t* lanes, size_t count, std::span<uint8_t* const> rows) {

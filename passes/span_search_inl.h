@@ -17,20 +17,22 @@ HWY_BEFORE_NAMESPACE();
 namespace llmc::HWY_NAMESPACE {
 namespace {
 
-/// Levels and codes of x · factor + shift, evenly spaced. Adding 1.5 · 2²³ leaves no bits for a fraction: it rounds to the nearest even.
+/// Levels and codes of x · factor + shift, evenly spaced. Adding whole_bias rounds.
 template <typename O>
 struct EvenLevels {
   using V = typename O::V;
   static constexpr bool fixed_point = false;
-  static constexpr float magic = 0x1.8p23f;
 
-  explicit EvenLevels(const LevelSteps& steps) : lowest(O::set(steps.lowest + magic)), highest(O::set(steps.highest + magic)), first(O::set(steps.first)), rounder(O::set(magic)) {}
-  HWY_INLINE V level(V x, V factor) const { return snap(O::fma(x, factor, rounder)); }
-  HWY_INLINE V level(V x, V factor, V shift) const { return snap(O::add(O::fma(x, factor, shift), rounder)); }
-  HWY_INLINE V code_of(V level) const { return O::sub(level, first); }
+  explicit EvenLevels(const LevelSteps& steps) : lowest(O::set(steps.lowest + whole_bias)), highest(O::set(steps.highest + whole_bias)), first(O::set(steps.first)), rounder(O::set(whole_bias)) {}
+  HWY_INLINE V level(V x, V factor) const { return O::sub(snap(x, factor), rounder); }
+  HWY_INLINE V level(V x, V factor, V shift) const { return O::sub(snap(x, factor, shift), rounder); }
+  /// … plus whole_bias
+  HWY_INLINE V biased_code(V x, V factor) const { return O::sub(snap(x, factor), first); }
+  HWY_INLINE V biased_code(V x, V factor, V shift) const { return O::sub(snap(x, factor, shift), first); }
 
  private:
-  HWY_INLINE V snap(V rounded) const { return O::sub(O::min(O::max(rounded, lowest), highest), rounder); }
+  HWY_INLINE V snap(V x, V factor) const { return O::min(O::max(O::fma(x, factor, rounder), lowest), highest); }
+  HWY_INLINE V snap(V x, V factor, V shift) const { return O::min(O::max(O::add(O::fma(x, factor, shift), rounder), lowest), highest); }
   V lowest, highest, first, rounder;
 };
 
@@ -64,13 +66,15 @@ struct TableLevels {
   explicit TableLevels(const LevelSteps& given) : steps(given) {}
   HWY_INLINE V level(V x, V factor) const { return nearest_to(O::mul(x, factor)); }
   HWY_INLINE V level(V x, V factor, V shift) const { return nearest_to(O::fma(x, factor, shift)); }
-  HWY_INLINE V code_of(V level) const {
-    V code = O::set(0);
-    for (size_t i = 0; i < 15; ++i) code = O::select(O::greater(level, O::set(steps.borders[i])), O::set(static_cast<float>(i + 1)), code);
-    return code;
-  }
+  HWY_INLINE V biased_code(V x, V factor) const { return code_of(O::mul(x, factor)); }
+  HWY_INLINE V biased_code(V x, V factor, V shift) const { return code_of(O::fma(x, factor, shift)); }
 
  private:
+  HWY_INLINE V code_of(V place) const {
+    V code = O::set(whole_bias);
+    for (size_t i = 0; i < 15; ++i) code = O::select(O::greater(place, O::set(steps.borders[i])), O::set(whole_bias + static_cast<float>(i + 1)), code);
+    return code;
+  }
   HWY_INLINE V nearest_to(V place) const {
     V nearest = O::set(steps.levels[0]);
     for (size_t i = 0; i < 15; ++i) nearest = O::select(O::greater(place, O::set(steps.borders[i])), O::set(steps.levels[i + 1]), nearest);
@@ -106,6 +110,14 @@ class SpanSearch {
     const float* x = batch_.x + k * span_ * block_lanes + lane_;
     const float* w = batch_.w + k * span_ * block_lanes + lane_;
     for (size_t i = 0; i < span_; ++i) body(O::load(x + i * block_lanes), weights == ErrorWeights::given ? O::load(w + i * block_lanes) : O::set(1));
+  }
+
+  /// Asks for one of so many parts of the next batch: a processor waits for only some lines at a time.
+  HWY_INLINE void fetch_ahead(size_t part, size_t parts) const {
+    constexpr size_t line = 16;  // floats
+    const size_t size = spans_ * span_ * block_lanes / parts;
+    if (!batch_.next || lane_ != 0) return;
+    for (size_t i = 0; i < size; i += line) __builtin_prefetch(batch_.next + part * size + i);
   }
 
   /// Of the weights alone: the smallest and the largest, Σ w and Σ w x.
@@ -144,10 +156,7 @@ class SpanSearch {
   template <Shift shift>
   HWY_INLINE Sums add_up(size_t k, V factor, V offset) {
     Sums sums = no_sums();
-    if constexpr (Levels::fixed_point) {
-      add_up_fixed(k, factor, factor, sums, sums);
-      return sums;
-    }
+    if constexpr (Levels::fixed_point) return add_up_fixed(k, factor);
     for_weights(k, [&](V x, V w) { add<shift>(x, w, factor, offset, sums); });
     return sums;
   }
@@ -169,23 +178,40 @@ class SpanSearch {
     const V size = O::max(O::sub(O::set(0), load(low_[k])), load(high_[k])), factor = O::mul(inverse(size), O::set(Levels::largest));
     O::store(O::mul(size, O::set(1 / Levels::largest)), at(unit_[k]));
     const float* x = batch_.x + k * span_ * block_lanes + lane_;
-    for (size_t i = 0; i < span_ / 2; ++i) O::store_pairs(O::make_pairs(O::mul(O::load(x + 2 * i * block_lanes), factor), O::mul(O::load(x + (2 * i + 1) * block_lanes), factor)), pairs(k, i));
+    const auto place = [&](size_t i) { return O::fma(O::load(x + i * block_lanes), factor, O::set(whole_bias)); };
+    for (size_t i = 0; i < span_ / 2; ++i) O::store_pairs(O::pairs_of_biased(place(2 * i), place(2 * i + 1)), pairs(k, i));
   }
   HWY_INLINE int32_t* pairs(size_t k, size_t i) { return fixed_.data() + (k * span_ / 2 + i) * block_lanes + lane_; }
 
+  struct FixedSums {
+    typename O::Integers qq, xq;
+    HWY_INLINE void add(typename O::Pairs x, typename O::Pairs q) {
+      qq = O::add_products(q, q, qq);
+      xq = O::add_products(x, q, xq);
+    }
+    HWY_INLINE Sums in_units(V unit) const { return {O::set(0), O::to_float(qq), O::mul(O::to_float(xq), unit)}; }
+  };
+  HWY_INLINE Sums add_up_fixed(size_t k, V factor) {
+    const V unit = load(unit_[k]);
+    const auto fixed = levels_.fixed_factor(factor, unit);
+    FixedSums sums = {O::no_integers(), O::no_integers()};
+    for (size_t i = 0; i < span_ / 2; ++i) {
+      const auto x = O::load_pairs(pairs(k, i));
+      sums.add(x, levels_.level_of(x, fixed));
+    }
+    return sums.in_units(unit);
+  }
   HWY_INLINE void add_up_fixed(size_t k, V factor, V other_factor, Sums& sums, Sums& others) {
     const V unit = load(unit_[k]);
     const auto first = levels_.fixed_factor(factor, unit), second = levels_.fixed_factor(other_factor, unit);
-    auto qq = O::no_integers(), xq = qq, other_qq = qq, other_xq = qq;
+    FixedSums a = {O::no_integers(), O::no_integers()}, b = a;
     for (size_t i = 0; i < span_ / 2; ++i) {
-      const auto x = O::load_pairs(pairs(k, i)), q = levels_.level_of(x, first), other_q = levels_.level_of(x, second);
-      qq = O::add_products(q, q, qq);
-      xq = O::add_products(x, q, xq);
-      other_qq = O::add_products(other_q, other_q, other_qq);
-      other_xq = O::add_products(x, other_q, other_xq);
+      const auto x = O::load_pairs(pairs(k, i));
+      a.add(x, levels_.level_of(x, first));
+      b.add(x, levels_.level_of(x, second));
     }
-    sums = {O::set(0), O::to_float(qq), O::mul(O::to_float(xq), unit)};
-    others = {O::set(0), O::to_float(other_qq), O::mul(O::to_float(other_xq), unit)};
+    sums = a.in_units(unit);
+    others = b.in_units(unit);
   }
 
   // A span's own fit, with scales (and minima) that are any floats.
@@ -209,6 +235,7 @@ class SpanSearch {
   }
 
   HWY_INLINE void fit_scale(size_t k) {
+    fetch_ahead(2 * k, 2 * spans_);
     const V zero = O::set(0), low = load(low_[k]), high = load(high_[k]);
     const bool symmetric = -steps_.lowest == steps_.highest, other_end = !symmetric && grid_.levels.size() <= 16;
     V top = O::select(O::greater(O::sub(zero, low), high), low, high);
@@ -217,15 +244,12 @@ class SpanSearch {
     const float wide = grid_.is_even() ? 1 : steps_.highest / 8;  // tables have wider steps
     ScaleFit best = {zero, O::set(1), zero};
     const float first = effort_.first * wide, step = effort_.step * wide;
-    const auto start = [&](float end, float direction) {
-      if (effort_.starts == 1) return keep_better(add_up<Shift::none>(k, O::mul(O::set(end + direction * first), unit), zero), O::set(end + direction * first), best);
-      for (int i = 0; i < effort_.starts; i += 2) {
-        const float near = first + step * static_cast<float>(i);
-        consider(k, unit, O::set(end + direction * near), O::set(end + direction * (near + step)), best);
-      }
-    };
-    start(steps_.lowest, -1);
-    if (other_end) start(steps_.highest, 1);
+    const auto place = [&](int i) { return first + step * static_cast<float>(i); };
+    if (effort_.starts == 1) keep_better(add_up<Shift::none>(k, O::mul(O::set(steps_.lowest - first), unit), zero), O::set(steps_.lowest - first), best);
+    else if (other_end)
+      for (int i = 0; i < effort_.starts; ++i) consider(k, unit, O::set(steps_.lowest - place(i)), O::set(steps_.highest + place(i)), best);
+    else
+      for (int i = 0; i < effort_.starts; i += 2) consider(k, unit, O::set(steps_.lowest - place(i)), O::set(steps_.lowest - place(i + 1)), best);
     float nearer = step;
     for (int zoom = 0; zoom < effort_.zooms; ++zoom) {
       const V centre = best.outermost, distance = O::set(nearer /= 2);
@@ -266,6 +290,7 @@ class SpanSearch {
   }
 
   HWY_INLINE void fit_scale_and_min(size_t k) {
+    fetch_ahead(2 * k, 2 * spans_);
     const V zero = O::set(0);
     V low = load(low_[k]);
     if (grid_.min != BlockMin::f16) low = O::min(low, zero);

@@ -6,7 +6,9 @@ llmc's tokens per second are those of the difference of two runs of `llmc imatri
 starting, reading the model and the text count for nothing. llama.cpp's are those of llama_decode over as many chunks of 512 tokens with
 logits wanted of every position, which is what llama-imatrix runs, after a chunk that warms up; its adding up of squares, on one thread
 between the products, is left out, so llama-imatrix itself is slower. It runs the model in F16 and in BF16; the better one counts.
-The two take turns, --repeats times; the figures are the medians. Peak memory is the process's. Run on a machine that does nothing else.
+The two take turns, --repeats times; the figures are the medians. Peak memory is the process's. "ratio" compares them by the clock, for a
+machine that does nothing else; "processor_ratio" by the processor time of all threads, of which on a busy machine only the one with
+--threads 1 is worth something, as llama.cpp's threads wait for each other by spinning.
 """
 
 import argparse
@@ -24,10 +26,11 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SEQLEN = 512
-COLUMNS = ["model", "threads", "llmc_tokens_per_second", "llama_cpp_f16_tokens_per_second", "llama_cpp_bf16_tokens_per_second", "ratio", "llmc_peak_bytes", "llama_cpp_peak_bytes", "load_average"]
+COLUMNS = ["model", "threads", "llmc_tokens_per_second", "llama_cpp_f16_tokens_per_second", "llama_cpp_bf16_tokens_per_second", "ratio", "processor_ratio", "llmc_peak_bytes", "llama_cpp_peak_bytes", "load_average"]
 
 
 def run_llmc(options, model, work):
+    """Tokens per second by the clock and by processor time, and peak bytes."""
     seconds, peak = [], 0
     for samples in (2, 2 + options.samples):
         command = [options.llmc, "imatrix", model, "-o", work / "i.gguf", "--force", "--quiet", "--threads", options.threads, "--nsamples", samples, "--seqlen", SEQLEN, "--calibration", options.calibration]
@@ -36,15 +39,14 @@ def run_llmc(options, model, work):
         _, status, usage = os.wait4(child.pid, 0)
         if status != 0:
             raise SystemExit(f"llmc imatrix failed on {model}")
-        seconds.append(time.perf_counter() - started)
+        seconds.append((time.perf_counter() - started, usage.ru_utime + usage.ru_stime))
         peak = max(peak, usage.ru_maxrss * 1024)
-    return options.samples * SEQLEN / (seconds[1] - seconds[0]), peak
+    return (*(options.samples * SEQLEN / (more - few) for few, more in zip(*seconds)), peak)
 
 
 def run_llama_cpp(options, path):
     done = subprocess.run([options.python, __file__, "--as-llama-cpp", path, "--threads", str(options.threads), "--samples", str(options.samples)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-    result = json.loads(done.stdout.splitlines()[-1])
-    return result["tokens_per_second"], result["peak_bytes"]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def as_llama_cpp(path, threads, samples):
@@ -63,7 +65,7 @@ def as_llama_cpp(path, threads, samples):
     batch.n_tokens = SEQLEN
     for chunk in range(1 + samples):
         if chunk == 1:
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
         for i in range(SEQLEN):
             batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = source.randrange(vocabulary), i, 1, 1
             batch.seq_id[i][0] = 0
@@ -71,8 +73,8 @@ def as_llama_cpp(path, threads, samples):
         if llama_cpp.llama_decode(context, batch) != 0:
             raise SystemExit(f"llama.cpp does not run {path}")
         llama_cpp.llama_synchronize(context)
-    seconds = time.perf_counter() - started
-    print(json.dumps({"tokens_per_second": samples * SEQLEN / seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    seconds = [now - then for now, then in zip((time.perf_counter(), time.process_time()), started)]
+    print(json.dumps([samples * SEQLEN / taken for taken in seconds] + [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
 
 
 def measure(options, model):
@@ -85,8 +87,9 @@ def measure(options, model):
             ours.append(run_llmc(options, model, work))
             f16.append(run_llama_cpp(options, str(work / "F16.gguf")))
             bf16.append(run_llama_cpp(options, str(work / "BF16.gguf")))
-    (rate, peak), (rate16, peak16), (rate_bf, peak_bf) = ([statistics.median(run[i] for run in runs) for i in (0, 1)] for runs in (ours, f16, bf16))
-    return [model.name, options.threads, f"{rate:.0f}", f"{rate16:.0f}", f"{rate_bf:.0f}", f"{rate / max(rate16, rate_bf):.2f}", int(peak), int(peak16 if rate16 > rate_bf else peak_bf), f"{os.getloadavg()[0]:.1f}"]
+    (rate, work_rate, peak), (rate16, work_rate16, peak16), (rate_bf, work_rate_bf, peak_bf) = ([statistics.median(run[i] for run in runs) for i in range(3)] for runs in (ours, f16, bf16))
+    ratios = [f"{rate / max(rate16, rate_bf):.2f}", f"{work_rate / max(work_rate16, work_rate_bf):.2f}"]
+    return [model.name, options.threads, f"{rate:.0f}", f"{rate16:.0f}", f"{rate_bf:.0f}", *ratios, int(peak), int(peak16 if rate16 > rate_bf else peak_bf), f"{os.getloadavg()[0]:.1f}"]
 
 
 def main():

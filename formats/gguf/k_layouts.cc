@@ -60,9 +60,14 @@ void unpack_q3_k(const uint8_t* bytes, Block& block) {
   unpack_bits<2, 32>(bytes + 32, weights, 0, block.codes.data());
   unpack_bits<1, 32>(bytes, weights, 2, block.codes.data());
 }
-void pack_q3_k(const Block& block, uint8_t* bytes) {
-  pack_bits<1, 32>(block.codes.data(), weights, 2, bytes);
-  pack_bits<2, 32>(block.codes.data(), weights, 0, bytes + 32);
+namespace {
+
+template <int lanes>
+void pack_q3_k_codes(const uint8_t* codes, uint8_t* bytes) {
+  pack_bits<1, 32 * lanes>(codes, weights * lanes, 2, bytes);
+  pack_bits<2, 32 * lanes>(codes, weights * lanes, 0, bytes + 32 * lanes);
+}
+void pack_q3_k_scales(const Block& block, uint8_t* bytes) {
   uint8_t* scales = bytes + 96;
   std::memset(scales, 0, 12);
   for (int k = 0; k < 16; ++k) {
@@ -72,6 +77,14 @@ void pack_q3_k(const Block& block, uint8_t* bytes) {
   }
   store_f16(block.d, bytes + 108);
 }
+
+}  // namespace
+
+void pack_q3_k(const Block& block, uint8_t* bytes) {
+  pack_q3_k_codes<1>(block.codes.data(), bytes);
+  pack_q3_k_scales(block, bytes);
+}
+const LaneLayout q3_k_lanes = {.first = 0, .bytes = 96, .pack_codes = pack_q3_k_codes<LaneLayout::lanes>, .pack_scales = pack_q3_k_scales};
 
 // d, dmin, 12 bytes of scales and minima, 128 bytes of 4 bits
 void unpack_q4_k(const uint8_t* bytes, Block& block) {

@@ -44,6 +44,16 @@ void pack_tq2_0(const Block& block, uint8_t* bytes);
 void pack_mxfp4(const Block& block, uint8_t* bytes);
 void pack_nvfp4(const Block& block, uint8_t* bytes);
 
+/// How sixteen blocks that lie side by side are packed at once.
+struct LaneLayout {
+  static constexpr int lanes = 16;
+  size_t first, bytes;  ///< where the codes lie in a block; a multiple of 16
+  void (*pack_codes)(const uint8_t* codes, uint8_t* bytes);   ///< [weights, lanes] to [bytes, lanes]
+  void (*pack_scales)(const Block& block, uint8_t* bytes);    ///< the rest of a block
+};
+// Of those that are found so fast that packing one by one would take much of the time.
+extern const LaneLayout q4_0_lanes, q8_0_lanes, q3_k_lanes;
+
 /// 2^(e − 128): half of what E8M0 means, as ggml's FP4 levels are doubled.
 float e8m0_half_to_f32(uint8_t e);
 /// Half of an unsigned E4M3 float; 0 for its NaN.

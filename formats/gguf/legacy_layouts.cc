@@ -26,6 +26,7 @@ void unpack_scale(const uint8_t* bytes, Block& block) {
   block.scales[0] = 1;
   block.mins[0] = 0;
 }
+void pack_scale(const Block& block, uint8_t* bytes) { store_f16(block.d, bytes); }
 /// The file holds what is added, not what is taken away.
 void unpack_scale_and_min(const uint8_t* bytes, Block& block) {
   unpack_scale(bytes, block);
@@ -37,6 +38,13 @@ void pack_scale_and_min(const Block& block, uint8_t* bytes) {
   store_f16(-block.dmin, bytes + 2);
 }
 
+template <int lanes>
+void pack_q4_0_codes(const uint8_t* codes, uint8_t* bytes) { pack_bits<4, 16 * lanes>(codes, weights * lanes, 0, bytes); }
+template <int lanes>
+void pack_q8_0_codes(const uint8_t* __restrict codes, uint8_t* __restrict bytes) {
+  for (int i = 0; i < weights * lanes; ++i) bytes[i] = static_cast<uint8_t>(codes[i] ^ 0x80);
+}
+
 }  // namespace
 
 // d, 16 bytes of 4 bits
@@ -46,8 +54,8 @@ void unpack_q4_0(const uint8_t* bytes, Block& block) {
   unpack_bits<4, 16>(bytes + 2, weights, 0, block.codes.data());
 }
 void pack_q4_0(const Block& block, uint8_t* bytes) {
-  store_f16(block.d, bytes);
-  pack_bits<4, 16>(block.codes.data(), weights, 0, bytes + 2);
+  pack_scale(block, bytes);
+  pack_q4_0_codes<1>(block.codes.data(), bytes + 2);
 }
 
 // d, min, 16 bytes of 4 bits
@@ -93,8 +101,11 @@ void unpack_q8_0(const uint8_t* bytes, Block& block) {
   for (int i = 0; i < weights; ++i) block.codes[static_cast<size_t>(i)] = static_cast<uint8_t>(bytes[2 + i] ^ 0x80);
 }
 void pack_q8_0(const Block& block, uint8_t* bytes) {
-  store_f16(block.d, bytes);
-  for (int i = 0; i < weights; ++i) bytes[2 + i] = static_cast<uint8_t>(block.codes[static_cast<size_t>(i)] ^ 0x80);
+  pack_scale(block, bytes);
+  pack_q8_0_codes<1>(block.codes.data(), bytes + 2);
 }
+
+const LaneLayout q4_0_lanes = {.first = 2, .bytes = 16, .pack_codes = pack_q4_0_codes<LaneLayout::lanes>, .pack_scales = pack_scale};
+const LaneLayout q8_0_lanes = {.first = 2, .bytes = 32, .pack_codes = pack_q8_0_codes<LaneLayout::lanes>, .pack_scales = pack_scale};
 
 }  // namespace llmc::gguf

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "formats/gguf/layouts.h"
 #include "tests/catch.h"
 #include "tests/golden.h"
 #include "tests/support.h"
@@ -72,6 +73,29 @@ TEST_CASE("What a block says survives packing", "[gguf]") {
       CHECK(std::equal(block.codes.begin(), block.codes.begin() + static_cast<ptrdiff_t>(weights), back.codes.begin()));
       type.pack(back, again.data());
       CHECK(again == bytes);
+    }
+  }
+}
+
+TEST_CASE("Sixteen blocks side by side are packed as each one alone", "[gguf]") {
+  constexpr auto lanes = static_cast<size_t>(gguf::LaneLayout::lanes);
+  Random random(9, "gguf lanes");
+  for (const auto& [name, layout] : {std::pair{GgufType::q4_0, &gguf::q4_0_lanes}, {GgufType::q8_0, &gguf::q8_0_lanes}, {GgufType::q3_k, &gguf::q3_k_lanes}}) {
+    const GgufTypeInfo& type = get_info(name);
+    INFO(type.name);
+    std::vector<Block> blocks;
+    std::vector<uint8_t> codes(static_cast<size_t>(type.block) * lanes), packed(layout->bytes * lanes);
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      blocks.push_back(random_block(type, random));
+      for (size_t i = 0; i < static_cast<size_t>(type.block); ++i) codes[i * lanes + lane] = blocks[lane].codes[i];
+    }
+    layout->pack_codes(codes.data(), packed.data());
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      std::vector<uint8_t> expected(static_cast<size_t>(type.bytes)), bytes(expected.size(), 0xaa);
+      type.pack(blocks[lane], expected.data());
+      for (size_t i = 0; i < layout->bytes; ++i) bytes[layout->first + i] = packed[i * lanes + lane];
+      layout->pack_scales(blocks[lane], bytes.data());
+      CHECK(bytes == expected);
     }
   }
 }

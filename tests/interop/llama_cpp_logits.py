@@ -17,9 +17,12 @@ def silence():
 
 
 class Running:
-    """A file as a model for sequences of up to so many tokens, with keys and values kept in f32; `watch` sees every tensor computed."""
+    """A file as a model for sequences of up to so many tokens, with keys and values kept in f32; `watch` sees every tensor computed.
 
-    def __init__(self, path, longest, watch=None):
+    One thread by default: more of them wait for each other by spinning, which on a busy machine takes far longer than the work.
+    """
+
+    def __init__(self, path, longest, watch=None, threads=1):
         import llama_cpp
 
         self.llama_cpp, self.path = llama_cpp, path
@@ -34,6 +37,7 @@ class Running:
         options.n_ctx = options.n_batch = options.n_ubatch = longest
         options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
         options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        options.n_threads = options.n_threads_batch = threads
         if watch:
             options.cb_eval = watch
         self.context = llama_cpp.llama_init_from_model(self.model, options)
