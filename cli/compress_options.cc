@@ -87,7 +87,6 @@ int run_compress(const std::string& command, const CompressOptions& options, Rec
   if (options.format != "auto" || recipe.format == Format::automatic) recipe.format = parse_format(options.format);
   if (recipe.format == Format::automatic && std::filesystem::path(options.output).extension() == ".gguf") recipe.format = Format::gguf;
   if (!options.shard_size.empty()) recipe.shard_bytes = read_shard_size(options.shard_size);
-  if (recipe.format == Format::gguf && recipe.shard_bytes) throw Error(ErrorKind::usage, "--shard-size: a GGUF file is written whole");
   if (options.seed && *options.seed < 0) throw Error(ErrorKind::usage, fmt::format("--seed: expected a number from 0, found {}", *options.seed));
   if (options.seed) recipe.seed = static_cast<uint64_t>(*options.seed);
   if (options.untie_head) recipe.untie_head = true;

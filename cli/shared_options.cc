@@ -14,7 +14,7 @@ void add_ignored_config_fields(CLI::App& app, std::vector<std::string>& fields) 
 std::set<std::string> as_set(const std::vector<std::string>& fields) { return {fields.begin(), fields.end()}; }
 
 void add_shard_size(CLI::App& app, std::string& size) {
-  app.add_option("--shard-size", size, "Write the weights in files of at most this, such as 5GB, with an index; default: one file")->group("Output");
+  app.add_option("--shard-size", size, "Write the weights in files of at most this, such as 5GB, with an index or, of GGUF, as OUT-00001-of-0000N.gguf; default: one file")->group("Output");
 }
 
 std::optional<uint64_t> read_shard_size(const std::string& size) {

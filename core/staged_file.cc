@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -43,11 +44,23 @@ void flush(const fs::path& directory) {
 
 StagedFile::StagedFile(const fs::path& target, Overwrite overwrite) : target_(checked(target, overwrite)), overwrite_(overwrite), staging_(target_.string() + ".work", Overwrite::refuse) {}
 
+fs::path StagedFile::add_part(const std::string& ending) {
+  parts_.push_back(target_.stem().string() + ending);
+  check_target(target_.parent_path() / parts_.back(), overwrite_);
+  return directory() / parts_.back();
+}
+
 void StagedFile::commit() {
   check_target(target_, overwrite_);  // somebody may have been faster
+  const auto is_part = [&](const fs::path& file) { return std::ranges::find(parts_, file.filename().string()) != parts_.end(); };
   for (const fs::directory_entry& entry : fs::directory_iterator(directory()))
-    if (entry.path() != path()) rename_file(entry.path(), target_.parent_path() / (target_.stem().string() + "." + entry.path().filename().string()), Overwrite::replace);
-  rename_file(path(), target_, overwrite_);
+    if (entry.path() != path() && !is_part(entry.path())) rename_file(entry.path(), target_.parent_path() / (target_.stem().string() + "." + entry.path().filename().string()), Overwrite::replace);
+  for (auto part = parts_.rbegin(); part != parts_.rend(); ++part) {  // readers open the first one: it comes last
+    check_target(target_.parent_path() / *part, overwrite_);
+    rename_file(directory() / *part, target_.parent_path() / *part, overwrite_);
+  }
+  if (parts_.empty()) rename_file(path(), target_, overwrite_);
+  else fs::remove(target_);  // an old one, with --force
   flush(target_.parent_path());
 }
 

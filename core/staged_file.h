@@ -2,6 +2,8 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "core/output.h"
 
@@ -9,7 +11,7 @@ namespace llmc {
 
 /// A file that is written in a staging directory beside its final name and put there in one rename. Other files of that
 /// directory go beside it: report.json of OUT.gguf becomes OUT.report.json. Without commit() nothing is left.
-/// With Overwrite::replace only a regular file is replaced.
+/// With Overwrite::replace only a regular file is replaced. Where there are parts, they take the place of the file.
 class StagedFile {
  public:
   StagedFile(const std::filesystem::path& target, Overwrite overwrite);
@@ -17,13 +19,19 @@ class StagedFile {
   const std::filesystem::path& directory() const { return staging_.path(); }
   /// Where the file is to be written.
   std::filesystem::path path() const { return directory() / target_.filename(); }
-  /// Renames. Throws Error(output); an old file is then still in place.
+  /// The first part, if there are any.
+  std::filesystem::path main_path() const { return parts_.empty() ? path() : directory() / parts_.front(); }
+  /// Where the next part is to be written: its name is the target's with another ending ("OUT.gguf", "-1.gguf": OUT-1.gguf). Throws
+  /// Error(output) as the constructor does.
+  std::filesystem::path add_part(const std::string& ending);
+  /// Renames, the first part last. Throws Error(output); an old file is then still in place, of several parts some may be.
   void commit();
 
  private:
   std::filesystem::path target_;
   Overwrite overwrite_;
   StagedDirectory staging_;
+  std::vector<std::string> parts_;  ///< names
 };
 
 }  // namespace llmc

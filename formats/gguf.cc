@@ -209,13 +209,11 @@ struct Split {
 
 Split read_split(const GgufMetadata& metadata) {
   const Split split{.number = metadata.find_int("split.no").value_or(0), .count = metadata.find_int("split.count").value_or(1), .tensors = metadata.find_int("split.tensors.count").value_or(-1)};
-  constexpr int64_t most_shards = 65535;  // the format has 16 bits for it
-  if (split.count < 0 || split.count > most_shards) throw Error(ErrorKind::input, fmt::format("{}: key split.count: expected 0 to {}, found {}", metadata.where(), most_shards, split.count));
+  if (split.count < 0 || split.count > gguf_most_shards) throw Error(ErrorKind::input, fmt::format("{}: key split.count: expected 0 to {}, found {}", metadata.where(), gguf_most_shards, split.count));
+  if (split.tensors < 0 && metadata.find("split.tensors.count")) throw Error(ErrorKind::input, fmt::format("{}: key split.tensors.count: expected a count, found {}", metadata.where(), split.tensors));
   if (split.number < 0 || split.number >= std::max<int64_t>(split.count, 1)) throw Error(ErrorKind::input, fmt::format("{}: key split.no: expected 0 to {}, found {}", metadata.where(), std::max<int64_t>(split.count, 1) - 1, split.number));
   return split;
 }
-
-std::string shard_ending(int64_t number, int64_t count) { return fmt::format("-{:05}-of-{:05}.gguf", number + 1, count); }
 
 bool is_about_split(const GgufEntry& entry) { return entry.key.starts_with("split.") || entry.key == "general.alignment"; }
 
@@ -241,6 +239,8 @@ void join_shard(GgufFiles& all, const Split& first, int64_t number, const fs::pa
 
 }  // namespace
 
+std::string gguf_shard_ending(int64_t number, int64_t count) { return fmt::format("-{:05}-of-{:05}.gguf", number + 1, count); }
+
 GgufFiles open_gguf(const fs::path& path) {
   GgufFiles all;
   all.files.emplace_back(path);
@@ -249,12 +249,12 @@ GgufFiles open_gguf(const fs::path& path) {
   all.tensors = std::move(content.tensors);
   const Split split = read_split(all.metadata);
   if (split.count > 1) {
-    const std::string ending = shard_ending(split.number, split.count);
+    const std::string ending = gguf_shard_ending(split.number, split.count);
     const std::string name = path.string();
-    if (split.number != 0) throw Error(ErrorKind::input, fmt::format("{}: is shard {} of {}; name the first, *{}", name, split.number + 1, split.count, shard_ending(0, split.count)));
+    if (split.number != 0) throw Error(ErrorKind::input, fmt::format("{}: is shard {} of {}; name the first, *{}", name, split.number + 1, split.count, gguf_shard_ending(0, split.count)));
     if (!name.ends_with(ending)) throw Error(ErrorKind::input, fmt::format("{}: says that it is the first of {} shards; expected a name that ends in {}", name, split.count, ending));
     const std::string prefix = name.substr(0, name.size() - ending.size());
-    for (int64_t number = 1; number < split.count; ++number) join_shard(all, split, number, prefix + shard_ending(number, split.count));
+    for (int64_t number = 1; number < split.count; ++number) join_shard(all, split, number, prefix + gguf_shard_ending(number, split.count));
   }
   if (split.tensors >= 0 && split.tensors != std::ssize(all.tensors)) throw Error(ErrorKind::input, fmt::format("{}: key split.tensors.count: expected {}, the number of tensors in {} files, found {}", path.string(), all.tensors.size(), all.files.size(), split.tensors));
   for (const char* key : {"split.no", "split.count", "split.tensors.count"}) all.metadata.erase(key);

@@ -50,6 +50,10 @@ struct GgufFiles {
   std::vector<GgufTensor> tensors;
 };
 
+/// How the name of a shard ends: that of number 0 of 3 in -00001-of-00003.gguf.
+std::string gguf_shard_ending(int64_t number, int64_t count);
+constexpr int64_t gguf_most_shards = 65535;  ///< the format has 16 bits for it
+
 /// Throws Error(input), also for shards that are missing or disagree.
 GgufFiles open_gguf(const std::filesystem::path& path);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
 
 #include "core/error.h"
 
@@ -38,6 +39,7 @@ std::optional<std::vector<int64_t>> as_ints(const GgufArray& array) {
   const auto* bytes = std::get_if<std::vector<std::byte>>(&array.items);
   if (!bytes) return std::nullopt;
   switch (array.element) {
+    case GgufValueType::boolean:
     case GgufValueType::u8: return widen<uint8_t>(*bytes);
     case GgufValueType::i8: return widen<int8_t>(*bytes);
     case GgufValueType::u16: return widen<uint16_t>(*bytes);
@@ -47,6 +49,12 @@ std::optional<std::vector<int64_t>> as_ints(const GgufArray& array) {
     case GgufValueType::i64: return widen<int64_t>(*bytes);
     default: return std::nullopt;
   }
+}
+
+template <typename Number>
+std::vector<std::byte> bytes_of(const std::vector<Number>& values) {
+  const auto bytes = std::as_bytes(std::span(values));
+  return {bytes.begin(), bytes.end()};
 }
 
 }  // namespace
@@ -65,11 +73,13 @@ GgufValue gguf_f32(float value) { return {GgufValueType::f32, double{value}}; }
 GgufValue gguf_bool(bool value) { return {GgufValueType::boolean, value}; }
 GgufValue gguf_string(std::string value) { return {GgufValueType::string, std::move(value)}; }
 GgufValue gguf_strings(std::vector<std::string> values) { return {GgufValueType::array, GgufArray{GgufValueType::string, std::move(values)}}; }
-GgufValue gguf_i32s(const std::vector<int32_t>& values) {
-  std::vector<std::byte> bytes(values.size() * sizeof(int32_t));
-  if (!values.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
-  return {GgufValueType::array, GgufArray{GgufValueType::i32, std::move(bytes)}};
+GgufValue gguf_bools(const std::vector<bool>& values) {
+  std::vector<std::byte> bytes;
+  for (bool value : values) bytes.push_back(value ? std::byte{1} : std::byte{0});
+  return {GgufValueType::array, GgufArray{GgufValueType::boolean, std::move(bytes)}};
 }
+GgufValue gguf_f32s(const std::vector<float>& values) { return {GgufValueType::array, GgufArray{GgufValueType::f32, bytes_of(values)}}; }
+GgufValue gguf_i32s(const std::vector<int32_t>& values) { return {GgufValueType::array, GgufArray{GgufValueType::i32, bytes_of(values)}}; }
 
 const GgufValue* GgufMetadata::find(std::string_view key) const {
   const auto entry = std::ranges::find(entries_, key, &GgufEntry::key);

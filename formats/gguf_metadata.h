@@ -40,6 +40,9 @@ GgufValue gguf_f32(float value);
 GgufValue gguf_bool(bool value);
 GgufValue gguf_string(std::string value);
 GgufValue gguf_strings(std::vector<std::string> values);
+/// Stored as one byte each.
+GgufValue gguf_bools(const std::vector<bool>& values);
+GgufValue gguf_f32s(const std::vector<float>& values);
 GgufValue gguf_i32s(const std::vector<int32_t>& values);
 
 struct GgufEntry {
@@ -61,7 +64,7 @@ class GgufMetadata {
 
   const GgufValue* find(std::string_view key) const;
   /// Nothing when the key is absent. Throw Error(input) with file, key, expected and found when the value is of another kind.
-  /// Any integer type will do for find_int, any number for find_number.
+  /// Any integer type will do for find_int, any number for find_number, integers and booleans for find_ints.
   std::optional<int64_t> find_int(std::string_view key) const;
   std::optional<double> find_number(std::string_view key) const;
   std::optional<bool> find_bool(std::string_view key) const;

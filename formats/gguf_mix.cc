@@ -15,6 +15,7 @@ namespace {
 using enum GgufType;
 using enum MixTensor;
 using enum MixLayers;
+using enum MixFamily;
 
 const std::vector<GgufMix>& mixes() {
   static const std::vector<GgufMix> list = {
@@ -26,13 +27,13 @@ const std::vector<GgufMix>& mixes() {
       {.name = "Q4_1", .file_type = 3, .type = q4_1},
       {.name = "Q5_0", .file_type = 8, .type = q5_0, .rules = {{.tensor = ffn_down, .layers = first_eighth, .type = q5_1, .importance = MixImportance::given}}},
       {.name = "Q5_1", .file_type = 9, .type = q5_1},
-      {.name = "Q2_K", .file_type = 10, .type = q2_k, .rules = {{.tensor = value, .type = q4_k, .least_queries_per_key = 4}, {.tensor = value, .type = q3_k}, {.tensor = ffn_down, .type = q3_k}, {.tensor = attention_output, .type = q3_k}}},
+      {.name = "Q2_K", .file_type = 10, .type = q2_k, .rules = {{.tensor = value, .type = q4_k, .least_queries_per_key = 4}, {.tensor = value, .type = q3_k}, {.tensor = ffn_down, .type = q3_k}, {.tensor = attention_output, .type = q3_k, .family = usual}}},
       {.name = "Q2_K_S", .file_type = 21, .type = q2_k, .rules = {{.tensor = value, .type = q4_k, .least_queries_per_key = 4}, {.tensor = ffn_down, .layers = first_eighth, .type = q4_k}}},
       {.name = "Q3_K_S", .file_type = 11, .type = q3_k},
-      {.name = "Q3_K_M", .file_type = 12, .type = q3_k, .rules = {{.tensor = value, .layers = first_two, .type = q5_k}, {.tensor = value, .type = q4_k}, {.tensor = ffn_down, .layers = first_sixteenth, .type = q5_k}, {.tensor = ffn_down, .type = q4_k}, {.tensor = attention_output, .type = q4_k}}},
-      {.name = "Q3_K_L", .file_type = 13, .type = q3_k, .rules = {{.tensor = value, .type = q5_k}, {.tensor = ffn_down, .type = q5_k}, {.tensor = attention_output, .type = q5_k}}},
-      {.name = "Q4_K_S", .file_type = 14, .type = q4_k, .rules = {{.tensor = value, .layers = first_four, .type = q5_k}, {.tensor = ffn_down, .layers = first_eighth, .type = q5_k}}},
-      {.name = "Q4_K_M", .file_type = 15, .type = q4_k, .rules = {{.tensor = value, .layers = more_bits, .type = q6_k}, {.tensor = ffn_down, .layers = more_bits, .type = q6_k}}},
+      {.name = "Q3_K_M", .file_type = 12, .type = q3_k, .rules = {{.tensor = value, .layers = first_two, .type = q5_k}, {.tensor = value, .type = q4_k}, {.tensor = ffn_down, .layers = first_sixteenth, .type = q5_k}, {.tensor = ffn_down, .layers = more_bits, .type = q4_k}, {.tensor = ffn_down, .type = q4_k, .family = usual}, {.tensor = attention_output, .type = q4_k, .family = usual}}},
+      {.name = "Q3_K_L", .file_type = 13, .type = q3_k, .rules = {{.tensor = value, .type = q5_k}, {.tensor = ffn_down, .type = q5_k, .family = usual}, {.tensor = ffn_down, .type = q4_k}, {.tensor = attention_output, .type = q5_k, .family = usual}, {.tensor = attention_output, .type = q4_k}}},
+      {.name = "Q4_K_S", .file_type = 14, .type = q4_k, .rules = {{.tensor = value, .layers = first_four, .type = q5_k}, {.tensor = ffn_down, .layers = first_eighth, .type = q5_k, .family = usual}}},
+      {.name = "Q4_K_M", .file_type = 15, .type = q4_k, .rules = {{.tensor = value, .layers = more_bits, .type = q6_k}, {.tensor = ffn_down, .layers = first_sixteenth, .type = q6_k, .family = falcon}, {.tensor = ffn_down, .layers = more_bits, .type = q5_k, .family = falcon}, {.tensor = ffn_down, .layers = more_bits, .type = q6_k}}},
       {.name = "Q5_K_S", .file_type = 16, .type = q5_k},
       {.name = "Q5_K_M", .file_type = 17, .type = q5_k, .rules = {{.tensor = value, .layers = more_bits, .type = q6_k}, {.tensor = ffn_down, .layers = more_bits, .type = q6_k}}},
       {.name = "Q6_K", .file_type = 18, .type = q6_k},
@@ -101,13 +102,14 @@ GgufType type_by_rules(const GgufMix& mix, const MixFacts& facts, const MixOverr
   if (!kind) return mix.type;
   if (*kind == output || (*kind == embedding && is_tied)) {
     if (overrides.output_type) return *overrides.output_type;
-    if (mix.type == q8_0 || tensor.shape.back() % get_info(mix.type).block != 0) return q8_0;
+    if (facts.family == falcon || mix.type == q8_0 || tensor.shape.back() % get_info(mix.type).block != 0) return q8_0;
     return q6_k;
   }
   GgufType type = mix.type;
   for (const MixRule& rule : mix.rules) {
     if (rule.tensor != *kind || !contains(rule.layers, layer_of(tensor.name), facts.layers)) continue;
     if (rule.least_queries_per_key > 0 && (facts.kv_heads == 0 || facts.heads / facts.kv_heads < rule.least_queries_per_key)) continue;
+    if (rule.family && rule.family != facts.family) continue;
     if (rule.importance != MixImportance::either && rule.importance != facts.importance) continue;
     type = rule.type;
     break;

@@ -27,6 +27,8 @@ enum class MixLayers {
   more_bits,        ///< the first and the last eighth, and every third one between
 };
 enum class MixImportance { either, given, none };
+/// Whose rules: llama-quantize has some for Falcon alone, and some for all others.
+enum class MixFamily { usual, falcon };
 
 /// Takes a tensor from the mix's type to another one.
 struct MixRule {
@@ -35,6 +37,7 @@ struct MixRule {
   GgufType type;
   int64_t least_queries_per_key = 0;  ///< query heads that share a key and value head
   MixImportance importance = MixImportance::either;
+  std::optional<MixFamily> family = {};  ///< none: both
 };
 
 struct GgufMix {
@@ -58,6 +61,7 @@ struct MixFacts {
   int64_t heads = 0;
   int64_t kv_heads = 0;
   GgufLarge large = GgufLarge::none;
+  MixFamily family = MixFamily::usual;
   MixImportance importance = MixImportance::none;  ///< given or none
 };
 

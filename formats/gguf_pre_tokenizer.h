@@ -8,14 +8,21 @@
 
 namespace llmc {
 
+/// A step of a pre-tokenizer. `gpt2` is GPT-2's regular expression; `bytes` turns bytes into letters, and nearly always comes last.
+struct PreTokenizerPart {
+  enum class Kind { split, digit, number, punctuation, gpt2, bytes };
+  Kind kind = Kind::split;
+  std::string regex;  ///< of split: what matches is a word of its own
+
+  bool operator==(const PreTokenizerPart&) const = default;
+};
+
 /// How llama.cpp cuts text into words under a name of tokenizer.ggml.pre, and what else it takes that name to mean.
 struct GgufPreTokenizer {
   std::vector<std::string_view> names;  ///< the first is written, all are read
-  std::string_view split;               ///< regular expression whose matches are words of their own; empty: none
-  bool digits = false;                  ///< every digit is a word of its own
-  bool gpt2_words = false;              ///< GPT-2's regular expression, after the others
-  bool ignore_merges = false;           ///< a word that is in the vocabulary is not cut further
-  bool adds_bos = false;                ///< unless tokenizer.ggml.add_bos_token says otherwise
+  std::vector<PreTokenizerPart> parts;
+  bool ignore_merges = false;  ///< a word that is in the vocabulary is not cut further
+  bool adds_bos = false;       ///< unless tokenizer.ggml.add_bos_token says otherwise
 };
 
 /// Throw Error(input) that lists the known names, or says what of a tokenizer.json llama.cpp has no name for.

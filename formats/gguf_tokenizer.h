@@ -1,11 +1,10 @@
-// Owns the tokenizer of a GGUF file (keys tokenizer.*): byte-level BPE from and to the files of a Hugging Face directory, SentencePiece from them.
+// Owns the tokenizer of a GGUF file (keys tokenizer.*), byte-level BPE or SentencePiece, from and to the files of a Hugging Face directory.
 #pragma once
 
-#include <functional>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
+#include "formats/checkpoint.h"
 #include "formats/gguf_metadata.h"
 
 namespace llmc {
@@ -14,11 +13,8 @@ namespace llmc {
 /// Throws Error(input) naming the key that is not understood.
 std::optional<std::string> find_gguf_tokenizer_file(const GgufMetadata& metadata, const std::string& name);
 
-/// Where the small files of a checkpoint come from.
-using FindFile = std::function<std::optional<std::string>(const std::string& name)>;
-
 /// Adds the keys that llama.cpp needs, the same that its convert_hf_to_gguf.py writes, for `vocabulary` tokens; without a
-/// tokenizer.json those of a model that takes token ids only. Throws Error(input) for what llama.cpp would do otherwise.
-void add_gguf_tokenizer(GgufMetadata& metadata, const FindFile& find_file, const nlohmann::json& config, int64_t vocabulary, const std::string& where);
+/// tokenizer those of a model that takes token ids only. Throws Error(input) for what llama.cpp would do otherwise.
+void add_gguf_tokenizer(GgufMetadata& metadata, const Checkpoint& checkpoint, int64_t vocabulary);
 
 }  // namespace llmc

@@ -59,7 +59,12 @@ struct TensorRow {
   Bias bias = Bias::never;
   bool ModelConfig::* only_if = nullptr;  ///< a field without which the tensor is not there
   bool ModelConfig::* unless = nullptr;   ///< a field with which it is not there
+  const char* gguf_name = nullptr;        ///< in GGUF files, {} as above; none: that of its role
 };
+
+inline bool is_there(const TensorRow& row, const ModelConfig& config) { return (!row.only_if || config.*row.only_if) && !(row.unless && config.*row.unless); }
+/// Outside the blocks.
+inline bool is_outer(const TensorRow& row) { return std::string_view(row.name).find("{}") == std::string_view::npos; }
 
 /// A norm of the hidden states, not of single heads.
 inline bool is_hidden_norm(const TensorRow& row) { return row.kind == TensorKind::norm && row.out == Dimension::hidden; }
@@ -94,6 +99,30 @@ enum class GgufRotary { halves, pairs };
 
 /// What llama.cpp loads: heads of any size, or only those that together are as wide as the hidden state.
 enum class GgufHeads { any, fill_hidden };
+/// Which heads over the vocabulary: both kinds, only the embedding's matrix, or only one of their own.
+enum class GgufHead { either, tied, own };
+/// Which biases of attention.
+enum class GgufBias { either, never, always };
+/// What it makes of a window: has no key for it; reads its width and goes on without; keeps to it; cannot do without.
+enum class GgufWindow { none, ignored, kept, always };
+/// Which bounds it knows: none, one of logits where the file says so, or always both, of scores and of logits.
+enum class GgufCaps { none, logits, both };
+
+/// How GGUF files hold an architecture, and which models of it llama.cpp runs (its llama-model.cpp and models/). Norms always
+/// have their offset added to their weights there.
+struct GgufArchitecture {
+  const char* name = nullptr;  ///< general.architecture; llama.cpp runs it with the activation that is the fallback; none: it has no such
+  GgufRotary rotary = GgufRotary::halves;
+  bool rope_factors = false;  ///< it reads a tensor that divides rotary frequencies, which says llama3's scaling
+  GgufHeads heads = GgufHeads::any;
+  GgufHead head = GgufHead::either;
+  GgufBias attention_bias = GgufBias::either;
+  GgufWindow window = GgufWindow::none;
+  GgufCaps caps = GgufCaps::none;
+  int64_t wide_scores = 0;  ///< with so many blocks scores are divided by the root of hidden size over heads, else by that of the head size
+  GgufLarge large = GgufLarge::none;
+  MixFamily mix = MixFamily::usual;
+};
 
 struct Architecture {
   const char* model_type;    ///< as config.json says
@@ -101,11 +130,7 @@ struct Architecture {
   const char* prefix;        ///< of every tensor but the head; checkpoints of the bare model lack it
   const char* activation_key;  ///< none: always the next
   const char* activation_fallback;
-  const char* gguf_name = nullptr;  ///< general.architecture of GGUF files; llama.cpp runs it with the activation above
-  GgufRotary gguf_rotary = GgufRotary::halves;
-  bool gguf_rope_factors = false;  ///< llama.cpp reads a tensor that divides rotary frequencies, which says llama3's scaling
-  GgufHeads gguf_heads = GgufHeads::any;
-  GgufLarge gguf_large = GgufLarge::none;
+  GgufArchitecture gguf = {};
   Norm norm;
   Positions positions;
   FeedForward feed_forward;

@@ -65,6 +65,7 @@ struct ModelConfig {
   int64_t fused_query(int64_t head) const;
   int64_t fused_key(int64_t kv_head) const;
   int64_t fused_value(int64_t kv_head) const;
+  bool operator==(const ModelConfig&) const = default;
   /// The first position that a query at that one sees.
   int64_t first_seen(int64_t position) const { return window > 0 && position >= window ? position - window + 1 : 0; }
 };

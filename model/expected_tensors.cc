@@ -15,10 +15,6 @@ bool has_bias(const TensorRow& row, const ModelConfig& config) {
   return false;
 }
 
-bool is_there(const TensorRow& row, const ModelConfig& config) { return (!row.only_if || config.*row.only_if) && !(row.unless && config.*row.unless); }
-
-bool is_outer(const TensorRow& row) { return std::string_view(row.name).find("{}") == std::string_view::npos; }
-
 Shape expected_shape(const TensorRow& row, Part part, const ModelConfig& config) {
   const int64_t out = get_size(row.out, config);
   if (part == Part::bias || row.kind == TensorKind::norm) return {out};

@@ -217,7 +217,14 @@ class OutputStage {
 
   const fs::path& path() const { return file_ ? file_->directory() : directory_->path(); }
   /// What is opened as a model.
-  fs::path artifact() const { return file_ ? file_->path() : directory_->path(); }
+  fs::path artifact() const { return file_ ? file_->main_path() : directory_->path(); }
+  /// Where the files of a GGUF model go.
+  std::vector<fs::path> files(const GgufPlan& plan) {
+    if (plan.shards.size() == 1) return {file_->path()};
+    std::vector<fs::path> files;
+    for (size_t number = 0; number < plan.shards.size(); ++number) files.push_back(file_->add_part(gguf_shard_ending(static_cast<int64_t>(number), std::ssize(plan.shards))));
+    return files;
+  }
   void commit() { file_ ? file_->commit() : directory_->commit(); }
 
  private:
@@ -252,9 +259,11 @@ Report compress(const CompressRequest& request, const RunContext& context) {
   const std::vector<StoredAs> stored = measure(report, "write", [&] {
     const Provenance provenance{.command = request.command, .recipe = &recipe, .source_hashes = source_hashes};
     if (choice.container != Container::gguf) return write_artifact(staged.path(), choice.container, model, provenance, recipe.shard_bytes, context);
-    const GgufPlan plan = plan_gguf(model, recipe.gguf);
+    const GgufPlan plan = plan_gguf(model, recipe.gguf, recipe.shard_bytes);
     for (const std::string& note : plan.notes) report.notes.push_back(note), context.sink.warn(note);
-    return write_gguf(staged.artifact(), model, recipe.gguf, plan, provenance, context);
+    const std::vector<fs::path> files = staged.files(plan);
+    if (files.size() > 1) report.artifact_path = (request.output.parent_path() / files[0].filename()).string();
+    return write_gguf(files, model, recipe.gguf, plan, provenance, context);
   });
 
   const Model reopened = measure(report, "re-open", [&] {

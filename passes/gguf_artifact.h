@@ -1,7 +1,9 @@
 // Owns writing a model as a GGUF file that llama.cpp runs: which type each tensor gets, the keys, the bytes.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,14 +20,15 @@ namespace llmc {
 /// the factors of rotary frequencies of a model that has any.
 struct GgufPlan {
   std::vector<GgufLayout> layouts;
-  std::vector<std::string> notes;  ///< tensors whose rows forbid the mix's type, and what they get instead
+  std::vector<size_t> shards;  ///< how many of them each file has, one behind the other
+  std::vector<std::string> notes;  ///< what llama.cpp does otherwise, and tensors whose rows forbid the mix's type
 };
-/// Throws Error(usage) for a type that is not known or that a tensor's rows do not fit, when the model holds codes, or for a model
+/// Files have at most `shard_bytes` of tensors, or a single one; without there is one file. Throws Error(usage) for a type that is not known or that a tensor's rows do not fit, when the model holds codes, or for a model
 /// that llama.cpp does not run.
-GgufPlan plan_gguf(const Model& model, const GgufOptions& options);
+GgufPlan plan_gguf(const Model& model, const GgufOptions& options, std::optional<uint64_t> shard_bytes = {});
 
-/// Writes the file, and compares what is then on disk with what was meant. Says how each tensor was stored. The same model
+/// Writes the files, as many as the plan has shards, and compares what is then on disk with what was meant. Says how each tensor was stored. The same model
 /// gives the same bytes. Throws Error(input) naming a tensor with a value that its type cannot hold, and Error(output).
-std::vector<StoredAs> write_gguf(const std::filesystem::path& file, const Model& model, const GgufOptions& options, const GgufPlan& plan, const Provenance& provenance, const RunContext& context);
+std::vector<StoredAs> write_gguf(const std::vector<std::filesystem::path>& files, const Model& model, const GgufOptions& options, const GgufPlan& plan, const Provenance& provenance, const RunContext& context);
 
 }  // namespace llmc

@@ -107,7 +107,7 @@ Recipe parse_recipe(std::string_view yaml, const std::string& where) {
   recipe.seed = static_cast<uint64_t>(seed);
   recipe.format = parse_format(fields.find_string("format").value_or("auto"));
   if (const auto size = fields.find_int("shard_size")) {
-    if (*size < 1 || recipe.format == Format::gguf) throw Error(ErrorKind::input, fmt::format("{}: shard_size: expected a positive number of bytes, and another format than gguf; found {} and {}", where, *size, to_string(recipe.format)));
+    if (*size < 1) throw Error(ErrorKind::input, fmt::format("{}: shard_size: expected a positive number of bytes, found {}", where, *size));
     recipe.shard_bytes = static_cast<uint64_t>(*size);
   }
   recipe.untie_head = fields.find_bool("untie_head").value_or(false);

@@ -12,6 +12,7 @@ Architecture make_bloom() {
       .prefix = "transformer.",
       .activation_key = nullptr,
       .activation_fallback = "gelu_new",
+      .gguf = {.name = "bloom", .heads = GgufHeads::fill_hidden},
       .norm = Norm::layer,
       .positions = Positions::alibi,
       .feed_forward = FeedForward::plain,

@@ -8,6 +8,7 @@ namespace llmc {
 
 Architecture make_gemma() {
   Architecture gemma = make_llama_family("gemma", "GemmaForCausalLM", 8192);
+  gemma.gguf = {.name = "gemma", .head = GgufHead::tied, .attention_bias = GgufBias::never};
   gemma.activation_fallback = "gelu_pytorch_tanh";
   gemma.norm_offset = 1;
   gemma.scales_embedding = true;
@@ -25,6 +26,7 @@ Architecture make_gemma2() {
   Architecture gemma = make_gemma();
   gemma.model_type = "gemma2";
   gemma.causal_class = "Gemma2ForCausalLM";
+  gemma.gguf = {.name = "gemma2", .head = GgufHead::tied, .attention_bias = GgufBias::never, .window = GgufWindow::always, .caps = GgufCaps::both, .wide_scores = 46};
   gemma.activation_key = "hidden_activation";
   gemma.heads_divide_hidden = true;
   gemma.window_period = 2;
@@ -46,6 +48,7 @@ Architecture make_gemma3() {
   Architecture gemma = make_gemma2();
   gemma.model_type = "gemma3_text";
   gemma.causal_class = "Gemma3ForCausalLM";
+  gemma.gguf = {.name = "gemma3", .attention_bias = GgufBias::never, .window = GgufWindow::kept, .caps = GgufCaps::logits, .wide_scores = 62};
   gemma.window_period = 6;
   gemma.window_period_key = "sliding_window_pattern";
   gemma.rope_theta = 1000000;

@@ -12,7 +12,7 @@ Architecture make_gpt2() {
       .prefix = "transformer.",
       .activation_key = "activation_function",
       .activation_fallback = "gelu_new",
-      .gguf_name = "gpt2",
+      .gguf = {.name = "gpt2"},
       .norm = Norm::layer,
       .positions = Positions::learned,
       .feed_forward = FeedForward::plain,

@@ -13,6 +13,7 @@ Architecture make_gpt_neox() {
       .prefix = "gpt_neox.",
       .activation_key = "hidden_act",
       .activation_fallback = "gelu",
+      .gguf = {.name = "gptneox", .heads = GgufHeads::fill_hidden, .head = GgufHead::own, .attention_bias = GgufBias::always},
       .norm = Norm::layer,
       .positions = Positions::rope,
       .feed_forward = FeedForward::plain,

@@ -6,10 +6,7 @@ namespace llmc {
 
 Architecture make_llama() {
   Architecture llama = make_llama_family("llama", "LlamaForCausalLM", 2048);
-  llama.gguf_name = "llama";
-  llama.gguf_rotary = GgufRotary::pairs;
-  llama.gguf_rope_factors = true;
-  llama.gguf_large = GgufLarge::shared_heads;
+  llama.gguf = {.name = "llama", .rotary = GgufRotary::pairs, .rope_factors = true, .large = GgufLarge::shared_heads};
   llama.heads_divide_hidden = true;
   llama.config.push_back({.key = "attention_bias", .flag = &ModelConfig::attention_bias, .fallback = 0});
   llama.config.push_back({.key = "mlp_bias", .flag = &ModelConfig::ffn_bias, .fallback = 0});

@@ -6,10 +6,7 @@ namespace llmc {
 
 Architecture make_mistral() {
   Architecture mistral = make_llama_family("mistral", "MistralForCausalLM", 131072);
-  mistral.gguf_name = "llama";
-  mistral.gguf_rotary = GgufRotary::pairs;
-  mistral.gguf_rope_factors = true;
-  mistral.gguf_large = GgufLarge::shared_heads;
+  mistral.gguf = {.name = "llama", .rotary = GgufRotary::pairs, .rope_factors = true, .large = GgufLarge::shared_heads};
   mistral.config.push_back({.key = "sliding_window", .count = &ModelConfig::window, .fallback = 4096, .null = 0});
   return mistral;
 }

@@ -8,6 +8,7 @@ Architecture make_olmo2() {
   using enum Dimension;
   using enum TensorKind;
   Architecture olmo = make_llama_family("olmo2", "Olmo2ForCausalLM", 2048);
+  olmo.gguf = {.name = "olmo2", .heads = GgufHeads::fill_hidden, .head = GgufHead::own, .attention_bias = GgufBias::never};
   get_config_row(olmo, "rms_norm_eps").fallback = 1e-5;
   olmo.config.push_back({.key = "attention_bias", .flag = &ModelConfig::attention_bias, .fallback = 0});
   set_bias(olmo, {Role::query, Role::key, Role::value, Role::attention_output}, Bias::if_attention_bias);

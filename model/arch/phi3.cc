@@ -6,6 +6,7 @@ namespace llmc {
 
 Architecture make_phi3() {
   Architecture phi = make_llama_family("phi3", "Phi3ForCausalLM", 4096);
+  phi.gguf = {.name = "phi3", .heads = GgufHeads::fill_hidden, .window = GgufWindow::ignored};
   phi.rotary_share = 1;
   phi.scales_rope = false;  // but longrope, which llmc has not
   get_config_row(phi, "rms_norm_eps").fallback = 1e-5;

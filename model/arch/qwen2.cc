@@ -6,9 +6,7 @@ namespace llmc {
 
 Architecture make_qwen2() {
   Architecture qwen = make_llama_family("qwen2", "Qwen2ForCausalLM", 32768);
-  qwen.gguf_name = "qwen2";
-  qwen.gguf_heads = GgufHeads::fill_hidden;
-  qwen.gguf_large = GgufLarge::every;
+  qwen.gguf = {.name = "qwen2", .heads = GgufHeads::fill_hidden, .large = GgufLarge::every};
   qwen.fixed = {{"use_sliding_window", "false"}, {"use_mrope", "false"}};
   qwen.fixed_by_block = {{"layer_types", "\"full_attention\""}};
   qwen.harmless = {"attention_dropout", "sliding_window", "max_window_layers"};  // the last two say nothing without use_sliding_window

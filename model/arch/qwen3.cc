@@ -6,7 +6,7 @@ namespace llmc {
 
 Architecture make_qwen3() {
   Architecture qwen = make_llama_family("qwen3", "Qwen3ForCausalLM", 32768);
-  qwen.gguf_name = "qwen3";
+  qwen.gguf = {.name = "qwen3"};
   get_config_row(qwen, "head_dim").fallback = 128;
   qwen.fixed = {{"attention_bias", "false"}, {"use_sliding_window", "false"}};
   qwen.fixed_by_block = {{"layer_types", "\"full_attention\""}};

@@ -8,6 +8,7 @@ namespace llmc {
 
 Architecture make_stablelm() {
   Architecture stablelm = make_llama_family("stablelm", "StableLmForCausalLM", 4096);
+  stablelm.gguf = {.name = "stablelm", .heads = GgufHeads::fill_hidden, .head = GgufHead::own};
   stablelm.norm = Norm::layer;
   stablelm.rotary_share = 0.25;
   ConfigRow& epsilon = get_config_row(stablelm, "rms_norm_eps");

@@ -70,7 +70,6 @@ class Shards(Compress):
     def test_sizes_that_make_no_sense(self):
         for size in ("0", "-1", "many", "5XB"):
             self.refused(2, "--shard-size", *self.run_of("quantize", None, "--shard-size", size))
-        self.refused(2, ["--shard-size", "GGUF"], "quantize", llama(), "-o", self.dir / "out.gguf", "--type", "Q8_0", "--shard-size", "1kB", "--eval-data", ids())
         self.refused(2, ["--shard-size", "--for-distillation"], "export", llama(), "--for-distillation", "--student", llama(), "-o", self.dir / "out", "--shard-size", "1kB")
 
     def test_sixty_shards(self):

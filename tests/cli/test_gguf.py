@@ -153,9 +153,55 @@ class Convert(Gguf):
         (qwen / "config.json").write_text(json.dumps(config))
         self.refused(2, ["llama3's scaling", "qwen2"], *self.convert(model=qwen, data=data, name="no.gguf"))
 
-    def test_architectures_without_a_layout_are_refused(self):
-        for name, word in (("phi3-whole", "Phi3ForCausalLM"), ("stablelm", "StableLmForCausalLM"), ("olmo2", "Olmo2ForCausalLM"), ("gemma", "GemmaForCausalLM"), ("gemma2", "Gemma2ForCausalLM"), ("gemma3", "Gemma3ForCausalLM"), ("gpt-neox", "GPTNeoXForCausalLM"), ("opt", "OPTForCausalLM"), ("bloom", "BloomForCausalLM"), ("falcon", "FalconForCausalLM")):
-            self.refused(2, [name, f"llmc does not write {word} as a GGUF file"], *self.convert(model=tiny(name), data=tiny(name) / "input_ids.npy", name="no.gguf"))
+    def test_every_architecture_that_llama_cpp_has(self):
+        for name, architecture in (("phi3-whole", "phi3"), ("stablelm-parallel", "stablelm"), ("olmo2", "olmo2"), ("gemma", "gemma"), ("gpt-neox", "gptneox"), ("bloom", "bloom"), ("falcon", "falcon")):
+            with self.subTest(name):
+                model, data, out = tiny(name), tiny(name) / "input_ids.npy", self.dir / (name + ".gguf")
+                report = self.json(*self.convert("--type", "F32", model=model, data=data, name=name + ".gguf"))
+                keys = read_gguf(out)[0]
+                self.assertEqual(keys["general.architecture"], architecture)
+                self.assertTrue(any(key.startswith(architecture + ".attention.") for key in keys))
+                quality = self.json("evaluate", out, "--reference", model, "--data", data)["quality"]
+                self.assertLess(quality["kl_mean"], 1e-9)  # Gemma's 1 + w is rounded to f32
+                self.assertEqual(quality["top1_agreement"], 1)
+                self.assertEqual(any("tanh approximation" in note for note in report["notes"]), name in ("gpt-neox", "falcon"))
+                self.ok("export", out, "--dense", "-o", self.dir / name)
+                exported, source = read_safetensors(self.dir / name)[0], read_safetensors(model)[0]
+                self.assertEqual(set(exported), set(source))
+                self.assertEqual([tensor for tensor in source if exported[tensor] != source[tensor] and not (name == "gemma" and tensor.endswith("norm.weight"))], [])
+
+    def test_what_llama_cpp_does_not_run_is_refused_with_the_reason(self):
+        for name, words in (("opt", ["llama.cpp has no architecture for OPTForCausalLM"]), ("gemma2", ["query_pre_attn_scalar is 20", "gemma2 of 3 blocks with 12"]), ("phi3-part", ["see 9 of 64 positions"]), ("falcon-groups", ["attention has biases", "falcon without"])):
+            self.refused(2, [name, *words], *self.convert(model=tiny(name), data=tiny(name) / "input_ids.npy", name="no.gguf"))
+
+    @covers("convert", "--shard-size")
+    def test_shards(self):
+        self.ok(*self.convert("--type", "F32", name="whole.gguf"))
+        keys, tensors = read_gguf(self.dir / "whole.gguf")
+        report = self.json(*self.convert("--type", "F32", "--shard-size", "9kB"))
+        names = sorted(path.name for path in self.dir.glob("out-*.gguf"))
+        self.assertEqual(names, [f"out-{number:05}-of-{len(names):05}.gguf" for number in range(1, len(names) + 1)])
+        self.assertGreater(len(names), 2)
+        self.assertFalse((self.dir / "out.gguf").exists())
+        self.assertEqual(report["artifact"]["path"], str(self.dir / names[0]))
+        found = {}
+        for number, name in enumerate(names):
+            own, part = read_gguf(self.dir / name)
+            self.assertEqual((own.pop("split.no"), own.pop("split.count"), own.pop("split.tensors.count")), (number, len(names), len(tensors)))
+            self.assertEqual({key: value for key, value in own.items() if key not in ("llmc.recipe", "general.name")}, {key: value for key, value in keys.items() if key not in ("llmc.recipe", "general.name")} if number == 0 else {})
+            self.assertTrue(len(part) == 1 or sum(len(tensor.raw) for tensor in part.values()) <= 9000)
+            found |= part
+        self.assertEqual(found, tensors)
+        self.assertEqual(list(found), list(tensors))
+        quality = self.json("evaluate", self.dir / names[0], "--reference", llama(), "--data", ids())["quality"]
+        self.assertEqual((quality["kl_mean"], quality["top1_agreement"]), (0, 1))
+        self.refused(3, ["is shard 2 of", "name the first"], "evaluate", self.dir / names[1], "--data", ids())
+        self.refused(4, [names[0], "already exists", "--force"], *self.convert("--type", "F32", "--shard-size", "9kB"))
+        before = [(self.dir / name).read_bytes() for name in names]
+        self.ok(*self.convert("--type", "F32", "--shard-size", "9kB", "--force", "--threads", 1))
+        self.assertEqual([(self.dir / name).read_bytes() for name in names], before)
+        self.ok(*self.convert("--type", "F32", "--shard-size", "1GB", model=self.dir / names[0], name="again.gguf"))  # one file is enough
+        self.assertEqual(read_gguf(self.dir / "again.gguf")[1], tensors)
 
     def test_position_embeddings_stay_f32(self):
         model, data = tiny("gpt2-tied"), tiny("gpt2-tied") / "input_ids.npy"

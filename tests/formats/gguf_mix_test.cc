@@ -36,7 +36,8 @@ TEST_CASE("Every tensor of a mix gets the type that llama-quantize gives it", "[
   for (const auto& test : golden.at("cases")) {
     const auto& model = golden.at("models").at(test.at("model").get<std::string>());
     const auto name = test.at("mix").get<std::string>(), letters = test.at("types").get<std::string>();
-    const MixFacts of_model{.layers = model.at("layers"), .heads = model.at("heads"), .kv_heads = model.at("kv_heads"), .large = get_architecture(model.at("architecture"), "mixes.json").gguf_large, .importance = test.at("importance").get<bool>() ? MixImportance::given : MixImportance::none};
+    const GgufArchitecture& gguf = get_architecture(model.at("architecture"), "mixes.json").gguf;
+    const MixFacts of_model{.layers = model.at("layers"), .heads = model.at("heads"), .kv_heads = model.at("kv_heads"), .large = gguf.large, .family = gguf.mix, .importance = test.at("importance").get<bool>() ? MixImportance::given : MixImportance::none};
     std::vector<MixInput> tensors;
     for (size_t i = 0; i < model.at("names").size(); ++i) {
       const int64_t columns = model.at("columns").at(i);

@@ -24,6 +24,7 @@ LETTERS = {name: chr(ord("a") + i) for i, name in enumerate(
 # name: architecture, layers, hidden, feed-forward, heads, key-value heads, whether the head has a weight of its own
 MODELS = {"quill": ("llama", 8, 256, 768, 8, 4, False), "smollm2": ("llama", 30, 576, 1536, 9, 3, False),
           "untied": ("llama", 17, 512, 1024, 8, 2, True), "seventy": ("llama", 80, 256, 256, 8, 1, True), "gpt2": ("gpt2", 12, 256, 1024, 4, 4, True),
+          "falcon": ("falcon", 32, 256, 1024, 4, 1, False), "falcon-untied": ("falcon", 6, 256, 512, 8, 2, True),
           "qwen2": ("qwen2", 24, 256, 768, 14, 2, False), "qwen2-seventy": ("qwen2", 80, 256, 256, 8, 8, True)}
 
 
@@ -33,7 +34,7 @@ def tensors_of(name):
     if kind == "gpt2":
         columns["position_embd.weight"] = hidden
     parts = {"attn_output": hidden, "ffn_down": inner, "ffn_up": hidden}
-    parts |= {"attn_qkv": hidden} if kind == "gpt2" else {"attn_q": hidden, "attn_k": hidden, "attn_v": hidden, "ffn_gate": hidden}
+    parts |= {"attn_qkv": hidden} if kind in ("gpt2", "falcon") else {"attn_q": hidden, "attn_k": hidden, "attn_v": hidden, "ffn_gate": hidden}
     for layer in range(layers):
         columns |= {f"blk.{layer}.{part}.weight": width for part, width in parts.items()}
         columns[f"blk.{layer}.attn_norm.weight"] = 0
