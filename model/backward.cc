@@ -60,11 +60,16 @@ BlockTensors read_block(const Model& model, int64_t block) {
 }
 
 struct BlockTape::Buffers {
-  Buffer attention_normed, unnormed_query, unnormed_key, query_key_value, context, unnormed_attention, middle, ffn_normed, gate_up, active, unnormed_ffn;
-  Buffer d_ffn, d_middle, d_ffn_input, d_attention, d_context, d_query_key_value, d_fused;
+  /// What no other block needs later.
+  struct Shared {
+    Buffer active, d_ffn, d_middle, d_ffn_input, d_attention, d_context, d_query_key_value, d_fused;
+  };
+  Buffer attention_normed, unnormed_query, unnormed_key, query_key_value, context, unnormed_attention, middle, ffn_normed, gate_up, unnormed_ffn;
+  std::shared_ptr<Shared> shared = std::make_shared<Shared>();
 };
 
 BlockTape::BlockTape() : buffers_(std::make_unique<Buffers>()) {}
+BlockTape::BlockTape(const BlockTape* other) : BlockTape() { buffers_->shared = other->buffers_->shared; }
 BlockTape::~BlockTape() = default;
 BlockTape::BlockTape(BlockTape&&) noexcept = default;
 BlockTape& BlockTape::operator=(BlockTape&&) noexcept = default;
@@ -187,7 +192,7 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
   const MatrixView ffn_normed = kept.ffn_normed.resize(rows, config.hidden);
   const MatrixView gate_up = kept.gate_up.resize(rows, w.is_gated() ? 2 * config.ffn : config.ffn);
   const auto [gate, up] = w.split_ffn(gate_up);
-  const MatrixView active = kept.active.resize(rows, config.ffn);
+  const MatrixView active = kept.shared->active.resize(rows, config.ffn);
   const MatrixView unnormed_ffn = resize_if(kept.unnormed_ffn, w.ffn_output_norm.is_there());
   for_each_tile(rows, [&, gate = gate, up = up](int64_t first, int64_t count) {
     const auto part = [&](auto matrix) { return matrix.row_range(first, count); };
@@ -219,6 +224,7 @@ double TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixV
   const Weights& w = *weights_;
   const ModelConfig& config = w.config;
   BlockTape::Buffers& kept = *tape.buffers_;
+  BlockTape::Buffers::Shared& work = *kept.shared;
   const int64_t rows = sequences.rows;
   const int64_t tiles = (rows + tile - 1) / tile;
   assert(hidden.rows == rows && d_out.rows == rows && kept.middle.view().rows == rows);
@@ -227,10 +233,11 @@ double TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixV
   // behind a sublayer, the gradient of what it is given is kept beside that of the sum.
   const MatrixView middle = kept.middle.view(), gate_up = kept.gate_up.view();
   const auto [gate, up] = w.split_ffn(gate_up);
-  const MatrixView d_middle = kept.d_middle.resize(rows, config.hidden);
-  const MatrixView d_ffn_input = config.parallel ? kept.d_ffn_input.resize(rows, config.hidden) : d_middle;
-  const MatrixView d_context = kept.d_context.resize(rows, config.query_width());
-  const MatrixView d_ffn_of_norm = kept.d_ffn.resize(w.ffn_output_norm.is_there() ? rows : 0, config.hidden), d_attention_of_norm = kept.d_attention.resize(w.attention_output_norm.is_there() ? rows : 0, config.hidden);
+  const MatrixView active = work.active.resize(rows, config.ffn);  // computed again
+  const MatrixView d_middle = work.d_middle.resize(rows, config.hidden);
+  const MatrixView d_ffn_input = config.parallel ? work.d_ffn_input.resize(rows, config.hidden) : d_middle;
+  const MatrixView d_context = work.d_context.resize(rows, config.query_width());
+  const MatrixView d_ffn_of_norm = work.d_ffn.resize(w.ffn_output_norm.is_there() ? rows : 0, config.hidden), d_attention_of_norm = work.d_attention.resize(w.attention_output_norm.is_there() ? rows : 0, config.hidden);
   const ConstMatrixView d_ffn = w.ffn_output_norm.is_there() ? ConstMatrixView(d_ffn_of_norm) : d_out, d_attention = w.attention_output_norm.is_there() ? d_attention_of_norm : d_middle;
   NormGradients ffn_norm(gradients, Role::ffn_norm, tiles, config.hidden), ffn_output_norm(gradients, Role::ffn_output_norm, tiles, config.hidden), attention_output_norm(gradients, Role::attention_output_norm, tiles, config.hidden);
   for_each_tile(rows, [&, gate = gate, up = up](int64_t first, int64_t count) {
@@ -246,14 +253,16 @@ double TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixV
     const MatrixView other = scratch_tile<3>(count, std::max(config.ffn, config.hidden));
     w.apply_back(Role::ffn_down, part(d_ffn), d_active);
     for (int64_t r = 0; r < count; ++r) {
-      const std::span<float> slope = other.row_span(r).first(static_cast<size_t>(config.ffn)), of_up = up.row_span(first + r), d = d_active.row_span(r);
+      const std::span<float> slope = other.row_span(r).first(static_cast<size_t>(config.ffn)), of_up = up.row_span(first + r), d = d_active.row_span(r), of_active = active.row_span(first + r);
       if (!w.is_gated()) {
-        activate_with_slope(config.activation, of_up, slope, of_up);
+        activate_with_slope(config.activation, of_up, of_active, of_up);
         multiply_by(of_up, d);
         continue;
       }
       const std::span<float> of_gate = gate.row_span(first + r);
       activate_with_slope(config.activation, of_gate, of_gate, slope);
+      std::ranges::copy(of_gate, of_active.begin());
+      multiply_by(of_active, of_up);
       multiply_by(slope, of_up);
       multiply_by(slope, d);
       std::ranges::copy(of_gate, of_up.begin());
@@ -280,7 +289,7 @@ double TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixV
     w.apply_back(Role::attention_output, part(d_attention), part(d_context));
   });
   for (const NormGradients* norm : {&ffn_norm, &ffn_output_norm, &attention_output_norm}) norm->finish();
-  w.add_gradients(Role::ffn_down, d_ffn, kept.active.view(), gradients);
+  w.add_gradients(Role::ffn_down, d_ffn, active, gradients);
   if (w.has_gate_up()) {
     w.add_gradients(Role::ffn_gate_up, gate_up, kept.ffn_normed.view(), gradients);
   } else {
@@ -290,7 +299,7 @@ double TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixV
   w.add_gradients(Role::attention_output, d_attention, kept.context.view(), gradients);
 
   // Attention, one head of keys and values of one sequence at a time.
-  const MatrixView d_projected = kept.d_query_key_value.resize(rows, kept.query_key_value.view().cols);
+  const MatrixView d_projected = work.d_query_key_value.resize(rows, kept.query_key_value.view().cols);
   const auto operands = w.split(kept.query_key_value.view());
   const auto d_operands = w.split(d_projected);
   const auto count = static_cast<int64_t>(sequences.ranges.size());
@@ -319,7 +328,7 @@ double TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixV
     query_norm.finish();
     key_norm.finish();
   }
-  const MatrixView d_fused = w.is_fused() && !w.has_parts() ? kept.d_fused.resize(rows, d_projected.cols) : d_projected;
+  const MatrixView d_fused = w.is_fused() && !w.has_parts() ? work.d_fused.resize(rows, d_projected.cols) : d_projected;
   if (w.is_fused()) {
     if (!w.has_parts()) for_each_tile(rows, [&](int64_t first, int64_t rows_here) {
         const auto part = [&](auto matrix) { return matrix.row_range(first, rows_here); };

@@ -30,11 +30,13 @@ struct SequenceRows {
   int64_t rows = 0;  ///< a multiple of attention_tile
 };
 
-/// What TrainableBlock::run keeps for backpropagate: about 6 matrices [rows, hidden] and 3 [rows, ffn], as many again once
-/// it went backward. Its memory is used again by the next run.
+/// What TrainableBlock::run keeps for backpropagate: about 6 matrices [rows, hidden] and 2 [rows, ffn]; and what both work in, about
+/// 4 [rows, hidden] and one [rows, ffn]. Its memory is used again by the next run.
 class BlockTape {
  public:
   BlockTape();
+  /// Works in the memory that `other` works in: for tapes that go backward one after the other.
+  explicit BlockTape(const BlockTape* other);
   ~BlockTape();
   BlockTape(BlockTape&&) noexcept;
   BlockTape& operator=(BlockTape&&) noexcept;

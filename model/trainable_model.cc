@@ -23,7 +23,8 @@ struct TrainableModel::State {
   SequenceRows sequences{{}};
   std::vector<int32_t> tokens;
   std::vector<Matrix> hidden;  ///< in front of each block, and after the last
-  std::vector<BlockTape> tapes;
+  std::vector<BlockTape> tapes;  ///< of the blocks, or a single one
+  BlockTape& tape(size_t block) { return tapes[std::min(block, tapes.size() - 1)]; }
 
   /// Calls body(row, token, position) for the rows of all sequences.
   template <typename Body>
@@ -33,9 +34,10 @@ struct TrainableModel::State {
   }
 };
 
-TrainableModel::TrainableModel(const ModelConfig& config, Precision precision, MatmulBackend backend) : state_(std::make_unique<State>(State{.config = config, .embeddings = {}, .blocks = {}, .embedding_norm = TrainableNorm(config), .head = TrainableHead(config, precision, backend), .embedded = {}, .tokens = {}, .hidden = {}, .tapes = {}})) {
+TrainableModel::TrainableModel(const ModelConfig& config, Precision precision, MatmulBackend backend, Activations activations) : state_(std::make_unique<State>(State{.config = config, .embeddings = {}, .blocks = {}, .embedding_norm = TrainableNorm(config), .head = TrainableHead(config, precision, backend), .embedded = {}, .tokens = {}, .hidden = {}, .tapes = {}})) {
   for (int64_t block = 0; block < config.layers; ++block) state_->blocks.emplace_back(config.at_block(block), precision, backend);
-  state_->tapes.resize(static_cast<size_t>(config.layers));
+  state_->tapes.emplace_back();
+  for (int64_t block = 1; block < config.layers && activations == Activations::kept; ++block) state_->tapes.emplace_back(&state_->tapes.front());
   state_->hidden.resize(static_cast<size_t>(config.layers) + 1);
 }
 TrainableModel::~TrainableModel() = default;
@@ -77,7 +79,7 @@ void TrainableModel::run(const SequenceRows& sequences, std::span<const int32_t>
     s.embedded = s.hidden[0];
     s.embedding_norm.apply(s.embedded.view(), s.hidden[0].view());
   }
-  for (size_t block = 0; block < s.blocks.size(); ++block) s.blocks[block].run(sequences, s.hidden[block].view(), s.hidden[block + 1].view(), s.tapes[block]);
+  for (size_t block = 0; block < s.blocks.size(); ++block) s.blocks[block].run(sequences, s.hidden[block].view(), s.hidden[block + 1].view(), s.tape(block));
 }
 
 ConstMatrixView TrainableModel::hidden() const { return std::as_const(state_->hidden.back()).view(); }
@@ -103,9 +105,10 @@ HeadLosses TrainableModel::backpropagate(const LossWeights& weights, const Train
   const double attention_share = 1 / static_cast<double>(std::max<int64_t>(1, s.sequences.tokens() * s.config.heads * s.config.layers));
   for (size_t block = s.blocks.size(); block-- > 0;) {
     if (hidden_loss) hidden_loss(static_cast<int64_t>(block) + 1, std::as_const(s.hidden[block + 1]).view(), d_hidden.view());
+    if (s.tapes.size() < s.blocks.size() && block + 1 < s.blocks.size()) s.blocks[block].run(s.sequences, s.hidden[block].view(), s.hidden[block + 1].view(), s.tape(block));
     const bool goes_on = block > 0 || d_table || d_positions || d_norm;
     BlockTensors gradients = reader.prepare(static_cast<int64_t>(block));
-    losses.attention += attention_share * s.blocks[block].backpropagate(s.sequences, std::as_const(s.hidden[block]).view(), std::as_const(d_hidden).view(), s.tapes[block], goes_on ? d_hidden.view() : MatrixView{}, gradients, attention.empty() ? nullptr : &attention[block], static_cast<float>(weights.attention * attention_share));
+    losses.attention += attention_share * s.blocks[block].backpropagate(s.sequences, std::as_const(s.hidden[block]).view(), std::as_const(d_hidden).view(), s.tape(block), goes_on ? d_hidden.view() : MatrixView{}, gradients, attention.empty() ? nullptr : &attention[block], static_cast<float>(weights.attention * attention_share));
     reader.take(static_cast<int64_t>(block), std::move(gradients));
   }
   if (d_table && s.config.tied_head) add_to(d_table->values(), of_head.get(Role::output_head).values());

@@ -23,11 +23,17 @@ class GradientReader {
   virtual void take(int64_t block, BlockTensors gradients) = 0;
 };
 
-/// A model with weights that change. Results are the same bits for any number of threads. Memory: the weights in both
-/// directions, for a batch of T rows the tapes of all blocks (BlockTape) and a matrix [T, hidden] for each.
+/// What of the forward pass is in memory when the backward pass comes.
+enum class Activations {
+  kept,        ///< the tapes of all blocks (BlockTape)
+  recomputed,  ///< one tape: each block runs again, from its input, before it goes backward (activation checkpointing, Chen 2016)
+};
+
+/// A model with weights that change. Results are the same bits for any number of threads, and whether activations are kept or not.
+/// Memory: the weights in both directions, for a batch of T rows the tapes and a matrix [T, hidden] for each block.
 class TrainableModel {
  public:
-  TrainableModel(const ModelConfig& config, Precision precision, MatmulBackend backend);
+  TrainableModel(const ModelConfig& config, Precision precision, MatmulBackend backend, Activations activations = Activations::kept);
   ~TrainableModel();
   TrainableModel(TrainableModel&&) noexcept;
 

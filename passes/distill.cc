@@ -28,6 +28,7 @@ struct DistillOptions {
   LossWeights loss = {.kl = 1, .temperature = 2, .cross_entropy = 0};
   WeightLearning learning;
   TeacherRuns teacher = TeacherRuns::with_each_batch;
+  Activations activations = Activations::kept;
   std::string targets;  ///< a file of write_soft_targets(), instead of the original
 };
 
@@ -104,6 +105,7 @@ class Distill final : public Pass {
     if (const auto text = fields.find_string("schedule")) learning.schedule = parse_schedule(*text, where + ": schedule");
     if (const auto text = fields.find_string("optimizer")) learning.optimizer = parse_optimizer(*text, where + ": optimizer");
     if (fields.find_bool("cache_teacher").value_or(false)) options_.teacher = TeacherRuns::once;
+    if (fields.find_bool("activation_checkpointing").value_or(false)) options_.activations = Activations::recomputed;
     options_.targets = fields.find_string("targets").value_or("");
     if (!options_.targets.empty() && (options_.loss.kl == 0 || options_.teacher == TeacherRuns::once)) throw Error(ErrorKind::usage, fmt::format("{}: targets make no sense with {}", where, options_.loss.kl == 0 ? "a kl_weight of 0" : "cache_teacher: the teacher does not run"));
     for (const auto& [name, loss] : {std::pair("hidden_weight", options_.loss.hidden), {"attention_weight", options_.loss.attention}})
@@ -116,6 +118,7 @@ class Distill final : public Pass {
     json result = {{"pass", "distill"}, {"batch", options_.batch}, {"accumulate", learning.accumulate}, {"warmup", options_.warmup}, {"temperature", options_.loss.temperature}, {"kl_weight", options_.loss.kl}, {"ce_weight", options_.loss.cross_entropy}, {"rate", learning.rate}, {"weight_decay", learning.weight_decay}, {"clip", learning.clip}, {"schedule", to_string(learning.schedule)}, {"optimizer", to_string(learning.optimizer)}, {"cache_teacher", options_.teacher == TeacherRuns::once}};
     if (options_.loss.hidden != 0) result["hidden_weight"] = options_.loss.hidden;
     if (options_.loss.attention != 0) result["attention_weight"] = options_.loss.attention;
+    if (options_.activations == Activations::recomputed) result["activation_checkpointing"] = true;
     if (!options_.targets.empty()) result["targets"] = options_.targets;
     if (options_.steps) result["steps"] = *options_.steps;
     else result["max_minutes"] = *options_.max_minutes;
@@ -135,7 +138,7 @@ class Distill final : public Pass {
     const std::unique_ptr<Teacher> teaches = make_teacher(model, samples, context, match);
     Teacher& teacher = *teaches;
     if (teacher.vocabulary() != model.config().vocabulary) throw Error(ErrorKind::usage, fmt::format("distill: the student has a vocabulary of {}, the teacher one of {}; expected the same, as their logits are compared", model.config().vocabulary, teacher.vocabulary()));
-    TrainableModel trainable(model.config(), context.sweep.forward.precision, context.sweep.forward.backend);
+    TrainableModel trainable(model.config(), context.sweep.forward.precision, context.sweep.forward.backend, options_.activations);
     TrainingPlan plan{.name = "distill", .order = "distillation", .batch = options_.batch, .accumulate = options_.learning.accumulate, .loss = options_.loss, .hidden = match ? &*match : nullptr};
 
     WeightLearner learner(model, trainable, options_.learning);

@@ -24,6 +24,7 @@ struct HealOptions {
   int64_t epochs = 1;
   int64_t batch = 4;       ///< calibration samples in a step
   double temperature = 1;  ///< of the loss of the whole model
+  Activations activations = Activations::kept;
   HealRates rates;
 };
 
@@ -136,6 +137,8 @@ class Heal final : public Pass {
       if (*scope != "model" && *scope != "block") throw Error(ErrorKind::usage, fmt::format("{}: scope '{}' is not known; expected model or block", where, *scope));
       if (*scope == "block") options_.scope = HealScope::block;
     }
+    if (fields.find_bool("activation_checkpointing").value_or(false)) options_.activations = Activations::recomputed;
+    if (options_.scope == HealScope::block && options_.activations == Activations::recomputed) throw Error(ErrorKind::usage, fmt::format("{}: activation_checkpointing makes no sense with scope block, which keeps those of one block", where));
     if (options_.scope == HealScope::block && has_temperature) throw Error(ErrorKind::usage, fmt::format("{}: temperature makes no sense with scope block, whose loss is of hidden states", where));
     fields.finish();
   }
@@ -144,6 +147,7 @@ class Heal final : public Pass {
     json result = {{"pass", "heal"}, {"epochs", options_.epochs}, {"batch", options_.batch}, {"scale_rate", options_.rates.scale}, {"code_rate", options_.rates.code}, {"code_rank", options_.rates.code_rank}, {"norm_rate", options_.rates.norm}, {"weight_rate", options_.rates.weight}};
     if (options_.scope == HealScope::block) result["scope"] = "block";
     else result["temperature"] = options_.temperature;
+    if (options_.activations == Activations::recomputed) result["activation_checkpointing"] = true;
     return result;
   }
 
@@ -169,7 +173,7 @@ class Heal final : public Pass {
     const Sequences& samples = *context.calibration;
     TeacherModel original(context.load_original(), TeacherRuns::once, samples, context);
     if (original.vocabulary() != model.config().vocabulary) throw Error(ErrorKind::usage, fmt::format("heal: the model has a vocabulary of {}, the original one of {}; expected the same, as their logits are compared", model.config().vocabulary, original.vocabulary()));
-    TrainableModel trainable(model.config(), context.sweep.forward.precision, context.sweep.forward.backend);
+    TrainableModel trainable(model.config(), context.sweep.forward.precision, context.sweep.forward.backend, options_.activations);
     ModelHealer healer(model, trainable, options_.rates, steps, context.seed);
     train(trainable, healer, original, samples, {.name = "heal", .order = "healing", .steps = steps, .batch = options_.batch, .loss = {.kl = 1, .temperature = options_.temperature}}, context);
     return {{"trained", to_json(healer.finish())}, {"loss", healer.losses(in_epoch)}};

@@ -166,11 +166,11 @@ class Training(Runs):
         for x, y in zip(whole["training"]["loss"], halves["training"]["loss"]):
             self.assertAlmostEqual(x, y, places=5)  # sums in another order
 
-    @covers("distill", "--training-precision", "--cache-teacher", "--generate-samples", "--data-field", "--threads")
+    @covers("distill", "--training-precision", "--cache-teacher", "--generate-samples", "--data-field", "--threads", "--activation-checkpointing")
     def test_what_changes_the_bytes_and_what_does_not(self):
-        runs = {"plain": (), "bf16": ("--training-precision", "bf16"), "f32": ("--training-precision", "f32"), "cached": ("--cache-teacher",), "one": ("--threads", 1), "five": ("--threads", 5), "more": ("--generate-samples", 4)}
+        runs = {"plain": (), "bf16": ("--training-precision", "bf16"), "f32": ("--training-precision", "f32"), "cached": ("--cache-teacher",), "checkpointed": ("--activation-checkpointing",), "one": ("--threads", 1), "five": ("--threads", 5), "more": ("--generate-samples", 4)}
         reports = {name: self.json(*self.run_of(*flags, name=name)) for name, flags in runs.items()}
-        for name in ("bf16", "cached", "one", "five"):
+        for name in ("bf16", "cached", "checkpointed", "one", "five"):
             self.assertEqual(self.weights(name), self.weights("plain"), name)
         for name in ("f32", "more"):
             self.assertNotEqual(self.weights(name), self.weights("plain"), name)

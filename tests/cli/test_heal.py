@@ -91,6 +91,11 @@ class Healing(Runs):
             made.append((self.dir / f"t{threads}" / "model.safetensors").read_bytes())
         self.assertEqual(made[0], made[1])
         self.assertEqual(made[0], made[2])
+        recipe = self.dir / "recipe.yaml"
+        for name, more in (("kept", ""), ("checkpointed", ", activation_checkpointing: true")):
+            recipe.write_text(f"version: 1\ncalibration: {{files: ['{self.calibration()}'], nsamples: 8, seqlen: 24}}\nsteps:\n  - {{pass: quantize.rtn, scheme: W3A16-g16}}\n  - {{pass: heal{more}}}\n")
+            self.json("compress", llama(), "-o", self.dir / name, "--recipe", recipe, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 2)
+        self.assertEqual((self.dir / "kept" / "model.safetensors").read_bytes(), (self.dir / "checkpointed" / "model.safetensors").read_bytes())
 
     def test_on_the_sample_model_held_out_text_gains(self):
         flags = ["--bits", 3, "--group-size", 128, "--max-windows", 3]
@@ -141,6 +146,7 @@ class Healing(Runs):
         self.refused(2, ["code_rank is 4 but code_rate is 0"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, code_rank: 4}"))
         self.refused(2, ["scope 'layer'", "expected model or block"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, scope: layer}"))
         self.refused(2, ["temperature makes no sense with scope block"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, scope: block, temperature: 2}"))
+        self.refused(2, ["activation_checkpointing makes no sense with scope block"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, scope: block, activation_checkpointing: true}"))
         self.refused(2, ["compared block by block"], *recipe("{pass: prune.structured, layers: 1}", "{pass: heal, scope: block}"))
         self.refused(3, ["rates"], *recipe("{pass: quantize.rtn, scheme: W4A16-g16}", "{pass: heal, rates: 1}"))
 

@@ -226,6 +226,23 @@ TEST_CASE("A whole model's gradients are the same bits for any number of threads
   CHECK(test::same_bits(found[0], found[2]));
 }
 
+TEST_CASE("Gradients are the same bits when activations are computed again") {
+  for (const char* name : names) {
+    CAPTURE(name);
+    const Model model = load_model(golden_root() / name, {}, test::context());
+    const Example example(model);
+    AllGradients kept(model), recomputed(model);
+    TrainableModel one = example.make(), other(model.config(), Precision::f32, default_backend(), Activations::recomputed);
+    for (int64_t block = -1; block < model.config().layers; ++block) other.set(block, read_block(model, block));
+    for (int repeat = 0; repeat < 2; ++repeat) {  // the second run finds the tapes of the first
+      example.run(one, kept);
+      example.run(other, recomputed);
+      for (const auto& [block, tensors] : kept.by_block)
+        for (const auto& [place, gradient] : tensors) CHECK(test::same_bits(gradient, recomputed.by_block.at(block).get(place.first, place.second)));
+    }
+  }
+}
+
 TEST_CASE("A trainable model refuses tokens that it has no embedding for") {
   const Model model = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
   Example example(model);
