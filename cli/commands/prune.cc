@@ -58,6 +58,7 @@ Recipe make_structured_recipe(const PruneOptions& options, const CLI::App& app) 
   if (options.structured.empty()) throw Error(ErrorKind::usage, "--method structured: say what goes by --structured, such as --structured ffn=30%");
   if (options.method != "structured" && app.count("--method") > 0) throw Error(ErrorKind::usage, fmt::format("--method {} makes no sense with --structured; a recipe can have a step for each", options.method));
   constexpr std::array of_weights = {"--sparsity", "--pattern", "--scope", "--reconstruct", "--allocation", "--sensitivity", "--include", "--exclude"};
+  if (app.count("--allocation") > 0) throw Error(ErrorKind::usage, "--allocation makes no sense with --structured: config.json has one number for the channels and one for the heads of all layers, and so have the classes that load it");
   refuse_flags(app, of_weights, "with --structured; a recipe can have a step for each");
   nlohmann::json step = {{"pass", "prune.structured"}};
   Recipe recipe;

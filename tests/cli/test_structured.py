@@ -294,6 +294,7 @@ class Refusals(Structured):
     def test_flags_that_do_not_go_together(self):
         run = lambda *flags: ["prune", llama(), "-o", self.dir / "no", "--eval-data", ids(), *flags]
         for flags, words in ((["--structured", "ffn=50%", "--sparsity", "0.5", "--scope", "row"], ["--sparsity, --scope", "with --structured"]), (["--sparsity", "0.5", "--importance", "loss"], ["--importance", "without --structured"]),
+                             (["--structured", "ffn=50%", "--allocation", "owl"], ["--allocation makes no sense with --structured", "config.json has one number"]),
                              (["--structured", "ffn=50%", "--structured", "ffn=1"], ["ffn is given twice"]), (["--structured", "ffn=50%", "--method", "wanda"], ["--method wanda"]), (["--method", "structured"], ["say what goes by --structured"]),
                              (["--structured", "ffn=50%", "--importance", "size"], ["importance 'size' is not known"]), (["--structured", "ffn=50%", "--importance", "block-influence"], ["ranks layers only"]),
                              (["--structured", "layers=1", "--importance", "loss"], ["layers go by block-influence"]), (["--structured", "ffn=50%", "--damping", "2"], ["damping", "found 2"]),

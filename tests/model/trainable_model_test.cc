@@ -9,6 +9,7 @@
 #include "tests/catch.h"
 #include "tests/golden.h"
 #include "tests/support.h"
+#include "verify/oracle.h"
 
 using namespace llmc;
 
@@ -210,6 +211,70 @@ TEST_CASE("The divergence of a model's attention from another's, and its gradien
   const auto expected = read_golden<float>(golden_root() / "../training" / "attention-llama-gqa-tied.npy", DType::f32);
   CHECK(losses.attention == Approx(expected.values.front()).epsilon(1e-5));
   check_gradients(model, gradients, std::span<const float>(expected.values).subspan(1));
+}
+
+namespace {
+
+/// The loss that Example::run has, from the oracle's logits, in double precision.
+double compute_oracle_loss(const Model& model, const Example& example) {
+  const auto log_softmax = [](std::span<const double> logits, double temperature) {
+    const double largest = std::ranges::max(logits);
+    double sum = 0;
+    for (const double logit : logits) sum += std::exp((logit - largest) / temperature);
+    std::vector<double> result;
+    for (const double logit : logits) result.push_back((logit - largest) / temperature - std::log(sum));
+    return result;
+  };
+  const auto vocabulary = static_cast<size_t>(model.config().vocabulary);
+  double loss = 0;
+  for (const auto& [first, length] : example.sequences.ranges) {
+    const auto logits = compute_oracle_logits(model, std::span(example.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(length)));
+    for (int64_t i = 0; i < length; ++i) {
+      const auto row = std::span(logits).subspan(static_cast<size_t>(i) * vocabulary, vocabulary);
+      const auto target = example.teacher.view().row_span(first + i);
+      const double temperature = example.weights.temperature;
+      const auto p = log_softmax(std::vector<double>(target.begin(), target.end()), temperature), q = log_softmax(row, temperature);
+      for (size_t v = 0; v < vocabulary; ++v) loss += example.weights.kl * temperature * temperature * std::exp(p[v]) * (p[v] - q[v]);
+      loss -= example.weights.cross_entropy * log_softmax(row, 1)[static_cast<size_t>(example.labels[static_cast<size_t>(first + i)])];
+    }
+  }
+  return loss / static_cast<double>(example.sequences.tokens());
+}
+
+}  // namespace
+
+TEST_CASE("Gradients of a whole model are those of central differences of the oracle's loss in double precision") {
+  for (const char* name : names) {
+    Model model = load_model(golden_root() / name, {}, test::context());
+    Example example(model);
+    example.weights.attention = 0;
+    TrainableModel trainable = example.make();
+    AllGradients gradients(model);
+    const HeadLosses losses = example.run(trainable, gradients);
+    CAPTURE(name);
+    CHECK(losses.total(example.weights) == Approx(compute_oracle_loss(model, example)).epsilon(1e-6));
+    for (const PlacedTensor& placed : model.tensors()) {
+      const Matrix& gradient = gradients.by_block.at(placed.block).get(placed.row->role, placed.part);
+      CAPTURE(placed.tensor->name);
+      double squares = 0;
+      for (const float value : gradient.values()) squares += double{value} * value;
+      if (placed.row->role == Role::key && placed.part == Part::bias && std::sqrt(squares) < 1e-6) continue;  // softmax does not see it: its gradient is rounding
+      const Matrix start = read_matrix(*placed.tensor);
+      const double step = 1e-5 * std::sqrt(static_cast<double>(start.values().size()) / squares);
+      double moved = 0, difference = 0;  // what the gradient says of the two points as f32 holds them, and what the loss says
+      for (const double direction : {1.0, -1.0}) {
+        Matrix values = start;
+        for (size_t i = 0; i < values.values().size(); ++i) {
+          values.values()[i] += static_cast<float>(direction * step * gradient.values()[i]);
+          moved += direction * double{gradient.values()[i]} * (double{values.values()[i]} - start.values()[i]);
+        }
+        placed.tensor->form = FloatData(std::move(values));
+        difference += direction * compute_oracle_loss(model, example);
+      }
+      placed.tensor->form = FloatData(Matrix(start));
+      CHECK(difference == Approx(moved).epsilon(1e-4));
+    }
+  }
 }
 
 TEST_CASE("A whole model's gradients are the same bits for any number of threads") {
