@@ -57,7 +57,8 @@ json completed(json tokenizer) {
 
 void check_same_ids(const json& before, const json& after, const std::function<bool(const std::string&)>& is_meant) {
   const Tokenizer expected = read_tokenizer(before), found = read_tokenizer(after);
-  for (const std::string text : read_json(golden / "texts.json").at("texts")) {
+  const json texts = read_json(golden / "texts.json").at("texts");
+  for (const std::string text : texts) {
     if (!is_meant(text)) continue;
     INFO(text);
     std::optional<Ids> ids;
