@@ -72,7 +72,7 @@ void check_same_ids(const json& before, const json& after, const std::function<b
 }
 
 bool is_any(const std::string&) { return true; }
-bool starts_with_letter(const std::string& text) { return !text.empty() && std::isalpha(static_cast<unsigned char>(text[0])); }
+bool starts_with_letter(const std::string& text) { return !text.empty() && std::isalpha(static_cast<unsigned char>(text[0])) && text.find("<s>") == std::string::npos; }
 
 }  // namespace
 
@@ -89,6 +89,7 @@ TEST_CASE("gguf tokenizer: byte-level BPE of every family comes back with the sa
     const GgufMetadata metadata = write(tokenizer, vocabulary_of(tokenizer));
     CHECK(metadata.get_string("tokenizer.ggml.model") == "gpt2");
     CHECK(metadata.get_string("tokenizer.ggml.pre") == c.pre);
+    tokenizer["normalizer"] = nullptr;  // of which the file does not speak, as llama.cpp does not normalize
     check_same_ids(tokenizer, read_back(metadata), is_any);
   }
 }
@@ -132,7 +133,7 @@ TEST_CASE("gguf tokenizer: SentencePiece from a tokenizer.json gets scores by it
     CHECK(std::ranges::count(types, 6) == 256);
     CHECK(types.back() == 5);
     CHECK(metadata.find_strings("tokenizer.ggml.tokens")->back() == "[PAD" + std::to_string(vocabulary - 1) + "]");
-    // Metaspace puts no space in front of one that is there; llama.cpp always does.
+    // Metaspace puts no space in front of one that is there, nor behind a special token; llama.cpp always does.
     check_same_ids(tokenizer, read_back(metadata), std::string(folder) == "mistral" ? starts_with_letter : is_any);
     CHECK(write(read_back(metadata), vocabulary).find("tokenizer.ggml.scores")->value == metadata.find("tokenizer.ggml.scores")->value);
   }
