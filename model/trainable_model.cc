@@ -36,6 +36,7 @@ struct TrainableModel::State {
 
 TrainableModel::TrainableModel(const ModelConfig& config, Precision precision, MatmulBackend backend, Activations activations) : state_(std::make_unique<State>(State{.config = config, .embeddings = {}, .blocks = {}, .embedding_norm = TrainableNorm(config), .head = TrainableHead(config, precision, backend), .embedded = {}, .tokens = {}, .hidden = {}, .tapes = {}})) {
   for (int64_t block = 0; block < config.layers; ++block) state_->blocks.emplace_back(config.at_block(block), precision, backend);
+  state_->tapes.reserve(static_cast<size_t>(config.layers));
   state_->tapes.emplace_back();
   for (int64_t block = 1; block < config.layers && activations == Activations::kept; ++block) state_->tapes.emplace_back(&state_->tapes.front());
   state_->hidden.resize(static_cast<size_t>(config.layers) + 1);

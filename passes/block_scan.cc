@@ -45,10 +45,11 @@ class Scan {
     std::vector<BlockScan> scans;
     for (int64_t block = 0; block < layers; ++block) {
       if (due_.contains(block)) {
+        const std::vector<Scored> weights = score(block);
         std::vector<Hidden> pruned;
         for (double sparsity : sparsities_) {
           pruned.push_back(states);
-          run_pruned(block, sparsity, std::span(&pruned.back(), 1));
+          run_pruned(block, weights, sparsity, std::span(&pruned.back(), 1));
         }
         for (int64_t later = block + 1; later < layers; ++later) {
           run_in_background(later, pruned);
@@ -93,18 +94,32 @@ class Scan {
 
   /// As run_block, with the share of zeros that all blocks have but the one in question.
   void run_in_background(int64_t block, std::span<Hidden> variants) {
-    background_ > 0 && due_.contains(block) ? run_pruned(block, background_, variants) : run_block(block, variants);
+    background_ > 0 && due_.contains(block) ? run_pruned(block, score(block), background_, variants) : run_block(block, variants);
+  }
+
+  struct Scored {
+    Matrix values, scores;
+  };
+
+  /// A block's weights, in the order in which they are due.
+  std::vector<Scored> score(int64_t block) const {
+    std::vector<Scored> weights;
+    for (const PlacedTensor* weight : due_.at(block)) {
+      Matrix values = read_matrix(*weight->tensor);
+      Matrix scores = method_ == PruneMethod::magnitude ? values : wanda_scores(values.view(), sizes_.at(block).at(*find_tap(weight->row->role)));
+      weights.push_back({std::move(values), std::move(scores)});
+    }
+    return weights;
   }
 
   /// As run_block, with a share of zeros in the block's weights.
-  void run_pruned(int64_t block, double sparsity, std::span<Hidden> variants) {
+  void run_pruned(int64_t block, const std::vector<Scored>& weights, double sparsity, std::span<Hidden> variants) {
     const auto& placed = due_.at(block);
     std::vector<decltype(StoredTensor::form)> forms;
-    for (const PlacedTensor* weight : placed) {
-      Matrix values = read_matrix(*weight->tensor);
-      const Matrix scores = method_ == PruneMethod::magnitude ? values : wanda_scores(values.view(), sizes_.at(block).at(*find_tap(weight->row->role)));
-      apply(choose_mask(scores.view(), targets_.pattern(), targets_.scope(), share_of(sparsity, ranked_units(targets_.pattern(), targets_.scope(), values.rows(), values.cols()))), values.view());
-      forms.push_back(std::exchange(weight->tensor->form, FloatData(std::move(values))));
+    for (size_t i = 0; i < placed.size(); ++i) {
+      Matrix masked = weights[i].values;
+      apply(choose_mask(weights[i].scores.view(), targets_.pattern(), targets_.scope(), share_of(sparsity, ranked_units(targets_.pattern(), targets_.scope(), masked.rows(), masked.cols()))), masked.view());
+      forms.push_back(std::exchange(placed[i]->tensor->form, FloatData(std::move(masked))));
     }
     run_block(block, variants);
     for (size_t i = 0; i < forms.size(); ++i) placed[i]->tensor->form = std::move(forms[i]);
