@@ -6,17 +6,13 @@
 
 #include "core/mapped_file.h"
 #include "formats/gguf_sentencepiece.h"
+#include "tests/calib/golden_tokenizers.h"
 #include "tests/calib/small_tokenizer.h"
 
 using namespace llmc;
 using nlohmann::json;
 
 namespace {
-
-using Ids = std::vector<int32_t>;
-const std::filesystem::path golden = std::filesystem::path(LLMC_SOURCE_DIR) / "tests/golden/tokenizer";
-
-json read_json(const std::filesystem::path& path) { return json::parse(read_text_file(path)); }
 
 int64_t vocabulary_of(const json& tokenizer) {
   int64_t most = -1;

@@ -9,17 +9,13 @@
 #include "calib/utf8.h"
 #include "core/mapped_file.h"
 #include "formats/sentencepiece_model.h"
+#include "tests/calib/golden_tokenizers.h"
 #include "tests/calib/small_tokenizer.h"
 
 using namespace llmc;
 using nlohmann::json;
 
 namespace {
-
-using Ids = std::vector<int32_t>;
-const std::filesystem::path golden = std::filesystem::path(LLMC_SOURCE_DIR) / "tests/golden/tokenizer";
-
-json read_json(const std::filesystem::path& path) { return json::parse(read_text_file(path)); }
 
 /// splitmix64 (Steele, Lea, Flood 2014), as in make_tokenizers.py.
 class SplitMix {

@@ -1,6 +1,7 @@
 """Owns running a GGUF file in llama.cpp: logits of token ids through the low-level API, which models without a vocabulary need."""
 
 import ctypes
+import subprocess
 
 import numpy
 
@@ -72,3 +73,21 @@ class Running:
 def logits(path, tokens):
     with Running(path, len(tokens)) as running:
         return running.logits(tokens)
+
+
+def run(*args):
+    done = subprocess.run([str(a) for a in args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, args))}\n{done.stderr}")
+    return done.stdout
+
+
+def compare_logits(llmc, path, tokens, work, bound):
+    """The largest difference between `llmc evaluate`'s logits and llama.cpp's, as a share of the largest of ours; above `bound` it fails."""
+    numpy.save(work / "ids.npy", tokens[None])
+    run(llmc, "evaluate", path, "--data", work / "ids.npy", "--seqlen", len(tokens), "--logits", work / "logits.npy")
+    ours, theirs = numpy.load(work / "logits.npy"), logits(path, tokens)
+    difference = float(numpy.abs(ours - theirs).max() / numpy.abs(ours).max())
+    if not difference <= bound:
+        raise AssertionError(f"{path}: logits differ from llama.cpp's by {difference:.2e} of the largest, over {bound:.0e}")
+    return difference

@@ -13,7 +13,6 @@ Exit code: 0 all agree, 1 something differs, 77 a package is not installed.
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import unicodedata
@@ -33,6 +32,7 @@ try:
 except ImportError as error:
     print(f"skipped: {error} (see tests/interop/requirements.txt)")
     sys.exit(77)
+from llama_cpp_logits import compare_logits, run
 
 UNTIED = {"tie_word_embeddings": False}  # llama.cpp loads them with a head of their own only
 WHOLE = {"query_pre_attn_scalar": 12}  # what llama.cpp takes for heads of 12
@@ -49,13 +49,6 @@ CASES = [("llama-gqa-tied", {}, EXACT), ("llama-headdim", {}, EXACT), ("mistral-
 NOT_OURS = {"phi3.rope.scaling.original_context_length": "no scaling", "falcon.tensor_data_layout": "for people"}
 # Keys whose values differ.
 OTHERWISE = {"falcon.context_length": "always 2048 there", "falcon.feed_forward_length": "four times the hidden size there", "bloom.context_length": "the hidden size there, where seq_length is missing"}
-
-
-def run(*args):
-    done = subprocess.run([str(a) for a in args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        raise AssertionError(f"{' '.join(map(str, args))}\n{done.stderr}")
-    return done.stdout
 
 
 def copy_changed(model, changes, folder):
@@ -126,18 +119,6 @@ def compare_files(ours, theirs, prefixes):
     if wrong:
         raise AssertionError("; ".join(wrong))
     return len(other_tensors)
-
-
-def compare_logits(llmc, path, tokens, work, bound):
-    from llama_cpp_logits import logits
-
-    np.save(work / "ids.npy", tokens[None])
-    run(llmc, "evaluate", path, "--data", work / "ids.npy", "--seqlen", len(tokens), "--logits", work / "logits.npy")
-    ours, theirs = np.load(work / "logits.npy"), logits(path, tokens)
-    difference = float(np.abs(ours - theirs).max() / np.abs(ours).max())
-    if not difference <= bound:
-        raise AssertionError(f"logits differ from llama.cpp's by {difference:.2e} of the largest, over {bound:.0e}")
-    return difference
 
 
 def make_llama(folder, vocabulary):

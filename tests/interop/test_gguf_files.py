@@ -9,7 +9,6 @@ Exit code: 0 all agree, 1 something differs, 77 gguf or llama-cpp-python is not 
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,7 +25,7 @@ except ImportError as error:
     print(f"skipped: {error} (see tests/interop/requirements.txt)")
     sys.exit(77)
 
-from llama_cpp_logits import Running, logits
+from llama_cpp_logits import Running, compare_logits, run
 
 # Largest |difference| of logits over the largest |logit|. llama.cpp rounds the inputs of a product to the type of the weights
 # before it multiplies: to 24, 11 or 8 bits of significand, for block types to 8 bits with a scale for 32 (or 256) of them. Over
@@ -34,13 +33,6 @@ from llama_cpp_logits import Running, logits
 # another order make it 1.
 BOUNDS = {"F32": 2e-5, "F16": 3e-3, "BF16": 3e-2, "Q8_0": 6e-2, "Q4_K_M": 1e-1}
 GELU_BOUND = 3e-3  # GPT-2 in F32: ggml reads its GELU from a table of F16, 11 bits
-
-
-def run(*args):
-    done = subprocess.run([str(a) for a in args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        raise AssertionError(f"{' '.join(map(str, args))}\n{done.stderr}")
-    return done.stdout
 
 
 def dense_tensors(folder):
@@ -79,16 +71,6 @@ def compare_with_gguf(llmc, path, work):
     if seen != len(stored):
         raise AssertionError(f"{path}: gguf finds {len(stored)} tensors, llmc {seen}")
     return seen
-
-
-def compare_logits(llmc, path, tokens, work, bound):
-    np.save(work / "ids.npy", tokens[None])
-    run(llmc, "evaluate", path, "--data", work / "ids.npy", "--seqlen", len(tokens), "--logits", work / "logits.npy")
-    ours, theirs = np.load(work / "logits.npy"), logits(path, tokens)
-    difference = float(np.abs(ours - theirs).max() / np.abs(ours).max())
-    if not difference <= bound:
-        raise AssertionError(f"{path}: logits differ from llama.cpp's by {difference:.2e} of the largest, over {bound:.0e}")
-    return difference
 
 
 def perplexity(path, text, length, chunks):
