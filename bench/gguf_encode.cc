@@ -9,7 +9,6 @@
 // much, and in brackets time on the clock.
 #include <dlfcn.h>
 
-#include <chrono>
 #include <cstring>
 #include <vector>
 
@@ -35,15 +34,6 @@ Quantize load_quantizer(const char* path) {
   Quantize quantize = nullptr;
   std::memcpy(&quantize, &symbol, sizeof quantize);
   return quantize;
-}
-
-struct Times {
-  double processor, clock;
-};
-Times time(const std::function<void()>& body) {
-  const auto start = std::chrono::steady_clock::now();
-  const double processor = seconds(body);
-  return {processor, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
 }
 
 class Comparison {

@@ -56,9 +56,7 @@ void measure_model(const std::string& directory) {
     for (const PlacedTensor& placed : quantized.back().tensors())
       if (is_block_linear(placed)) placed.tensor->form = round_to_nearest(read_matrix(*placed.tensor).view(), parse_scheme(scheme), DType::f32, {}, placed.tensor->name);
   }
-  std::vector<int32_t> tokens(static_cast<size_t>(std::min<int64_t>(512, floats.config().context)));
-  Random random(1, "tokens");
-  for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(static_cast<uint64_t>(floats.config().vocabulary)));
+  const auto tokens = random_tokens(std::min<int64_t>(512, floats.config().context), floats.config().vocabulary);
 
   struct Loaded {
     std::unique_ptr<Forward> forward;

@@ -110,9 +110,7 @@ void measure_model(const std::string& directory) {
       prune_by_magnitude(values, zeros);
       placed.tensor->form = make_floats(*placed.tensor, values.view());
     }
-    std::vector<int32_t> tokens(static_cast<size_t>(std::min<int64_t>(512, model.config().context)));
-    Random random(1, "tokens");
-    for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(static_cast<uint64_t>(model.config().vocabulary)));
+    const auto tokens = random_tokens(std::min<int64_t>(512, model.config().context), model.config().vocabulary);
     std::vector<std::unique_ptr<Forward>> forwards;
     std::vector<Variant> variants;
     for (Zeros choice : {Zeros::multiplied, Zeros::skipped}) {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <ctime>
 #include <functional>
 #include <string>
@@ -35,6 +36,15 @@ inline double seconds(const std::function<void()>& body) {
   return now() - start;
 }
 
+struct Times {
+  double processor, clock;  ///< seconds
+};
+inline Times time(const std::function<void()>& body) {
+  const auto start = std::chrono::steady_clock::now();
+  const double processor = seconds(body);
+  return {processor, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
+}
+
 /// Prints medians over the rounds and, as ratios, the medians of the first variant's time over the others' in the same round.
 inline void measure(const std::string& title, const std::vector<Variant>& variants, int rounds) {
   std::vector<std::vector<double>> times(variants.size()), ratios(variants.size());
@@ -56,6 +66,13 @@ inline Matrix random_matrix(int64_t rows, int64_t cols, const std::string& name)
   Random random(1, name);
   for (float& value : matrix.values()) value = static_cast<float>(random.normal());
   return matrix;
+}
+
+inline std::vector<int32_t> random_tokens(int64_t count, int64_t vocabulary) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  Random random(1, "tokens");
+  for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(static_cast<uint64_t>(vocabulary)));
+  return tokens;
 }
 
 }  // namespace llmc::bench

@@ -108,6 +108,40 @@ double log_sum_exp(const float* row, size_t count) {
   return double{largest_value} + std::log(total);
 }
 
+size_t find_largest(const float* row, size_t count) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  const float largest_value = max(row, count);
+  const V largest = hn::Set(d, largest_value);
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes)
+    if (const intptr_t at = hn::FindFirstTrue(d, hn::Eq(hn::LoadU(d, row + i), largest)); at >= 0) return i + static_cast<size_t>(at);
+  for (; i < count; ++i)
+    if (row[i] == largest_value) return i;
+  return 0;
+}
+
+double sum_divergence(const float* logits, double log_sum, const float* other_logits, double other_log_sum, size_t count) {
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> half;
+  const size_t lanes = hn::Lanes(d);
+  const auto shift = hn::Set(d, log_sum), other_shift = hn::Set(d, other_log_sum);
+  const auto term = [&](auto a, auto b) HWY_ATTR {
+    const auto log_p = hn::Sub(a, shift), log_q = hn::Sub(b, other_shift);
+    return hn::Mul(hn::IfThenElse(hn::IsNaN(log_p), log_p, hn::Exp(d, log_p)), hn::Sub(log_p, log_q));
+  };
+  const auto load = [&](const float* from) HWY_ATTR { return hn::PromoteTo(d, hn::LoadU(half, from)); };
+  auto even = hn::Zero(d), odd = even;
+  size_t i = 0;
+  for (; i + 2 * lanes <= count; i += 2 * lanes) {
+    even = hn::Add(even, term(load(logits + i), load(other_logits + i)));
+    odd = hn::Add(odd, term(load(logits + i + lanes), load(other_logits + i + lanes)));
+  }
+  double total = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
+  for (; i < count; ++i) total += hn::GetLane(term(hn::Set(d, double{logits[i]}), hn::Set(d, double{other_logits[i]})));
+  return total;
+}
+
 void silu(float* x, size_t count) {
   transform(x, count, x, [](V v) HWY_ATTR { return divide_by_one_plus_exp(v, hn::Neg(v)); });
 }
@@ -203,6 +237,8 @@ HWY_EXPORT(layer_norm);
 HWY_EXPORT(rotate_heads);
 HWY_EXPORT(softmax);
 HWY_EXPORT(log_sum_exp);
+HWY_EXPORT(find_largest);
+HWY_EXPORT(sum_divergence);
 HWY_EXPORT(silu);
 HWY_EXPORT(gelu);
 HWY_EXPORT(gelu_tanh);
@@ -236,6 +272,16 @@ void softmax(std::span<float> row) {
 double log_sum_exp(std::span<const float> row) {
   assert(!row.empty());
   return HWY_DYNAMIC_DISPATCH(log_sum_exp)(row.data(), row.size());
+}
+
+size_t find_largest(std::span<const float> row) {
+  assert(!row.empty());
+  return HWY_DYNAMIC_DISPATCH(find_largest)(row.data(), row.size());
+}
+
+double sum_divergence(std::span<const float> logits, double log_sum, std::span<const float> other_logits, double other_log_sum) {
+  assert(other_logits.size() == logits.size());
+  return HWY_DYNAMIC_DISPATCH(sum_divergence)(logits.data(), log_sum, other_logits.data(), other_log_sum, logits.size());
 }
 
 void activate(Activation activation, std::span<float> x) {

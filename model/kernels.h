@@ -24,6 +24,10 @@ void rotate_heads(std::span<float> heads, size_t head_dim, std::span<const float
 void softmax(std::span<float> row);
 /// log Σ exp(row), to about 1e-7. NaN if a value is NaN or +∞, or if all are −∞.
 double log_sum_exp(std::span<const float> row);
+/// Index of the largest value, the first among equals; 0 where there is none because of NaN.
+size_t find_largest(std::span<const float> row);
+/// Σ p · (log p − log q) in nats with p = exp(logits − log_sum), q alike with other logits: KL divergence (Kullback 1951), in f64.
+double sum_divergence(std::span<const float> logits, double log_sum, std::span<const float> other_logits, double other_log_sum);
 /// x = f(x); gelu is the exact one (erf), gelu_tanh the approximation that GPT-2 was trained with.
 void activate(Activation activation, std::span<float> x);
 /// y = y · x
@@ -42,6 +46,7 @@ void layer_norm_reference(std::span<const float> x, std::span<const float> weigh
 void rotate_heads_reference(std::span<float> heads, size_t head_dim, std::span<const float> cosines, std::span<const float> sines);
 void softmax_reference(std::span<float> row);
 double log_sum_exp_reference(std::span<const float> row);
+double sum_divergence_reference(std::span<const float> logits, double log_sum, std::span<const float> other_logits, double other_log_sum);
 void activate_reference(Activation activation, std::span<float> x);
 void multiply_row_reference(std::span<const float> x, ConstMatrixView matrix, std::span<float> out);
 void narrow_to_bf16_reference(std::span<const float> x, std::span<uint16_t> out);

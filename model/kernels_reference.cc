@@ -48,6 +48,15 @@ double log_sum_exp_reference(std::span<const float> row) {
   return largest + std::log(sum);
 }
 
+double sum_divergence_reference(std::span<const float> logits, double log_sum, std::span<const float> other_logits, double other_log_sum) {
+  double sum = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double log_p = logits[i] - log_sum;
+    sum += std::exp(log_p) * (log_p - (other_logits[i] - other_log_sum));
+  }
+  return sum;
+}
+
 void activate_reference(Activation activation, std::span<float> x) {
   const auto apply = [&](auto function) {
     for (float& value : x) value = static_cast<float>(function(double{value}));

@@ -47,6 +47,12 @@ class SlicedMatrix final : public PackedMatrix {
  public:
   void add(std::unique_ptr<PackedMatrix> slice, int64_t rows) { slices_.emplace_back(std::move(slice), rows); }
 
+  int64_t most_rows() const override {
+    int64_t rows = slices_.front().first->most_rows();
+    for (const auto& [slice, height] : slices_) rows = std::min(rows, slice->most_rows());
+    return rows;
+  }
+
   void apply(ConstMatrixView x, MatrixView y) const override {
     int64_t first = 0;
     for (const auto& [slice, rows] : slices_) {
@@ -117,7 +123,7 @@ bool Linear::is_sparse() const { return weights_->is_sparse; }
 
 void Linear::apply(ConstMatrixView x, MatrixView y) const {
   assert(x.cols == in() && y.cols == out() && x.rows == y.rows);
-  parallel_pieces(x.rows, PackedMatrix::tile_rows, [&](int64_t first, int64_t last) {
+  parallel_pieces(x.rows, weights_->packed->most_rows(), [&](int64_t first, int64_t last) {
     weights_->packed->apply(x.row_range(first, last - first), y.row_range(first, last - first));
   });
 }

@@ -13,12 +13,14 @@ namespace llmc {
 /// One weight matrix (and bias) in the layout its backend multiplies fastest. Safe to call from several threads.
 class PackedMatrix {
  public:
-  /// Work is cut into tiles of so many rows for any number of threads.
+  /// Results may depend on a row's place in such a tile, for any number of threads.
   static constexpr int64_t tile_rows = 64;
 
   virtual ~PackedMatrix() = default;
-  /// y = x · Wᵀ + b for at most tile_rows rows, on this thread alone. A row of y depends on the same row of x and on its
-  /// place in the tile, not on the number of rows.
+  /// A multiple of tile_rows. More rows at once read the weights from memory less often.
+  virtual int64_t most_rows() const { return tile_rows; }
+  /// y = x · Wᵀ + b for at most most_rows() rows, on this thread alone. A row of y depends on the same row of x and on its
+  /// place modulo tile_rows, not on the number of rows.
   virtual void apply(ConstMatrixView x, MatrixView y) const = 0;
 };
 

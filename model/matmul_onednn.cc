@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <functional>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <unordered_map>
 
 #include "core/error.h"
+#include "core/random.h"
 #include "model/kernels.h"
 #include "model/matmul.h"
 #include "model/onednn.h"
@@ -16,59 +20,99 @@ namespace {
 
 using namespace onednn;
 
+/// Runs a product on dense x and y, of as many rows as it was made for.
+void run_product(const Product& product, const dnnl::memory& weight, const dnnl::memory& bias, const void* x, float* y) {
+  std::unordered_map<int, dnnl::memory> arguments{
+      {DNNL_ARG_SRC, borrow(product.x, x)},
+      {DNNL_ARG_WEIGHTS, weight},
+      {DNNL_ARG_DST, borrow(product.y, y)},
+      {DNNL_ARG_SCRATCHPAD, borrow(product.scratchpad, thread_scratch<std::byte>(product.scratchpad.get_size()).data())},
+  };
+  if (bias) arguments.emplace(DNNL_ARG_BIAS, bias);
+  product.primitive.execute(cpu_stream(), arguments);
+}
+
 class OneDnnMatrix final : public PackedMatrix {
  public:
   /// With bf16 precision and f32 type the operands are rounded to bf16 and multiplied as f32.
-  OneDnnMatrix(ConstMatrixView weight, std::span<const float> bias, Precision precision, Type type)
-      : precision_(precision), type_(type), tile_(make_product(tile_rows, weight, bias, type)), part_(tile_) {
-    if (tile_.is_uniform()) {
-      Product part = make_product(part_rows, weight, bias, type);
-      if (part.is_uniform() && part.weight == tile_.weight) part_ = std::move(part);
-    }
+  OneDnnMatrix(ConstMatrixView weight, std::span<const float> bias, Precision precision, Type type) : precision_(precision), type_(type), bias_kind_(bias.empty() ? Bias::none : Bias::f32) {
+    products_.push_back(make_product(tile_rows, weight));
     Matrix rounded;
     if (precision == Precision::bf16 && type == Type::f32) {
       rounded = Matrix(weight.rows, weight.cols);
       for (int64_t r = 0; r < weight.rows; ++r) round_to_bf16(weight.row_span(r), rounded.view().row_span(r));
       weight = rounded.view();
     }
-    weight_ = dnnl::memory(tile_.weight, cpu());
+    weight_ = dnnl::memory(products_[0].weight, cpu());
     dnnl::memory source = borrow({{weight.cols, weight.rows}, Type::f32, dnnl::memory::dims{1, weight.stride}}, weight.data);
     dnnl::reorder(source, weight_).execute(cpu_stream(), source, weight_);
-    if (bias.empty()) return;
-    bias_ = dnnl::memory(tile_.bias, cpu());
-    std::ranges::copy(bias, static_cast<float*>(bias_.get_data_handle()));
+    if (bias_kind_ == Bias::f32) {
+      bias_ = dnnl::memory(products_[0].bias, cpu());
+      std::ranges::copy(bias, static_cast<float*>(bias_.get_data_handle()));
+    }
+    if (!products_[0].is_uniform()) return;
+    for (const int64_t rows : {large_rows, part_rows}) {
+      Product other = make_product(rows, weight);
+      if (other.is_uniform() && other.weight == weight_.get_desc() && agrees(other)) products_.push_back(std::move(other));
+    }
+    std::ranges::sort(products_, std::greater(), rows_of);
   }
+
+  int64_t most_rows() const override { return rows_of(products_.front()); }
 
   void apply(ConstMatrixView x, MatrixView y) const override {
     use_one_thread();
-    if (x.rows == tile_rows) return run(tile_, x, y);
-    const int64_t step = part_.x.dims()[0];
-    for (int64_t first = 0; first < x.rows; first += step) {
-      const int64_t count = std::min(step, x.rows - first);
-      run(part_, x.row_range(first, count), y.row_range(first, count));
+    for (int64_t first = 0; first < x.rows;) {
+      const Product& product = choose(x.rows - first);
+      const int64_t count = std::min(rows_of(product), x.rows - first);
+      run(product, x.row_range(first, count), y.row_range(first, count));
+      first += count;
     }
   }
 
  private:
   static constexpr int64_t part_rows = 16;
+  static constexpr int64_t large_rows = 2 * tile_rows;  ///< with more, oneDNN sums in other pieces
 
-  static Product make_product(int64_t rows, ConstMatrixView weight, std::span<const float> bias, Type type) {
-    return Product(rows, weight.rows, weight.cols, bias.empty() ? Bias::none : Bias::f32, {.x = type, .weight = type, .y = Type::f32});
+  static int64_t rows_of(const Product& product) { return product.x.dims()[0]; }
+
+  Product make_product(int64_t rows, ConstMatrixView weight) const { return Product(rows, weight.rows, weight.cols, bias_kind_, {.x = type_, .weight = type_, .y = Type::f32}); }
+
+  /// The largest that `rows` fill; a tile that they fill by more than half takes less time than parts.
+  const Product& choose(int64_t rows) const {
+    for (const Product& product : products_)
+      if (rows_of(product) <= rows || (rows_of(product) == tile_rows && rows > tile_rows / 2)) return product;
+    return products_.back();
+  }
+
+  /// Whether a product gives rows the same bits as that of a tile: measured once for a shape.
+  bool agrees(const Product& other) const {
+    static std::mutex mutex;
+    static std::map<std::array<int64_t, 5>, bool> known;
+    const Product& tile = products_[0];
+    const int64_t in = tile.x.dims()[1], out = tile.y.dims()[1];
+    const std::array key{rows_of(other), out, in, static_cast<int64_t>(type_), static_cast<int64_t>(bias_kind_)};
+    {
+      const std::lock_guard lock(mutex);
+      if (const auto found = known.find(key); found != known.end()) return found->second;
+    }
+    Matrix x(large_rows, in), y(large_rows, out), expected(large_rows, out);
+    Random random(0, "rows that agree");
+    for (float& value : x.values()) value = static_cast<float>(random.uniform() - 0.5);
+    for (const auto& [product, result] : {std::pair(&tile, &expected), std::pair(&other, &y)})
+      for (int64_t first = 0; first < large_rows; first += rows_of(*product)) run(*product, x.view().row_range(first, rows_of(*product)), result->view().row_range(first, rows_of(*product)));
+    if (std::ranges::count(y.values(), 0.0f) > static_cast<int64_t>(y.values().size() / 2)) return false;  // such weights say nothing of others
+    const bool same = std::memcmp(y.row(0), expected.row(0), y.values().size_bytes()) == 0;
+    const std::lock_guard lock(mutex);
+    return known.emplace(key, same).first->second;
   }
 
   /// Runs on as many rows as the product was made for; those beyond x are zero.
   void run(const Product& product, ConstMatrixView x, MatrixView y) const {
-    const int64_t rows = product.x.dims()[0];
+    const int64_t rows = rows_of(product);
     const bool writes_in_place = y.rows == rows && y.stride == y.cols;
     float* out = writes_in_place ? y.data : thread_scratch<float, 1>(static_cast<size_t>(rows * y.cols)).data();
-    std::unordered_map<int, dnnl::memory> arguments{
-        {DNNL_ARG_SRC, borrow(product.x, prepare(x, rows))},
-        {DNNL_ARG_WEIGHTS, weight_},
-        {DNNL_ARG_DST, borrow(product.y, out)},
-        {DNNL_ARG_SCRATCHPAD, borrow(product.scratchpad, thread_scratch<std::byte>(product.scratchpad.get_size()).data())},
-    };
-    if (bias_) arguments.emplace(DNNL_ARG_BIAS, bias_);
-    product.primitive.execute(cpu_stream(), arguments);
+    run_product(product, weight_, bias_, prepare(x, rows), out);
     if (writes_in_place) return;
     for (int64_t r = 0; r < y.rows; ++r) std::copy_n(out + r * y.cols, y.cols, y.row(r));
   }
@@ -93,8 +137,8 @@ class OneDnnMatrix final : public PackedMatrix {
 
   Precision precision_;
   Type type_;
-  Product tile_;  ///< tile_rows rows
-  Product part_;  ///< part_rows rows, or tile_rows where results depend on the number of rows
+  Bias bias_kind_;
+  std::vector<Product> products_;  ///< of one tile, and of those other numbers of rows that give the same bits; the largest first
   dnnl::memory weight_;
   dnnl::memory bias_;
 };

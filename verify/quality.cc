@@ -11,6 +11,7 @@
 #include "core/parallel.h"
 #include "core/random.h"
 #include "model/kernels.h"
+#include "model/matmul.h"
 #include "verify/oracle.h"
 
 namespace llmc {
@@ -27,16 +28,9 @@ struct Score {
   bool agrees = false;
 };
 
-int64_t highest(std::span<const float> row) { return std::max_element(row.begin(), row.end()) - row.begin(); }
-
-/// With the log-sum-exps known (Kullback 1951).
+/// With the log-sum-exps known.
 double kl_divergence(std::span<const float> reference, double reference_norm, std::span<const float> model, double model_norm) {
-  double sum = 0;
-  for (size_t i = 0; i < reference.size(); ++i) {
-    const double log_p = reference[i] - reference_norm;
-    sum += std::exp(log_p) * (log_p - (model[i] - model_norm));
-  }
-  return std::max(sum, 0.0);  // exact arithmetic gives no less
+  return std::max(sum_divergence(reference, reference_norm, model, model_norm), 0.0);  // exact arithmetic gives no less
 }
 
 /// Hidden states of windows [first, last) after the last block; `ids` of the windows' tokens, empty when they are the model's.
@@ -61,6 +55,9 @@ std::vector<Matrix> run_blocks(const Model& model, const Forward& forward, std::
   return hidden;
 }
 
+/// As many as one product takes, fewer where logits would need more than 32 MB.
+int64_t count_rows_at_once(int64_t vocabulary) { return std::clamp<int64_t>((int64_t{8} << 20) / vocabulary / 16 * 16, 16, 2 * PackedMatrix::tile_rows); }
+
 /// Runs the heads over a window's scored positions, a few rows at a time. `reference` may be nullptr.
 struct Judge {
   const Forward* forward;
@@ -72,7 +69,7 @@ struct Judge {
   std::span<const int32_t> reference_ids;  ///< of the model's tokens; empty: the same
 
   void score(std::span<const int32_t> tokens, int64_t first_scored, ConstMatrixView hidden, ConstMatrixView reference_hidden, std::span<Score> scores) const {
-    constexpr int64_t rows_at_once = 32;
+    const int64_t rows_at_once = count_rows_at_once(std::max(vocabulary, reference_vocabulary));
     Matrix logits(rows_at_once, vocabulary);
     Matrix reference_logits(reference_forward ? rows_at_once : 0, reference_vocabulary);
     std::vector<float> shared(reference_ids.size());
@@ -86,17 +83,17 @@ struct Judge {
         Score& score = scores[static_cast<size_t>(target - first_scored + r)];
         const std::span<const float> row = logits.view().row_span(r);
         const double norm = log_sum_exp(row);
-        const int64_t best = highest(row);
+        const size_t best = find_largest(row);
         score.nll = norm - row[token];
-        score.hit = best == static_cast<int64_t>(token);
+        score.hit = best == token;
         if (!reference_forward) continue;
         const std::span<const float> reference_row = reference_logits.view().row_span(r);
         const double reference_norm = log_sum_exp(reference_row);
-        const int64_t reference_best = highest(reference_row);
+        const size_t reference_best = find_largest(reference_row);
         const auto id_of = [&](size_t id) { return reference_ids.empty() ? id : static_cast<size_t>(reference_ids[id]); };
         score.reference_nll = reference_norm - reference_row[id_of(token)];
-        score.reference_hit = reference_best == static_cast<int64_t>(id_of(token));
-        score.agrees = reference_best == static_cast<int64_t>(id_of(static_cast<size_t>(best)));
+        score.reference_hit = reference_best == id_of(token);
+        score.agrees = reference_best == id_of(best);
         if (reference_ids.empty()) {
           score.kl = kl_divergence(reference_row, reference_norm, row, norm);
           continue;

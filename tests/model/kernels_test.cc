@@ -120,6 +120,43 @@ TEST_CASE("Log-sum-exp keeps its precision over a large vocabulary") {
   });
 }
 
+TEST_CASE("The largest value is the first among equals") {
+  test::for_each_target([] {
+    for (size_t size : sizes)
+      for (size_t at : {size_t{0}, size / 2, size - 1}) {
+        CAPTURE(size, at);
+        std::vector<float> x = random_values(size, 1, "x");
+        x[at] = 100;
+        CHECK(find_largest(x) == at);
+        x[size - 1] = 100;
+        CHECK(find_largest(x) == at);
+      }
+    CHECK(find_largest(std::vector<float>(40, std::numeric_limits<float>::quiet_NaN())) == 0);
+    CHECK(find_largest(std::vector<float>(40, -std::numeric_limits<float>::infinity())) == 0);
+  });
+}
+
+TEST_CASE("The sum of a divergence agrees with its reference") {
+  test::for_each_target([] {
+    for (size_t size : sizes)
+      for (double deviation : {0.1, 3.0, 40.0})
+        for (double difference : {1e-3, 1.0}) {
+          CAPTURE(size, deviation, difference);
+          const std::vector<float> x = random_values(size, deviation, "x");
+          std::vector<float> other = random_values(size, difference, "difference");
+          for (size_t i = 0; i < size; ++i) other[i] += x[i];
+          const double log_sum = log_sum_exp_reference(x), other_log_sum = log_sum_exp_reference(other);
+          const double expected = sum_divergence_reference(x, log_sum, other, other_log_sum);
+          // Terms of a few times `difference` whose weights add up to 1, each with a few roundings in f64.
+          CHECK(std::abs(sum_divergence(x, log_sum, other, other_log_sum) - expected) <= 1e-14 * (1 + 8 * difference + deviation));
+        }
+    std::vector<float> x(40, 1.0f);
+    x[17] = std::numeric_limits<float>::quiet_NaN();
+    CHECK(std::isnan(sum_divergence(x, 1, std::vector<float>(40, 1.0f), 1)));
+    CHECK(std::isnan(sum_divergence(std::vector<float>(40, 1.0f), 1, x, 1)));
+  });
+}
+
 TEST_CASE("Activations agree with their references") {
   test::for_each_target([] {
     for (Activation activation : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu})

@@ -54,7 +54,7 @@ TEST_CASE("Linear multiplies, whatever the shape") {
   for (MatmulBackend backend : test::backends())
     for (Precision precision : {Precision::f32, Precision::bf16})
       for (const auto [out, in] : shapes)
-        for (int64_t rows : {1, 31, 33, 64, 81}) {
+        for (int64_t rows : {1, 31, 33, 64, 81, 128, 199}) {
           CAPTURE(to_string(backend), to_string(precision), out, in, rows);
           const Matrix weight = test::random_matrix(out, in, "weight");
           const Matrix bias = test::random_matrix(1, out, "bias");
