@@ -12,6 +12,8 @@
 
 namespace llmc {
 
+class FieldReader;
+
 /// What a tensor does in the model.
 enum class Role {
   token_embedding,
@@ -119,6 +121,7 @@ struct GgufArchitecture {
   GgufBias attention_bias = GgufBias::either;
   GgufWindow window = GgufWindow::none;
   GgufCaps caps = GgufCaps::none;
+  bool parallel_only = false;  ///< it runs attention and feed-forward side by side, whatever the file says
   int64_t wide_scores = 0;  ///< with so many blocks scores are divided by the root of hidden size over heads, else by that of the head size
   GgufLarge large = GgufLarge::none;
   MixFamily mix = MixFamily::usual;
@@ -135,7 +138,6 @@ struct Architecture {
   Positions positions;
   FeedForward feed_forward;
   FusedOrder fused_order = FusedOrder::parts;
-  bool ModelConfig::* kv_heads_only_if = nullptr;  ///< a field without which there is one key and value head, whatever the config says
   int64_t position_offset = 0;
   double norm_offset = 0;
   double norm_epsilon = 0;        ///< where no config key says it
@@ -145,11 +147,13 @@ struct Architecture {
   double rope_theta = 10000;              ///< where the config does not say
   const char* rope_theta_key = "rope_theta";
   std::optional<double> window_theta = {};  ///< of blocks where the window holds, where the config does not say; none: they are like the others
-  bool scales_rope = true;                  ///< the transformers class knows rope types other than default
+  bool longrope_only = false;               ///< the transformers class knows no rope type but default and longrope, which it also calls su and yarn
   const char* rotary_share_key = "partial_rotary_factor";
   std::optional<double> rotary_share = {};  ///< of a head's values that are rotated where the config does not say; none: always all
   bool heads_divide_hidden = false;  ///< the transformers class refuses a hidden size that is no multiple of the number of heads
   std::vector<ConfigRow> config;
+  void (*read_more)(FieldReader& fields, ModelConfig& config) = nullptr;        ///< what rows cannot say, after they were read
+  void (*gguf_more)(const ModelConfig& facts, nlohmann::json& config) = nullptr;  ///< the same of a GGUF file: config keys from what it says
   std::vector<FixedRow> fixed;
   std::vector<FixedRow> fixed_by_block = {};  ///< config keys of lists with an entry for each block, which must all have this value
   std::vector<SameRow> same = {};

@@ -4,11 +4,18 @@
 #include <cassert>
 #include <cmath>
 
+#include "core/dtype.h"
 #include "core/parallel.h"
 #include "model/kernels.h"
 #include "model/matmul.h"
 
 namespace llmc {
+
+namespace {
+
+float round_to_bf16(float value) { return bf16_to_f32(f32_to_bf16(value)); }
+
+}  // namespace
 
 std::vector<float> alibi_slopes(int64_t heads) {
   int64_t power = 1;
@@ -21,7 +28,13 @@ std::vector<float> alibi_slopes(int64_t heads) {
   return slopes;
 }
 
-std::vector<float> find_slopes(const ModelConfig& config) { return config.positions == Positions::alibi ? alibi_slopes(config.heads) : std::vector<float>(static_cast<size_t>(config.heads)); }
+std::vector<float> find_slopes(const ModelConfig& config) {
+  if (!config.has_alibi()) return std::vector<float>(static_cast<size_t>(config.heads));
+  std::vector<float> slopes = alibi_slopes(config.heads);
+  if (config.positions == Positions::rounded_alibi)
+    for (float& slope : slopes) slope = round_to_bf16(slope);
+  return slopes;
+}
 
 void cap_values(float cap, std::span<float> values) {
   for (float& value : values) value = cap * std::tanh(value / cap);
@@ -31,9 +44,14 @@ void cap_values_back(float cap, std::span<const float> capped, std::span<float> 
   for (size_t i = 0; i < d.size(); ++i) d[i] *= 1 - capped[i] / cap * (capped[i] / cap);
 }
 
-void shape_scores(const ModelConfig& config, float slope, std::span<float> scores) {
+void shape_scores(const ModelConfig& config, float slope, int64_t first, std::span<float> scores) {
   if (config.score_cap > 0) cap_values(static_cast<float>(config.score_cap), scores);
   if (slope == 0) return;
+  if (config.positions == Positions::rounded_alibi) {  // transformers: slope and position, then their product, in bfloat16
+    const auto scale = static_cast<float>(config.score_scale());
+    for (size_t i = 0; i < scores.size(); ++i) scores[i] += scale * round_to_bf16(slope * round_to_bf16(static_cast<float>(first + static_cast<int64_t>(i))));
+    return;
+  }
   for (size_t i = 0; i < scores.size(); ++i) scores[i] -= slope * static_cast<float>(scores.size() - 1 - i);
 }
 
@@ -56,7 +74,7 @@ void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatri
       for (int64_t i = 0; i < width; ++i) query[static_cast<size_t>(i)] = scale * q.row(s)[head * width + i];
       multiply_row(query, keys_of.row_range(from, width).column_range(0, padded), scores);
       const std::span<float> weights = scores.subspan(static_cast<size_t>(first), static_cast<size_t>(seen - first));
-      shape_scores(config_, slopes[static_cast<size_t>(head)], weights);
+      shape_scores(config_, slopes[static_cast<size_t>(head)], first, weights);
       softmax(weights);
       multiply_row(weights, values_of.row_range(first, seen - first).column_range(from, width), out.row_span(s).subspan(static_cast<size_t>(head * width), static_cast<size_t>(width)));
     }
@@ -86,7 +104,7 @@ void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, Co
     for (int64_t r = 0; r < std::min(tile, length - first); ++r) {
       const std::span<float> row = scores.row_span(r);
       const auto begin = static_cast<size_t>(config.first_seen(first + r) - from), end = static_cast<size_t>(first + r + 1 - from);
-      shape_scores(config, slopes[static_cast<size_t>(head)], row.subspan(begin, end - begin));
+      shape_scores(config, slopes[static_cast<size_t>(head)], from + static_cast<int64_t>(begin), row.subspan(begin, end - begin));
       softmax(row.subspan(begin, end - begin));
       std::ranges::fill(row.first(begin), 0.0f);
       std::ranges::fill(row.subspan(end), 0.0f);

@@ -20,7 +20,7 @@ int64_t first_key(const ModelConfig& config, int64_t first);
 /// Of every head, what its scores get for each position that a key lies before the query, times −1 (Press 2021): 2^(−8/n),
 /// 2^(−16/n), … for n heads; where n is no power of two, those of the next lower one, then every other one of twice as many.
 std::vector<float> alibi_slopes(int64_t heads);
-/// The same of a model's heads; zeros where there is no ALiBi.
+/// The same of a model's heads, rounded where it rounds them; zeros where there is no ALiBi.
 std::vector<float> find_slopes(const ModelConfig& config);
 
 /// x = cap · tanh(x / cap)
@@ -28,8 +28,9 @@ void cap_values(float cap, std::span<float> values);
 /// From the gradient of capped values to that of the values, in place.
 void cap_values_back(float cap, std::span<const float> capped, std::span<float> d);
 
-/// Scores of one query of a head in place, which are of the keys up to and with its own: soft cap, then ALiBi. `slope` 0: none.
-void shape_scores(const ModelConfig& config, float slope, std::span<float> scores);
+/// Scores of one query of a head in place, which are of the keys from position `first` up to and with its own: soft cap, then ALiBi.
+/// `slope` 0: none.
+void shape_scores(const ModelConfig& config, float slope, int64_t first, std::span<float> scores);
 
 /// out = softmax(shaped Q · Kᵀ · scale, causal, within the window) · V for each head, of the first `length` rows of q [rows, query_width] and
 /// k, v [rows, kv_width]; query heads share key and value heads in equal groups, in order. `rows` is a multiple of

@@ -62,12 +62,12 @@ double attend_backward(const ModelConfig& config, MatmulBackend backend, int64_t
           const auto cap = static_cast<float>(config.score_cap);
           std::ranges::copy(scores.first(capped.size()), capped.begin());
           cap_values(cap, capped);
-          shape_scores(config, slopes[static_cast<size_t>(head)], scores);
+          shape_scores(config, slopes[static_cast<size_t>(head)], from + static_cast<int64_t>(begin), scores);
           softmax(scores);
           softmax_backward(scores, scale, d_scores_of);
           if (target) {
             const std::span<float> wanted_of = wanted.row_span(r).subspan(begin, seen);
-            shape_scores(*target->config, target_slopes[static_cast<size_t>(head)], wanted_of);
+            shape_scores(*target->config, target_slopes[static_cast<size_t>(head)], from + static_cast<int64_t>(begin), wanted_of);
             softmax(wanted_of);
             sum += divergence(wanted_of, scores);
             for (size_t i = 0; i < seen; ++i) d_scores_of[i] += scale * weight * (scores[i] - wanted_of[i]);

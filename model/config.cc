@@ -123,7 +123,6 @@ void read_window_pattern(FieldReader& fields, const Architecture& architecture, 
 /// What the rows cannot say: derived sizes, and sizes that must agree.
 void complete(const Architecture& architecture, ModelConfig& config) {
   if (config.kv_heads == 0) config.kv_heads = config.heads;
-  if (architecture.kv_heads_only_if && !(config.*architecture.kv_heads_only_if)) config.kv_heads = 1;
   if (config.ffn == 0) config.ffn = 4 * config.hidden;
   if (config.head_dim == 0) {
     if (config.hidden % config.heads != 0) throw Error(ErrorKind::input, fmt::format("hidden size {} is not a multiple of {} attention heads", config.hidden, config.heads));
@@ -151,6 +150,7 @@ ModelConfig read_config(const json& object, const Architecture& architecture, co
   };
   attempt([&] { check_class(fields, architecture); });
   for (const ConfigRow& row : architecture.config) attempt([&] { read_row(row, fields, config); });
+  if (architecture.read_more) attempt([&] { architecture.read_more(fields, config); });
   if (problems.empty()) attempt([&] { complete(architecture, config); });
   attempt([&] { config.activation = read_activation(fields, architecture); });
   if (architecture.positions == Positions::rope) attempt([&] { read_ropes(fields, architecture, config); });
@@ -193,7 +193,7 @@ int64_t ModelConfig::fused_value(int64_t kv_head) const { return fused_order == 
 
 std::string_view to_string(Norm norm) { return norm == Norm::rms ? "rms" : "layer"; }
 std::string_view to_string(Positions positions) { 
-  constexpr std::array names = {"rope", "learned", "alibi"};
+  constexpr std::array names = {"rope", "learned", "alibi", "alibi"};
   return names[static_cast<size_t>(positions)];
 }
 std::string_view to_string(FeedForward feed_forward) { return feed_forward == FeedForward::gated ? "gated" : "plain"; }

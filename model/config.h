@@ -15,7 +15,8 @@ namespace llmc {
 struct Architecture;
 
 enum class Norm { rms, layer };
-enum class Positions { rope, learned, alibi };
+/// `rounded_alibi` is Falcon's: in bfloat16, from the start of the sequence on, and divided like the scores.
+enum class Positions { rope, learned, alibi, rounded_alibi };
 enum class FeedForward { gated, plain };
 enum class Activation { silu, gelu, gelu_tanh, relu };
 
@@ -58,6 +59,7 @@ struct ModelConfig {
 
   int64_t query_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
+  bool has_alibi() const { return positions == Positions::alibi || positions == Positions::rounded_alibi; }
   double score_scale() const { return 1 / std::sqrt(score_divisor > 0 ? score_divisor : static_cast<double>(head_dim)); }
   /// The config of one block: its window and its rotary positions are `window` and `rope`.
   ModelConfig at_block(int64_t block) const;

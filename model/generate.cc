@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "core/parallel.h"
 #include "core/random.h"
 #include "model/attention.h"
@@ -27,6 +28,8 @@ int32_t pick(std::span<const float> probabilities, double point) {
 
 std::vector<std::vector<int32_t>> generate(const Model& model, const ForwardOptions& options, const std::vector<int32_t>& first_tokens, int64_t length, uint64_t seed, const std::string& name, const RunContext& context) {
   const ModelConfig& config = model.config();
+  for (const Rope& rope : {config.rope, config.window_rope})
+    if (rope.scaling == RopeScaling::longrope && rope.depends_on(length)) throw Error(ErrorKind::usage, fmt::format("sequences of {} tokens cannot be generated: from {} on all their positions have other factors (longrope)", length, rope.original_context));
   const Forward forward(model, options);
   std::vector<std::shared_ptr<const BlockWeights>> blocks;
   for (int64_t block = 0; block < config.layers; ++block) blocks.push_back(forward.load_block(block));

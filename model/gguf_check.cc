@@ -19,6 +19,8 @@ class Check {
   std::vector<std::string> run() {
     const Activation runs = default_activation(architecture_);
     refuse_if(config_.activation != runs, fmt::format("its activation is {}, but llama.cpp runs {} with {}", to_string(config_.activation), gguf_.name, to_string(runs)));
+    refuse_if(config_.positions != architecture_.positions, fmt::format("its positions are {}, but llama.cpp runs {} with {}", to_string(config_.positions), gguf_.name, to_string(architecture_.positions)));
+    refuse_if(gguf_.parallel_only && !config_.parallel, fmt::format("its feed-forward is behind its attention, but llama.cpp runs {} with the two side by side", gguf_.name));
     check_sizes();
     check_biases();
     check_windows();

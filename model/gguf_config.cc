@@ -114,7 +114,7 @@ class ConfigReader {
     facts_.head_dim = find_head_dim();
     read_epsilon();
     read_flags();
-    if (architecture_.kv_heads_only_if && !(facts_.*architecture_.kv_heads_only_if)) facts_.kv_heads = 1;
+    if (architecture_.gguf_more) architecture_.gguf_more(facts_, config_);
     if (architecture_.positions == Positions::rope) read_rope();
     read_caps();
     read_windows();

@@ -84,6 +84,7 @@ void check_gguf_rope(const Model& model) {
   const Rope& rope = config.rope;
   const auto refuse = [&](const std::string& what) { throw Error(ErrorKind::usage, fmt::format("{}: {}", model.checkpoint().directory.string(), what)); };
   if (rope.scaling == RopeScaling::dynamic && rope.factor != 1) refuse("its rotary positions scale with the length of a sequence (dynamic), which llama.cpp does not");
+  if (rope.scaling == RopeScaling::longrope) refuse("its rotary positions have longrope's factors, which llmc does not write for llama.cpp");
   if (rope.scaling == RopeScaling::llama3 && !architecture.gguf.rope_factors) refuse(fmt::format("its rotary positions have llama3's scaling, which llama.cpp does not give {}", architecture.gguf.name));
   if (rope.scaling != RopeScaling::yarn) return;
   const auto expect = [&](const char* field, double found, double expected) {

@@ -8,15 +8,15 @@
 namespace llmc {
 namespace {
 
-/// As torch has it: 1.0 / theta ** (torch.arange(0, dim, 2, dtype=float32) / dim)
-std::vector<float> plain_frequencies(double theta, int64_t dim) {
+/// As torch has it: 1.0 / (factors * theta ** (torch.arange(0, dim, 2, dtype=float32) / dim)), where dim is twice as many as factors.
+std::vector<float> divided_frequencies(double theta, const std::vector<float>& factors) {
+  const auto dim = static_cast<float>(2 * factors.size());
   std::vector<float> frequencies;
-  for (int64_t i = 0; i < dim; i += 2) {
-    const float exponent = static_cast<float>(i) / static_cast<float>(dim);
-    frequencies.push_back(1.0f / static_cast<float>(std::pow(theta, exponent)));
-  }
+  for (size_t i = 0; i < factors.size(); ++i) frequencies.push_back(1.0f / (factors[i] * static_cast<float>(std::pow(theta, static_cast<float>(2 * i) / dim))));
   return frequencies;
 }
+
+std::vector<float> plain_frequencies(double theta, int64_t dim) { return divided_frequencies(theta, std::vector<float>(static_cast<size_t>(dim / 2), 1.0f)); }
 
 void scale_llama3(const Rope& rope, std::vector<float>& frequencies) {
   for (float& frequency : frequencies) {
@@ -43,15 +43,17 @@ void scale_yarn(const Rope& rope, std::vector<float>& frequencies) {
 }  // namespace
 
 std::string_view to_string(RopeScaling scaling) {
-  constexpr std::array names = {"none", "linear", "dynamic", "yarn", "llama3"};
+  constexpr std::array names = {"none", "linear", "dynamic", "yarn", "longrope", "llama3"};
   return names[static_cast<size_t>(scaling)];
 }
 
 double default_yarn_magnitude(double factor) { return factor <= 1 ? 1 : 0.1 * std::log(factor) + 1; }
 
+double default_longrope_magnitude(double factor, double original_context) { return factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(original_context)); }
+
 std::vector<float> rope_frequencies(const Rope& rope, int64_t length) {
   double theta = rope.theta;
-  if (rope.depends_on(length)) {
+  if (rope.scaling == RopeScaling::dynamic && rope.depends_on(length)) {
     const auto dim = static_cast<double>(rope.dim);
     theta *= std::pow(rope.factor * static_cast<double>(length) / rope.original_context - (rope.factor - 1), dim / (dim - 2));
   }
@@ -63,6 +65,7 @@ std::vector<float> rope_frequencies(const Rope& rope, int64_t length) {
       for (float& frequency : frequencies) frequency /= static_cast<float>(rope.factor);
       break;
     case RopeScaling::yarn: scale_yarn(rope, frequencies); break;
+    case RopeScaling::longrope: return divided_frequencies(rope.theta, rope.depends_on(length) ? rope.long_factors : rope.short_factors);
     case RopeScaling::llama3: scale_llama3(rope, frequencies); break;
   }
   return frequencies;

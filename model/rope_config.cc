@@ -26,13 +26,17 @@ double read_positive(FieldReader& fields, const std::string& key, std::optional<
   return positive(value.value_or(fallback.value_or(0)), key, fields.where());
 }
 
-RopeScaling read_scaling(FieldReader& fields) {
+RopeScaling read_scaling(FieldReader& fields, const Architecture& architecture) {
   std::string name = "default";
   const auto type = fields.find_string("rope_type"), old = fields.find_string("type");
   if (type && old && *type != *old) throw Error(ErrorKind::input, fmt::format("{}: rope_type is \"{}\" and type is \"{}\"", fields.where(), *type, *old));
   if (type || old) name = type.value_or(old.value_or(""));
   if (name == "default") return RopeScaling::none;
-  for (const RopeScaling scaling : {RopeScaling::linear, RopeScaling::dynamic, RopeScaling::yarn, RopeScaling::llama3})
+  if (architecture.longrope_only) {
+    if (name == "longrope" || name == "su" || name == "yarn") return RopeScaling::longrope;
+    throw Error(ErrorKind::input, fmt::format("field \"{}\": rope type \"{}\" is not supported in {}", fields.where(), name, architecture.causal_class));
+  }
+  for (const RopeScaling scaling : {RopeScaling::linear, RopeScaling::dynamic, RopeScaling::yarn, RopeScaling::longrope, RopeScaling::llama3})
     if (name == to_string(scaling)) return scaling;
   throw Error(ErrorKind::input, fmt::format("field \"{}\": rope type \"{}\" is not supported", fields.where(), name));
 }
@@ -50,6 +54,7 @@ double read_yarn_magnitude(FieldReader& fields, double factor) {
 struct Stated {
   std::optional<double> theta;
   std::optional<double> share;  ///< of a head's values that are rotated
+  std::optional<double> original_context;  ///< of longrope
 };
 
 void agree(std::optional<double>& stated, std::optional<double> found, const char* key, const std::string& where) {
@@ -57,17 +62,41 @@ void agree(std::optional<double>& stated, std::optional<double> found, const cha
   if (found) stated = found;
 }
 
+std::vector<float> read_factors(FieldReader& fields, const char* key) {
+  const json* list = fields.find(key);
+  if (!list) throw Error(ErrorKind::input, fmt::format("{}: field \"{}\" is missing", fields.where(), key));
+  std::vector<float> factors;
+  for (const json& factor : list->is_array() ? *list : json::array({nullptr})) {
+    if (!factor.is_number()) throw Error(ErrorKind::input, fmt::format("{}: field \"{}\": expected a list of numbers, found {}", fields.where(), key, list->is_array() ? factor.dump() : list->dump()));
+    factors.push_back(static_cast<float>(positive(factor.get<double>(), key, fields.where())));
+  }
+  return factors;
+}
+
+/// `context` is what the model was made for, all told.
+void read_longrope(FieldReader& fields, double context, Stated& stated, Rope& rope) {
+  agree(stated.original_context, fields.find_number("original_max_position_embeddings"), "original_max_position_embeddings", fields.where());
+  rope.original_context = positive(stated.original_context.value_or(context), "original_max_position_embeddings", fields.where());
+  if (rope.original_context <= 1) throw Error(ErrorKind::input, fmt::format("{}: original_max_position_embeddings: expected more than 1, found {}", fields.where(), rope.original_context));
+  rope.factor = read_positive(fields, "factor", context / rope.original_context);
+  const auto magnitude = fields.find_number("attention_factor");
+  rope.magnitude = magnitude ? positive(*magnitude, "attention_factor", fields.where()) : default_longrope_magnitude(rope.factor, rope.original_context);
+  rope.short_factors = read_factors(fields, "short_factor");
+  rope.long_factors = read_factors(fields, "long_factor");
+}
+
 Rope read_object(const json& object, const std::string& where, const Architecture& architecture, double context, Stated& stated) {
   FieldReader fields(object, where);
-  Rope rope{.scaling = read_scaling(fields), .original_context = context};
-  if (rope.scaling != RopeScaling::none && !architecture.scales_rope) throw Error(ErrorKind::input, fmt::format("field \"{}\": rope type \"{}\" is not supported in {}", where, to_string(rope.scaling), architecture.causal_class));
+  Rope rope{.scaling = read_scaling(fields, architecture), .original_context = context};
   agree(stated.theta, fields.find_number("rope_theta"), "rope_theta", where);
   const auto share = fields.find_number("partial_rotary_factor");
   if (architecture.rotary_share) agree(stated.share, share, "partial_rotary_factor", where);
   else if (share && *share != 1) throw Error(ErrorKind::input, fmt::format("field \"{}\": partial_rotary_factor {} is not supported", where, *share));
-  if (rope.scaling != RopeScaling::none) rope.factor = read_positive(fields, "factor");
+  if (rope.scaling != RopeScaling::none && rope.scaling != RopeScaling::longrope) rope.factor = read_positive(fields, "factor");
   switch (rope.scaling) {
-    case RopeScaling::none: break;
+    case RopeScaling::none:
+      if (architecture.longrope_only) fields.find_number("original_max_position_embeddings");  // says nothing there
+      break;
     case RopeScaling::linear: fields.find_number("original_max_position_embeddings"); break;  // says nothing there
     case RopeScaling::dynamic:
       if (read_positive(fields, "original_max_position_embeddings", context) != context) throw Error(ErrorKind::input, fmt::format("{}: original_max_position_embeddings: expected the context, {} (transformers uses no other for dynamic)", where, context));
@@ -79,6 +108,7 @@ Rope read_object(const json& object, const std::string& where, const Architectur
       rope.whole_ramp = fields.find_bool("truncate").value_or(true);
       rope.magnitude = read_yarn_magnitude(fields, rope.factor);
       break;
+    case RopeScaling::longrope: read_longrope(fields, context, stated, rope); break;
     case RopeScaling::llama3:
       rope.original_context = read_positive(fields, "original_max_position_embeddings", context);
       rope.low = read_positive(fields, "low_freq_factor");
@@ -106,6 +136,8 @@ Rope read_rope(const std::vector<std::pair<const char*, const json*>>& objects, 
   rope.dim = static_cast<int64_t>(static_cast<double>(config.head_dim) * share);
   if (share > 1 || rope.dim % 2 != 0) throw Error(ErrorKind::input, fmt::format("rotary positions need an even number of values of each head, found {} of {}", rope.dim, config.head_dim));
   if (rope.scaling == RopeScaling::dynamic && rope.dim < 4) throw Error(ErrorKind::input, fmt::format("dynamic rotary positions need 4 values of each head, found {}", rope.dim));
+  for (const auto& [key, factors] : {std::pair("short_factor", &rope.short_factors), {"long_factor", &rope.long_factors}})
+    if (rope.scaling == RopeScaling::longrope && std::ssize(*factors) != rope.dim / 2) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected {} factors, one for each pair that is rotated, found {}", key, rope.dim / 2, factors->size()));
   return rope;
 }
 
@@ -117,7 +149,7 @@ void read_two_ropes(FieldReader& fields, const Architecture& architecture, Model
     whole = kinds.find("full_attention"), window = kinds.find("sliding_attention");
     kinds.finish();
   }
-  const Stated stated{.theta = fields.find_number(architecture.rope_theta_key), .share = {}}, of_window{.theta = fields.find_number("rope_local_base_freq"), .share = {}};
+  const Stated stated{.theta = fields.find_number(architecture.rope_theta_key), .share = {}, .original_context = {}}, of_window{.theta = fields.find_number("rope_local_base_freq"), .share = {}, .original_context = {}};
   config.rope = read_rope({{"rope_parameters.full_attention", whole}, {"rope_scaling", fields.find("rope_scaling")}}, stated, architecture.rope_theta, architecture, config);
   config.window_rope = read_rope({{"rope_parameters.sliding_attention", window}}, of_window, *architecture.window_theta, architecture, config);
 }
@@ -126,8 +158,9 @@ void read_two_ropes(FieldReader& fields, const Architecture& architecture, Model
 
 void read_ropes(FieldReader& fields, const Architecture& architecture, ModelConfig& config) {
   if (architecture.window_theta) return read_two_ropes(fields, architecture, config);
-  Stated stated{.theta = fields.find_number(architecture.rope_theta_key), .share = {}};
+  Stated stated{.theta = fields.find_number(architecture.rope_theta_key), .share = {}, .original_context = {}};
   if (architecture.rotary_share) stated.share = fields.find_number(architecture.rotary_share_key);
+  if (architecture.longrope_only) stated.original_context = fields.find_number("original_max_position_embeddings").value_or(4096);  // Phi3Config's default
   config.rope = read_rope({{"rope_parameters", fields.find("rope_parameters")}, {"rope_scaling", fields.find("rope_scaling")}}, stated, architecture.rope_theta, architecture, config);
   config.window_rope = config.rope;
 }

@@ -80,9 +80,24 @@ class Oracle {
 
   /// What ALiBi takes from a score for each position between key and query (Press 2021, section 3).
   double slope(int64_t head) const {
-    if (config_.positions != Positions::alibi) return 0;
     const auto n = static_cast<double>(config_.heads), whole = std::exp2(std::floor(std::log2(n))), h = static_cast<double>(head);
     return h < whole ? std::exp2(-8 * (h + 1) / whole) : std::exp2(-4 * (2 * (h - whole) + 1) / whole);
+  }
+
+  static double to_bfloat16(double value) {
+    int exponent = 0;
+    const double mantissa = std::frexp(value, &exponent);
+    return std::ldexp(std::nearbyint(std::ldexp(mantissa, 8)), exponent - 8);
+  }
+
+  /// What ALiBi adds to the score of a key. Falcon's counts from the start of the sequence, which for the softmax is the same but for its
+  /// rounding to bfloat16, and is added before scores are divided.
+  double position_score(int64_t head, size_t key, size_t query) const {
+    switch (config_.positions) {
+      case Positions::alibi: return -slope(head) * static_cast<double>(query - key);
+      case Positions::rounded_alibi: return to_bfloat16(to_bfloat16(slope(head)) * to_bfloat16(static_cast<double>(key))) / std::sqrt(static_cast<double>(config_.head_dim));
+      default: return 0;
+    }
   }
 
   static void add(Rows& x, const Rows& y) {
@@ -211,7 +226,7 @@ class Oracle {
         double highest = -INFINITY;
         for (size_t s = past; s <= t; ++s) {
           for (size_t i = 0; i < width; ++i) weights[s] += q[t][at + i] * k[s][kv_at + i];
-          weights[s] = cap(weights[s] * scale, config_.score_cap) - slope(head) * static_cast<double>(t - s);
+          weights[s] = cap(weights[s] * scale, config_.score_cap) + position_score(head, s, t);
           highest = std::max(highest, weights[s]);
         }
         double sum = 0;

@@ -6,8 +6,8 @@
 
 namespace llmc {
 
-// Su 2021 (θ^(−2i/d)); linear: Chen 2023; dynamic: base · (s·L/C − (s − 1))^(d/(d−2)); yarn: Peng 2023, section 3.2; llama3: by the
-// wavelength λ = 2π/f against the context C that the frequencies come from.
+// Su 2021 (θ^(−2i/d)); linear: Chen 2023; dynamic: base · (s·L/C − (s − 1))^(d/(d−2)); yarn: Peng 2023, section 3.2; longrope: Ding 2024,
+// eq. 3; llama3: by the wavelength λ = 2π/f against the context C that the frequencies come from.
 std::vector<float> oracle_rope_frequencies(const Rope& rope, int64_t length) {
   const auto d = static_cast<double>(rope.dim), s = rope.factor, context = rope.original_context;
   double base = rope.theta;
@@ -18,6 +18,7 @@ std::vector<float> oracle_rope_frequencies(const Rope& rope, int64_t length) {
   for (int64_t i = 0; 2 * i < rope.dim; ++i) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(rope.dim);
     double f = static_cast<float>(1.0 / std::pow(base, static_cast<double>(exponent)));
+    if (rope.scaling == RopeScaling::longrope) f = 1 / static_cast<double>((static_cast<double>(length) > context ? rope.long_factors : rope.short_factors)[static_cast<size_t>(i)] * static_cast<float>(std::pow(base, static_cast<double>(exponent))));
     const double wavelength = 2 * std::numbers::pi / f;
     if (rope.scaling == RopeScaling::linear) f /= s;
     if (rope.scaling == RopeScaling::llama3) {

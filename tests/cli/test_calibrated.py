@@ -10,8 +10,8 @@ import time
 import support
 from support import Case, covers, ids, llama, llama_config, llama_shapes, random_tensors, read_safetensors, tiny, treatments, write_checkpoint, write_ids
 
-MODELS = ("llama-gqa-tied", "llama-bias", "llama-bf16", "gpt2-tied", "qwen2-untied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "opt", "bloom", "stablelm-parallel", "falcon", "falcon-groups")
-SITES = {"gpt2-tied": 3, "gpt-neox": 3, "bloom": 3, "olmo2": 2, "stablelm-parallel": 2, "falcon": 1, "falcon-groups": 3}  # where channels may be scaled, of each block; else 4
+MODELS = ("llama-gqa-tied", "llama-bias", "llama-bf16", "gpt2-tied", "qwen2-untied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "opt", "bloom", "stablelm-parallel", "falcon", "falcon-groups", "falcon-refined")
+SITES = {"gpt2-tied": 3, "gpt-neox": 3, "bloom": 3, "olmo2": 2, "stablelm-parallel": 2, "falcon": 1, "falcon-groups": 3, "falcon-refined": 3}  # where channels may be scaled, of each block; else 4
 
 
 class Calibrated(Case):

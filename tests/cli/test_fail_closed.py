@@ -236,7 +236,7 @@ class Shards(Damaged):
 
 class Configs(Damaged):
     def test_fields(self):
-        for changes, words in (({"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, ["rope_scaling", "longrope", "not supported"]), ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, ["rope_scaling", "low_freq_factor", "missing"]), ({"rope_scaling": {"type": "linear"}}, ["rope_scaling", "factor", "missing"]), ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0}, "rope_theta": ...}, ["rope_parameters", "factor", "missing"]),
+        for changes, words in (({"rope_scaling": {"rope_type": "proportional", "factor": 8.0}}, ["rope_scaling", "proportional", "not supported"]), ({"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, ["rope_scaling", "short_factor", "missing"]), ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, ["rope_scaling", "low_freq_factor", "missing"]), ({"rope_scaling": {"type": "linear"}}, ["rope_scaling", "factor", "missing"]), ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0}, "rope_theta": ...}, ["rope_parameters", "factor", "missing"]),
                                ({"rope_parameters": {"rope_theta": 5.0}}, ["rope_theta is 10000", "5"]), ({"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "beta_fast": 32}}, ["beta_fast"]), ({"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}}, ["partial_rotary_factor"]), ({"rope_theta": -1}, ["rope_theta", "positive"]), ({"rope_theta": "x"}, ["rope_theta", "a number"]),
                                ({"hidden_act": "relu2"}, ["hidden_act", "relu2", "not supported"]), ({"hidden_act": 5}, ["hidden_act", "a string"]), ({"num_key_value_heads": 3}, ["4 attention heads", "3 key/value heads"]), ({"num_attention_heads": 5, "num_key_value_heads": 5}, ["hidden size 32", "5 attention heads"]), ({"head_dim": 7}, ["even number of values", "7"]),
                                ({"num_hidden_layers": 2_000_000_000}, ["2000000000 blocks", "20 tensors"]), ({"num_hidden_layers": 2 ** 62}, ["num_hidden_layers", "expected 1 to", str(2 ** 62)]), ({"num_hidden_layers": 0}, ["num_hidden_layers", "found 0"]), ({"num_hidden_layers": -1}, ["num_hidden_layers", "found -1"]), ({"num_hidden_layers": 2.0}, ["num_hidden_layers", "an integer"]), ({"num_hidden_layers": "2"}, ["num_hidden_layers", "an integer"]), ({"num_hidden_layers": 1}, ["model.layers.1.", "no such tensor"]), ({"num_hidden_layers": 3}, ["model.layers.2.", "missing"]),
@@ -261,8 +261,8 @@ class Configs(Damaged):
 
     def test_waiving_does_not_reach_what_is_understood(self):
         """--ignore-config-field waives the unknown; what llmc knows to change the model stays refused."""
-        (self.model / "config.json").write_text(json.dumps({**self.config, "rope_scaling": {"type": "longrope", "factor": 2}}))
-        self.refused(3, ["rope_scaling", "longrope"], "inspect", self.model, "--ignore-config-field", "rope_scaling")
+        (self.model / "config.json").write_text(json.dumps({**self.config, "rope_scaling": {"type": "proportional", "factor": 2}}))
+        self.refused(3, ["rope_scaling", "proportional"], "inspect", self.model, "--ignore-config-field", "rope_scaling")
 
     def test_text(self):
         for text, words in (("", ["not valid JSON"]), ("{", ["not valid JSON"]), ("[]", ["not a JSON object"]), (json.dumps(self.config)[:-1] + ', "vocab_size": 64}', ['"vocab_size" appears twice']), ('{"a": ' * 100 + "1" + "}" * 100, ["nested more than 64"]), ('{"model_type": "llama\udcff"}'.encode(errors="surrogateescape"), ["not valid JSON"])):

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from transformers.models.bloom import modeling_bloom
+from transformers.models.falcon import modeling_falcon
 
 from make_golden import HERE, load_model, true_float64
 
 NAMES = ("llama-gqa-tied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window", "qwen3-untied", "llama-rope-yarn", "llama-rope-dynamic",
-         "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied", "stablelm-parallel", "falcon", "falcon-groups")
+         "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied", "stablelm-parallel", "falcon", "falcon-groups", "falcon-refined", "falcon-heads", "falcon-one-norm", "phi3-longrope")
 LENGTHS = (70, 9)
 
 
@@ -50,7 +51,10 @@ def run_block(model, hidden):
         alibi = modeling_bloom.build_alibi_tensor(torch.ones(1, length), config.n_head, torch.float64)
         out = block(hidden, alibi=alibi, attention_mask=mask)
     elif config.model_type == "falcon":
-        out = block(hidden, alibi=None, attention_mask=mask, position_embeddings=base.rotary_emb(hidden, positions))
+        alibi = modeling_falcon.build_alibi_tensor(torch.ones(1, length, dtype=torch.long), config.num_attention_heads, torch.float64) if config.alibi else None
+        if config.alibi:
+            mask = mask + alibi[None] / config.head_dim**0.5
+        out = block(hidden, alibi=alibi, attention_mask=mask, position_embeddings=base.rotary_emb(hidden, positions))
     else:
         rotary = base.rotary_emb(hidden, positions, *kind[:1] if config.model_type == "gemma3_text" else ())
         out = block(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)

@@ -40,7 +40,7 @@ from tokenizers import (
     AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers,
 )
 from transformers import (
-    AutoModelForCausalLM, BloomConfig, FalconConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GPTNeoXConfig, LlamaConfig,
+    AutoConfig, AutoModelForCausalLM, BloomConfig, FalconConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GPTNeoXConfig, LlamaConfig,
     MistralConfig, Olmo2Config, OPTConfig, Phi3Config, Qwen2Config, Qwen3Config, StableLmConfig,
 )
 from transformers.modeling_rope_utils import dynamic_rope_update
@@ -126,11 +126,15 @@ def true_float64():
     return _replaced(*replacements)
 
 
+def attention_of(config):
+    """Falcon's eager attention adds ALiBi twice; what the models were trained with is its other one."""
+    return "sdpa" if getattr(config, "alibi", False) else "eager"
+
+
 def load_model(folder):
     """The checkpoint as float32, refusing anything missing, unexpected or newly initialised."""
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
-    )
+    attention = attention_of(AutoConfig.from_pretrained(folder))
+    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention, output_loading_info=True)
     problems = {key: value for key, value in info.items() if value}
     # The mask buffers of old GPT-2 checkpoints: `attn.bias` is ignored silently, this one with a warning.
     unexpected = problems.pop("unexpected_keys", ())
@@ -206,6 +210,22 @@ def other(make_config, **changes):
     return make_config(vocab_size=64, hidden_size=32, bos_token_id=0, eos_token_id=1, pad_token_id=None, **changes)
 
 
+def falcon(**changes):
+    return other(FalconConfig, ffn_hidden_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64, **changes)
+
+
+def longrope(context):
+    """Of four pairs: with 24 positions beyond that context the long factors, else the short ones."""
+    return default_rope(1000.0) | {"rope_type": "longrope", "original_max_position_embeddings": context,
+                                   "short_factor": [1.0, 1.05, 1.1, 1.25], "long_factor": [1.0, 1.5, 3.25, 7.0]}
+
+
+def make_refined_falcon():
+    """As falcon-rw-1b. Twelve heads: slopes of ALiBi that bfloat16 rounds."""
+    return FalconConfig(vocab_size=64, hidden_size=48, ffn_hidden_size=64, num_hidden_layers=2, num_attention_heads=12, max_position_embeddings=64,
+                        alibi=True, multi_query=False, parallel_attn=False, bias=True, bos_token_id=0, eos_token_id=1)
+
+
 def make_odd_bloom():
     """Three heads: no power of two, whose slopes ALiBi has another rule for."""
     return BloomConfig(vocab_size=64, hidden_size=36, n_layer=1, n_head=3, tie_word_embeddings=False, bos_token_id=0, eos_token_id=1)
@@ -262,10 +282,14 @@ TINY = {
     "bloom": (other(BloomConfig, n_layer=2, n_head=4), {}),
     "bloom-untied": (make_odd_bloom(), {}),
     "stablelm-parallel": (small(StableLmConfig, layer_norm_eps=1e-5, use_parallel_residual=True), {}),
-    "falcon": (other(FalconConfig, ffn_hidden_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64), {}),
-    "falcon-groups": (
-        other(FalconConfig, ffn_hidden_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64,
-              new_decoder_architecture=True, num_kv_heads=2, bias=True, tie_word_embeddings=False), {}),
+    "falcon-refined": (make_refined_falcon(), {}),
+    "falcon-heads": (falcon(multi_query=False, tie_word_embeddings=False), {}),
+    "falcon-one-norm": (falcon(new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1), {}),
+    "phi3-longrope": (small(Phi3Config, original_max_position_embeddings=16, rope_parameters=longrope(16)), {}),
+    "llama-rope-longrope": (
+        llama(hidden_size=32, intermediate_size=40, vocab_size=64, rope_parameters=longrope(32) | {"attention_factor": 1.2}), {}),
+    "falcon": (falcon(), {}),
+    "falcon-groups": (falcon(new_decoder_architecture=True, num_kv_heads=2, bias=True, tie_word_embeddings=False), {}),
 }
 
 
@@ -315,7 +339,7 @@ def save_checkpoint(folder, config, generator, *, dtype=torch.float32, shard_byt
                     old_style_config=False, original_gpt2_names=False):
     for old in folder.glob("*"):
         old.unlink()
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention_of(config)).eval()
     randomise(model, generator)
     for parameter in model.parameters():  # model.to(dtype) would round the rotary frequencies too
         parameter.data = parameter.data.to(dtype)

@@ -28,7 +28,8 @@ from make_backward import wave
 from make_golden import HERE, load_model, true_float64
 
 GRADIENTS = ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "llama-rope-yarn", "llama-rope-dynamic",
-             "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied", "stablelm-parallel", "falcon", "falcon-groups")
+             "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied", "stablelm-parallel", "falcon", "falcon-groups",
+             "falcon-refined", "falcon-heads", "falcon-one-norm", "phi3-longrope")
 ATTENTION = ("llama-gqa-tied",)
 CURVES = ("llama-gqa-tied", "gpt2-tied")
 STEPS, WARMUP, RATE, TEMPERATURE = 200, 10, 2e-3, 2.0

@@ -44,7 +44,7 @@ CASES = [("llama-gqa-tied", {}, EXACT), ("llama-headdim", {}, EXACT), ("mistral-
          ("gemma", {}, GELU), ("gemma2", WHOLE, GELU), ("gemma2", WHOLE | {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"]}, GELU),
          ("gemma3", WHOLE | {"layer_types": ["sliding_attention"] * 3}, GELU), ("gemma3", WHOLE, GELU), ("phi3-whole", {}, EXACT), ("phi3-part", {"sliding_window": None}, EXACT),
          ("stablelm", {}, EXACT), ("stablelm-bias", UNTIED, EXACT), ("stablelm-parallel", {}, EXACT), ("olmo2", {}, EXACT), ("gpt-neox", ROTARY, TANH), ("gpt-neox-sequential", UNTIED | ROTARY, TANH),
-         ("bloom", {}, GELU), ("bloom-untied", {}, GELU), ("falcon", {"num_kv_heads": 1}, TANH), ("falcon-groups", {"bias": False}, TANH)]
+         ("bloom", {}, GELU), ("bloom-untied", {}, GELU), ("falcon", {"num_kv_heads": 1}, TANH), ("falcon-groups", {"bias": False}, TANH), ("falcon-heads", {}, TANH), ("falcon-one-norm", {}, TANH)]
 # Keys of the converter that we do not write, and why nothing is lost.
 NOT_OURS = {"phi3.rope.scaling.original_context_length": "no scaling", "falcon.tensor_data_layout": "for people"}
 # Keys whose values differ.

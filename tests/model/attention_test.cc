@@ -114,6 +114,18 @@ TEST_CASE("Slopes of ALiBi are those of the paper, for heads that are no power o
   CHECK(alibi_slopes(1) == std::vector<float>{0x1p-8f});
 }
 
+TEST_CASE("Falcon's ALiBi counts from the start of the sequence and is rounded to bfloat16 before scores are divided") {
+  ModelConfig config;
+  config.heads = 16, config.kv_heads = 16, config.head_dim = 4, config.positions = Positions::rounded_alibi;
+  const float slope = find_slopes(config)[0];
+  CHECK(slope == 0.70703125f);  // 2^(−1/2) with 8 bits
+  std::vector<float> scores = {1, 1, 1, 1};
+  shape_scores(config, slope, 300, scores);
+  CHECK(scores == std::vector<float>{107, 107, 108, 108.5});  // of positions 300, 300, 302 and 304: products 212, 212, 214 and 215
+  config.positions = Positions::alibi;
+  CHECK(find_slopes(config)[0] == alibi_slopes(16)[0]);
+}
+
 TEST_CASE("Through a window attention sees the last positions only, forward, one by one and backward, whatever shapes its scores") {
   ModelConfig config;
   config.heads = 4, config.kv_heads = 2, config.head_dim = 16;

@@ -116,7 +116,7 @@ TEST_CASE("A block's gradients are those of PyTorch's autograd") {
 
 TEST_CASE("A block forward is Forward's, and bf16 gradients are close to f32's") {
   const SequenceRows sequences(std::array<int64_t, 3>{64, 70, 1});
-  for (const char* name : {"llama-gqa-tied", "gpt2-untied", "phi3-part", "olmo2", "gemma2", "gpt-neox", "bloom", "falcon", "falcon-groups"})
+  for (const char* name : {"llama-gqa-tied", "gpt2-untied", "phi3-part", "olmo2", "gemma2", "gpt-neox", "bloom", "falcon", "falcon-groups", "falcon-refined", "phi3-longrope"})
     for (MatmulBackend backend : test::backends()) {
       CAPTURE(name, to_string(backend));
       const Model model = load(name);

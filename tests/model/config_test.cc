@@ -71,7 +71,7 @@ TEST_CASE("what changes the maths and is not understood is refused by name", "[c
     json config;
     const char* message;
   } cases[] = {
-      {with(llama(), "rope_scaling", {{"rope_type", "longrope"}, {"factor", 8.0}}), "rope type \"longrope\" is not supported"},
+      {with(llama(), "rope_scaling", {{"rope_type", "longrope"}, {"factor", 8.0}}), "field \"short_factor\" is missing"},
       {with(llama(), "rope_scaling", {{"type", "su"}}), "rope type \"su\""},
       {with(llama(), "rope_scaling", {{"type", "linear"}, {"rope_type", "yarn"}}), "rope_type is \"yarn\" and type is \"linear\""},
       {with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 0}}), "rope_scaling: field \"factor\": expected a positive number"},
@@ -179,7 +179,7 @@ TEST_CASE("What only some architectures know of rotary positions is refused in t
   phi["model_type"] = "phi3", phi["architectures"] = {"Phi3ForCausalLM"};
   CHECK(read(with(phi, "partial_rotary_factor", 0.5)).rope.dim == 8);
   CHECK_THROWS_WITH(read(with(phi, "rope_scaling", {{"type", "linear"}, {"factor", 2}})), Contains("rope type \"linear\" is not supported in Phi3ForCausalLM"));
-  CHECK_THROWS_WITH(read(with(phi, "rope_scaling", {{"type", "longrope"}, {"short_factor", {1}}})), Contains("\"longrope\" is not supported"));
+  CHECK_THROWS_WITH(read(with(phi, "rope_scaling", {{"type", "su"}, {"short_factor", {1}}})), Contains("\"long_factor\" is missing"));
   CHECK_THROWS_WITH(read(with(phi, "partial_rotary_factor", 1.5)), Contains("found 24 of 16"));
   const json neox = {{"model_type", "gpt_neox"}, {"vocab_size", 10}, {"hidden_size", 32}, {"intermediate_size", 8}, {"num_hidden_layers", 1}, {"num_attention_heads", 2}, {"rotary_pct", 0.5}, {"rotary_emb_base", 500}};
   CHECK((read(neox).rope.dim == 8 && read(neox).rope.theta == 500 && read(neox).parallel));
@@ -194,12 +194,36 @@ TEST_CASE("Keys with two names and keys that repeat a size must agree", "[config
   CHECK_THROWS_WITH(read(with(bloom, "apply_residual_connection_post_layernorm", true)), Contains("expected false"));
   const json falcon = {{"model_type", "falcon"}, {"vocab_size", 10}, {"hidden_size", 8}, {"num_hidden_layers", 1}, {"num_attention_heads", 4}, {"num_kv_heads", 2}};
   CHECK((read(falcon).kv_heads == 1 && read(with(falcon, "new_decoder_architecture", true)).kv_heads == 2 && read(falcon).parallel));
-  CHECK_THROWS_WITH(read(with(falcon, "alibi", true)), Contains("\"alibi\": expected false"));
-  CHECK_THROWS_WITH(read(with(falcon, "num_ln_in_parallel_attn", 1)), Contains("num_ln_in_parallel_attn"));
   const json opt = {{"model_type", "opt"}, {"vocab_size", 10}, {"hidden_size", 8}, {"ffn_dim", 8}, {"num_hidden_layers", 1}, {"num_attention_heads", 2}, {"word_embed_proj_dim", 8}};
   CHECK((read(opt).norm_epsilon == 1e-5 && read(opt).position_offset == 2));
   CHECK_THROWS_WITH(read(with(opt, "word_embed_proj_dim", 4)), Contains("\"word_embed_proj_dim\": expected 8 (llmc implements no other), found 4"));
   CHECK_THROWS_WITH(read(with(opt, "do_layer_norm_before", false)), Contains("do_layer_norm_before"));
+}
+
+TEST_CASE("Falcon's fields go together as transformers runs them", "[config]") {
+  const json falcon = {{"model_type", "falcon"}, {"vocab_size", 10}, {"hidden_size", 8}, {"num_hidden_layers", 1}, {"num_attention_heads", 4}};
+  const json grouped = with(with(falcon, "new_decoder_architecture", true), "num_kv_heads", 2);
+  CHECK((read(with(falcon, "alibi", true)).positions == Positions::rounded_alibi && read(falcon).positions == Positions::rope));
+  CHECK((!read(falcon).two_norms && read(grouped).two_norms && !read(with(grouped, "num_ln_in_parallel_attn", 1)).two_norms && read(with(grouped, "num_ln_in_parallel_attn", 1)).kv_heads == 2));
+  CHECK((read(with(falcon, "multi_query", false)).kv_heads == 4 && !read(with(falcon, "parallel_attn", false)).parallel));
+  CHECK_THROWS_WITH(read(with(with(falcon, "multi_query", false), "num_kv_heads", 2)), Contains("\"num_kv_heads\": expected 4, as many as heads") && Contains("found 2"));
+  CHECK_THROWS_WITH(read(with(grouped, "parallel_attn", false)), Contains("\"parallel_attn\": expected true with new_decoder_architecture"));
+  CHECK_THROWS_WITH(read(with(falcon, "num_ln_in_parallel_attn", 2)), Contains("\"num_ln_in_parallel_attn\": expected 1 without new_decoder_architecture, found 2"));
+  CHECK_THROWS_WITH(read(with(grouped, "num_ln_in_parallel_attn", 3)), Contains("expected 1 or 2, found 3"));
+}
+
+TEST_CASE("longrope's factors are read, and what follows from them", "[config]") {
+  json rope = {{"rope_type", "longrope"}, {"short_factor", json::array({1, 1, 1, 1, 2, 2, 2, 2})}, {"long_factor", json::array({1, 2, 3, 4, 5, 6, 7, 8})}, {"original_max_position_embeddings", 32}};
+  const Rope read_rope = read(with(llama(), "rope_scaling", rope)).rope;
+  CHECK((read_rope.original_context == 32 && read_rope.factor == 4 && read_rope.long_factors[7] == 8 && read_rope.short_factors[4] == 2));
+  CHECK(read_rope.magnitude == Approx(std::sqrt(1 + std::log(4.0) / std::log(32.0))));
+  CHECK(read(with(llama(), "rope_scaling", with(rope, "attention_factor", 1.5))).rope.magnitude == 1.5);
+  CHECK(read(with(llama(), "rope_scaling", with(rope, "factor", 8))).rope.magnitude == Approx(std::sqrt(1 + std::log(8.0) / std::log(32.0))));
+  CHECK((read_rope.depends_on(33) && !read_rope.depends_on(32)));
+  CHECK_THROWS_WITH(read(with(llama(), "rope_scaling", with(rope, "long_factor", json::array({1, 2})))), Contains("\"long_factor\": expected 8 factors, one for each pair that is rotated, found 2"));
+  CHECK_THROWS_WITH(read(with(llama(), "rope_scaling", with(rope, "short_factor", json::array({1, "a"})))), Contains("\"short_factor\": expected a list of numbers, found \"a\""));
+  CHECK_THROWS_WITH(read(with(llama(), "rope_scaling", with(rope, "short_factor", 3))), Contains("expected a list of numbers, found 3"));
+  CHECK_THROWS_WITH(read(with(llama(), "rope_scaling", with(rope, "short_factor", json::array({0})))), Contains("expected a positive number, found 0"));
 }
 
 TEST_CASE("a field that the user vouches for is let through", "[config]") {

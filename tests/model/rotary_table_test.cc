@@ -18,6 +18,7 @@ const std::vector<Rope>& ropes() {
       {.theta = 10000, .dim = 64, .scaling = RopeScaling::dynamic, .factor = 2, .original_context = 40},
       {.theta = 1000000, .dim = 128, .scaling = RopeScaling::yarn, .factor = 4, .original_context = 32768, .magnitude = 1.14},
       {.theta = 10000, .dim = 64, .scaling = RopeScaling::yarn, .factor = 40, .original_context = 4096, .fast = 16, .slow = 2, .whole_ramp = false},
+      {.theta = 10000, .dim = 6, .scaling = RopeScaling::longrope, .original_context = 40, .magnitude = 1.19, .short_factors = {1, 1.5f, 2}, .long_factors = {1, 4, 33.7f}},
       {.theta = 500000, .dim = 128, .scaling = RopeScaling::llama3, .factor = 8, .original_context = 8192},
   };
   return list;

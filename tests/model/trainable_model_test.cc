@@ -62,7 +62,7 @@ struct Example {
   std::vector<AttentionTarget> attention;
 };
 
-constexpr std::array names = {"llama-gqa-tied", "llama-mha-untied", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm", "olmo2", "gemma2", "gemma3", "gpt-neox", "opt", "bloom", "falcon", "falcon-groups"};
+constexpr std::array names = {"llama-gqa-tied", "llama-mha-untied", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm", "olmo2", "gemma2", "gemma3", "gpt-neox", "opt", "bloom", "falcon", "falcon-groups", "falcon-refined", "phi3-longrope"};
 
 }  // namespace
 
@@ -165,7 +165,7 @@ void check_gradients(const Model& model, const AllGradients& gradients, std::spa
 }  // namespace
 
 TEST_CASE("Gradients of a whole model are those of PyTorch's autograd") {
-  for (const char* name : {"llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "llama-rope-yarn", "llama-rope-dynamic", "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied", "stablelm-parallel", "falcon", "falcon-groups"}) {
+  for (const char* name : {"llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "llama-rope-yarn", "llama-rope-dynamic", "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "bloom-untied", "stablelm-parallel", "falcon", "falcon-groups", "falcon-refined", "falcon-heads", "falcon-one-norm", "phi3-longrope"}) {
     const Model model = load_model(golden_root() / name, {}, test::context()), teacher = load_model(golden_root() / "llama-sharded", {}, test::context());
     const GoldenSamples golden(model.config().vocabulary);
     Matrix taught(golden.sequences.rows, model.config().vocabulary);
