@@ -139,6 +139,13 @@ class Collection {
 
 }  // namespace
 
-Imatrix collect_imatrix(const Model& model, const Sequences& sequences, const SweepOptions& options, const RunContext& context) { return Collection(model, sequences, options, context).run(); }
+void refuse_experts(const Model& model) {
+  if (model.config().experts > 0) throw Error(ErrorKind::usage, fmt::format("imatrix: {} has experts, whose entries llmc neither writes nor reads", model.architecture().causal_class));
+}
+
+Imatrix collect_imatrix(const Model& model, const Sequences& sequences, const SweepOptions& options, const RunContext& context) {
+  refuse_experts(model);
+  return Collection(model, sequences, options, context).run();
+}
 
 }  // namespace llmc

@@ -11,6 +11,7 @@ namespace llmc {
 
 /// Over all calibration tokens x [in] that reached a tap.
 struct InputStatistics {
+  int64_t part = 0;             ///< of the tap's columns (TapPart::number), which what is below is of
   int64_t tokens = 0;
   Matrix second_moment;         ///< [in, in]: mean of x xᵀ, symmetric; GPTQ's Hessian is twice this
   Matrix drift_moment;          ///< [in, in]: mean of (x̃ − x) xᵀ, x̃ what the float model has there; empty unless asked for

@@ -119,7 +119,8 @@ class Sweep {
     const bool is_last = tap == all_taps.back();
     const ModelConfig& config = chain.model->config();
     const int64_t width = is_last ? 0 : get_width(all_taps[static_cast<size_t>(tap) + 1], config);
-    ActivationStore next = make_store(width, chain.hidden.sequences(), input_dtype_, std::move(chain.spare));
+    const bool is_routed = tap == Tap::attention_context && config.experts > 0;  // by routers, which round no input
+    ActivationStore next = make_store(width, chain.hidden.sequences(), is_routed ? options_.activations : input_dtype_, std::move(chain.spare));
     parallel_for(chain.hidden.sequences(), [&](int64_t i) {
       Matrix input_buffer, hidden_buffer, next_buffer;
       const ConstMatrixView input = chain.input.view(i, input_buffer);
@@ -145,20 +146,24 @@ class Sweep {
     return notes;
   }
 
-  std::string describe(int64_t block, Tap tap) const { return "block " + std::to_string(block) + ", " + std::string(to_string(tap)); }
+  std::string describe(int64_t block, Tap tap, const TapPart& part) const {
+    return fmt::format("block {}, {}{}", block, to_string(tap), list_parts(tap, model_.config()).size() == 1 ? "" : part.number == shared_part ? " of the shared expert" : fmt::format(" of expert {}", part.number));
+  }
 
   /// `plain`, where its inputs are wanted too, may be nullptr.
-  InputStatistics collect(int64_t block, Tap tap, const Chain& changed, const Chain* plain) {
+  InputStatistics collect(int64_t block, Tap tap, const TapPart& part, const Chain& changed, const Chain* plain) {
     const bool adds_to_residual = tap == Tap::attention_context || tap == Tap::ffn_activation;
-    InputAccumulator sums(changed.input.width(), options_.forward);
+    InputAccumulator sums(part.count, options_.forward);
     for (int64_t i = 0; i < count(); ++i) {
       Matrix buffer, float_buffer, hidden_buffer, float_hidden_buffer;
-      const ConstMatrixView x = changed.input.view(i, buffer);
-      if (plain) sums.add(x, plain->input.view(i, float_buffer));
+      const ConstMatrixView x = changed.input.view(i, buffer).column_range(part.first, part.count);
+      if (plain) sums.add(x, plain->input.view(i, float_buffer).column_range(part.first, part.count));
       else sums.add(x);
       if (plain && adds_to_residual && visitor_.needs_residual_moment()) sums.add_residual(x, changed.hidden.view(i, hidden_buffer), plain->hidden.view(i, float_hidden_buffer));
     }
-    return sums.finish(describe(block, tap));
+    InputStatistics statistics = sums.finish(describe(block, tap, part));
+    statistics.part = part.number;
+    return statistics;
   }
 
   /// The statistics of every tap with the block as it is.
@@ -167,7 +172,7 @@ class Sweep {
     enter(block, chain);
     std::map<Tap, InputStatistics> statistics;
     for (Tap tap : all_taps) {
-      statistics.emplace(tap, collect(block, tap, chain, nullptr));
+      if (const auto parts = list_parts(tap, model_.config()); parts.size() == 1) statistics.emplace(tap, collect(block, tap, parts[0], chain, nullptr));
       if (tap != all_taps.back()) advance(*forward_.load_stage(block, tap), tap, chain);
     }
     return statistics;
@@ -185,12 +190,13 @@ class Sweep {
         Matrix buffer;
         visitor_.observe(block, tap, changed.input.view(i, buffer));
       }
-      InputStatistics statistics;
-      if (visitor_.needs_statistics(block, tap)) statistics = collect(block, tap, changed, visitor_.needs_drift_moment() ? &plain : nullptr);
       const auto float_weights = plain.forward->load_stage(block, tap);
-      visitor_.finish(block, tap, statistics);
+      for (const TapPart& part : list_parts(tap, model_.config())) {
+        InputStatistics statistics{.part = part.number};
+        if (visitor_.needs_statistics(block, tap)) statistics = collect(block, tap, part, changed, visitor_.needs_drift_moment() ? &plain : nullptr);
+        visitor_.finish(block, tap, statistics);
+      }
       if (!visitor_.needs_block_outputs()) round_weights(block, tap);
-      statistics = {};
       advance(*float_weights, tap, plain);
       advance(*forward_.load_stage(block, tap), tap, changed);
       stage.advance();

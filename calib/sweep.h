@@ -40,7 +40,7 @@ class BlockVisitor {
   /// Whether change_embedding() is to change the hidden states [T, hidden] that the changed model starts from.
   virtual bool changes_embedding() const { return false; }
   virtual void change_embedding(MatrixView /*hidden*/) const {}
-  /// Whether the statistics of every tap are wanted before any weight of a block is changed.
+  /// Whether the statistics of every tap that is in one part are wanted before any weight of a block is changed.
   virtual bool needs_preparation() const { return false; }
   /// May rescale the block's float weights so that its function stays the same.
   virtual void prepare(int64_t /*block*/, const std::map<Tap, InputStatistics>& /*statistics*/) {}
@@ -57,7 +57,8 @@ class BlockVisitor {
   virtual bool needs_exact_inputs() const { return false; }
   /// Sees every sequence's input x [T, in] at a tap, in order, before finish().
   virtual void observe(int64_t /*block*/, Tap /*tap*/, ConstMatrixView /*x*/) {}
-  /// Changes the linear weights that read the tap. `statistics` is empty (no tokens) unless they were asked for.
+  /// Changes the linear weights that read the tap, or the part of it that `statistics` are of: called once for each part.
+  /// `statistics` is empty (no tokens) unless they were asked for.
   virtual void finish(int64_t block, Tap tap, const InputStatistics& statistics) = 0;
 
   /// What must survive a kill beside the weights, and how it comes back.
@@ -80,7 +81,7 @@ struct BlockError {
 /// chain runs beside it (in the same precision), so that errors can be compared and compensated. Returns the error after
 /// each block.
 /// Memory: one block's weights, one tap's second moments, and the activations, which spill to files beyond max_memory. Inputs
-/// at taps are kept in bf16 where bf16 products read them, unless the visitor needs them exact: the products are the same, means
+/// at taps are kept in bf16 where bf16 products read them, unless the visitor needs them exact or routers read them: the products are the same, means
 /// and drift moments are those of rounded values.
 /// With a resumable state directory, blocks that an earlier process finished are taken from there.
 /// The result depends on neither the number of threads nor on what is spilled.

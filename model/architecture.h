@@ -33,6 +33,14 @@ enum class Role {
   ffn_gate_up,  ///< the two in one matrix, in this order along the output
   ffn_down,
   ffn_output_norm,  ///< of what the feed-forward adds
+  router,           ///< which experts a token goes through, and what each of them counts for
+  expert_gate,      ///< of each expert, and the next two
+  expert_up,
+  expert_down,
+  shared_router,  ///< what the expert that all tokens go through counts for
+  shared_gate,
+  shared_up,
+  shared_down,
   embedding_norm,
   final_norm,
   output_head,
@@ -40,7 +48,7 @@ enum class Role {
 std::string_view to_string(Role role);
 
 /// A size in terms of the config.
-enum class Dimension { hidden, head, query_width, kv_width, query_key_value_width, ffn, gate_up_width, vocabulary, context };
+enum class Dimension { hidden, head, query_width, kv_width, query_key_value_width, ffn, gate_up_width, vocabulary, context, experts, expert_ffn, shared_ffn, one };
 int64_t get_size(Dimension dimension, const ModelConfig& config);
 
 enum class TensorKind {
@@ -48,13 +56,14 @@ enum class TensorKind {
   linear,     ///< weight [out, in]
   conv1d,     ///< weight [in, out] in the file: GPT-2's transposed linear
   norm,       ///< weight [out]
+  router,     ///< weight [out, in], which stays as it is: what it decides is not a matter of degree
 };
 
 enum class Bias { never, always, if_attention_bias, if_ffn_bias };
 
 struct TensorRow {
   Role role;
-  const char* name;  ///< without .weight or .bias; {} is the number of the block
+  const char* name;  ///< without .weight or .bias; {} is the number of the block, a second one that of the expert
   TensorKind kind;
   Dimension out;
   Dimension in = Dimension::hidden;  ///< of linear, conv1d and embedding
@@ -65,6 +74,8 @@ struct TensorRow {
 };
 
 inline bool is_there(const TensorRow& row, const ModelConfig& config) { return (!row.only_if || config.*row.only_if) && !(row.unless && config.*row.unless); }
+/// Whether each expert has one.
+inline bool is_of_each_expert(Role role) { return role == Role::expert_gate || role == Role::expert_up || role == Role::expert_down; }
 /// Outside the blocks.
 inline bool is_outer(const TensorRow& row) { return std::string_view(row.name).find("{}") == std::string_view::npos; }
 
@@ -94,6 +105,9 @@ struct FixedRow {
   const char* key;
   const char* json;
 };
+
+/// What the chosen experts' shares of a token add up to: 1, or what the softmax over all experts gave them, or as a field says.
+enum class Routing { normalized, as_configured };
 
 /// How GGUF files order the rows of a head's query and key: the two halves that rotary positions pair one behind the other,
 /// as Hugging Face has them, or the two of each pair side by side.
@@ -150,6 +164,7 @@ struct Architecture {
   bool longrope_only = false;               ///< the transformers class knows no rope type but default and longrope, which it also calls su and yarn
   const char* rotary_share_key = "partial_rotary_factor";
   std::optional<double> rotary_share = {};  ///< of a head's values that are rotated where the config does not say; none: always all
+  Routing routing = Routing::as_configured;
   bool heads_divide_hidden = false;  ///< the transformers class refuses a hidden size that is no multiple of the number of heads
   std::vector<ConfigRow> config;
   void (*read_more)(FieldReader& fields, ModelConfig& config) = nullptr;        ///< what rows cannot say, after they were read

@@ -1,5 +1,7 @@
 #include "model/backward.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cassert>
@@ -7,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/error.h"
 #include "model/backward_kernels.h"
 #include "model/fused_heads.h"
 #include "model/kernels.h"
@@ -52,8 +55,15 @@ int64_t SequenceRows::tokens() const {
   return std::accumulate(ranges.begin(), ranges.end(), int64_t{0}, [](int64_t sum, const Range& range) { return sum + range.length; });
 }
 
+void check_trainable(const Model& model, const std::string& where) {
+  const auto& rows = model.architecture().config;
+  const auto row = std::ranges::find(rows, &ModelConfig::experts, &ConfigRow::count);
+  if (model.config().experts > 0) throw Error(ErrorKind::usage, fmt::format("{}: field \"{}\": {} sends each token to {} of {} experts, and llmc has no gradient through them; methods without gradients work on such models", where, row->key, model.architecture().causal_class, model.config().experts_per_token, model.config().experts));
+}
+
 BlockTensors read_block(const Model& model, int64_t block) {
   BlockTensors tensors;
+  if (block >= 0 && model.config().experts > 0) throw Error(ErrorKind::bug, fmt::format("block {} has experts, which have no gradient", block));
   for (const PlacedTensor& placed : model.tensors())
     if (placed.block == block) tensors(placed.row->role, placed.part) = read_matrix(*placed.tensor);
   return tensors;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <string>
 #include <utility>
 
 #include "core/tensor.h"
@@ -30,6 +31,9 @@ class BlockTensors {
  private:
   std::map<std::pair<Role, Part>, Matrix> matrices_;
 };
+
+/// Throws Error(usage), beginning with `where`, for a model that gradients do not go through: one with experts.
+void check_trainable(const Model& model, const std::string& where);
 
 /// Every tensor of a block, or with −1 those outside the blocks, in whatever form it is stored. Throws Error(input).
 BlockTensors read_block(const Model& model, int64_t block);

@@ -120,9 +120,20 @@ void read_window_pattern(FieldReader& fields, const Architecture& architecture, 
   }
 }
 
+void settle_experts(const Architecture& architecture, ModelConfig& config) {
+  const auto key = [&](int64_t ModelConfig::* field) { return std::ranges::find(architecture.config, field, &ConfigRow::count)->key; };
+  if (config.experts_per_token > config.experts) throw Error(ErrorKind::input, fmt::format("field \"{}\": {} of {} experts for each token; expected at most as many as there are ({})", key(&ModelConfig::experts_per_token), config.experts_per_token, config.experts, key(&ModelConfig::experts)));
+  constexpr int64_t most_experts = 1 << 16;
+  if (config.experts > most_experts) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected at most {}, found {}", key(&ModelConfig::experts), most_experts, config.experts));
+  config.ffn = config.experts * config.expert_ffn + config.shared_ffn;
+  if (config.ffn >= most_elements_per_dimension) throw Error(ErrorKind::input, fmt::format("field \"{}\": {} experts of {} are more than {} channels together", key(&ModelConfig::experts), config.experts, config.expert_ffn, most_elements_per_dimension - 1));
+  if (architecture.routing == Routing::normalized) config.normalizes_routing = true;
+}
+
 /// What the rows cannot say: derived sizes, and sizes that must agree.
 void complete(const Architecture& architecture, ModelConfig& config) {
   if (config.kv_heads == 0) config.kv_heads = config.heads;
+  if (config.experts > 0) settle_experts(architecture, config);
   if (config.ffn == 0) config.ffn = 4 * config.hidden;
   if (config.head_dim == 0) {
     if (config.hidden % config.heads != 0) throw Error(ErrorKind::input, fmt::format("hidden size {} is not a multiple of {} attention heads", config.hidden, config.heads));

@@ -33,7 +33,7 @@ struct ModelConfig {
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t ffn = 0;
+  int64_t ffn = 0;          ///< with experts: of all of them, and of the shared one, side by side
   int64_t context = 0;      ///< most positions the model was made for
   int64_t window = 0;       ///< most positions that a query sees, its own among them; 0: all before it
   std::vector<bool> windowed;  ///< by block: whether the window holds there; empty: in all
@@ -56,6 +56,11 @@ struct ModelConfig {
   bool parallel = false;  ///< the feed-forward reads what attention reads: x += attention(norm(x)) + feed_forward(norm'(x))
   bool two_norms = false;  ///< Falcon's, in parallel: each sublayer has a norm; else both read what one gives
   FusedOrder fused_order = FusedOrder::parts;
+  int64_t experts = 0;            ///< feed-forwards of which each token goes through a few; 0: there is one, for all tokens
+  int64_t experts_per_token = 0;
+  int64_t expert_ffn = 0;         ///< of each expert
+  int64_t shared_ffn = 0;         ///< of the expert that all tokens go through; 0: there is none
+  bool normalizes_routing = false;  ///< what a token's experts count for adds up to 1
 
   int64_t query_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }

@@ -72,6 +72,10 @@ std::optional<Indices> find_kept(Dimension dimension, const Kept& kept, size_t b
     case Dimension::hidden: return all_or(kept.hidden);
     case Dimension::vocabulary: return all_or(kept.tokens);
     case Dimension::context:
+    case Dimension::experts:
+    case Dimension::expert_ffn:
+    case Dimension::shared_ffn:
+    case Dimension::one:
     case Dimension::head: return std::nullopt;
     case Dimension::ffn: return kept.ffn.empty() ? std::nullopt : std::optional(kept.ffn[block]);
     case Dimension::gate_up_width: {
@@ -146,7 +150,8 @@ void check_sizes(const Model& model, const Sizes& sizes, Problems& problems) {
   const auto say_head_size = [&](const std::string& change) { problems.add(fmt::format("config.json of {} has no field for the size of a head, which is {} / {}: {} cannot be said", architecture.model_type, key(&ModelConfig::hidden), key(&ModelConfig::heads), change)); };
   if (!states_head_size && after.heads != before.heads) say_head_size(fmt::format("{} of {} heads", after.heads, before.heads));
   if (!states_head_size && after.hidden != before.hidden) say_head_size(fmt::format("{} of {} hidden dimensions", after.hidden, before.hidden));
-  if (after.ffn != before.ffn && !find_row(architecture, &ModelConfig::ffn)) problems.add(fmt::format("config.json of {} has no field for the size of the feed-forward, which is 4 · {}: {} of {} channels cannot be said", architecture.model_type, key(&ModelConfig::hidden), after.ffn, before.ffn));
+  if (after.ffn != before.ffn && before.experts > 0) problems.add(fmt::format("{} of {} feed-forward channels: {} {} of {} each have their own; only layers, heads and hidden dimensions can go", after.ffn, before.ffn, key(&ModelConfig::experts), before.experts, key(&ModelConfig::expert_ffn)));
+  else if (after.ffn != before.ffn && !find_row(architecture, &ModelConfig::ffn)) problems.add(fmt::format("config.json of {} has no field for the size of the feed-forward, which is 4 · {}: {} of {} channels cannot be said", architecture.model_type, key(&ModelConfig::hidden), after.ffn, before.ffn));
   if (after.heads != before.heads && before.has_alibi()) problems.add(fmt::format("{} of {} heads: the positions that {} gives a head (ALiBi) go by how many there are", after.heads, before.heads, architecture.causal_class));
   if (after.heads != before.heads && has_norm_of_all_heads(architecture)) problems.add(fmt::format("{} of {} heads: {} takes the norm of all heads together", after.heads, before.heads, architecture.causal_class));
   if (after.hidden != before.hidden && architecture.scales_embedding) problems.add(fmt::format("{} of {} hidden dimensions: {} multiplies embeddings by the root of how many there are", after.hidden, before.hidden, architecture.causal_class));

@@ -26,11 +26,15 @@ Shape expected_shape(const TensorRow& row, Part part, const ModelConfig& config)
 
 std::vector<ExpectedTensor> list_expected_tensors(const Architecture& architecture, const ModelConfig& config) {
   std::vector<ExpectedTensor> expected;
+  const auto add_one = [&](const TensorRow& row, int64_t block, int64_t expert) {
+    const std::string name = is_outer(row) ? row.name : fmt::format(fmt::runtime(row.name), block, expert);
+    expected.push_back({&row, Part::weight, block, name + ".weight", expected_shape(row, Part::weight, config), expert});
+    if (has_bias(row, config)) expected.push_back({&row, Part::bias, block, name + ".bias", expected_shape(row, Part::bias, config), expert});
+  };
   const auto add = [&](const TensorRow& row, int64_t block) {
     if (!is_there(row, config)) return;
-    const std::string name = is_outer(row) ? row.name : fmt::format(fmt::runtime(row.name), block);
-    expected.push_back({&row, Part::weight, block, name + ".weight", expected_shape(row, Part::weight, config)});
-    if (has_bias(row, config)) expected.push_back({&row, Part::bias, block, name + ".bias", expected_shape(row, Part::bias, config)});
+    if (!is_of_each_expert(row.role)) return add_one(row, block, -1);
+    for (int64_t expert = 0; expert < config.experts; ++expert) add_one(row, block, expert);
   };
   for (const TensorRow& row : architecture.tensors)
     if (is_outer(row)) add(row, -1);

@@ -109,8 +109,8 @@ std::vector<FoldSite> find_fold_sites(const Model& model, int64_t block) {
   const bool is_shared = config.parallel && !model.find(Role::ffn_norm, block);  // read by the feed-forward as well, whose inputs are another tap
   if (!is_shared) add_norm(Role::attention_norm, is_fused ? std::vector{Role::query_key_value} : std::vector{Role::query, Role::key, Role::value});
   sites.push_back({.block = block, .producer = is_fused ? Role::query_key_value : Role::value, .consumers = {Role::attention_output}, .rows = value_rows(config, is_fused), .channels = config.kv_width(), .channel_of = value_channels(config)});
-  add_norm(Role::ffn_norm, has_gate_up ? std::vector{Role::ffn_gate_up} : is_gated ? std::vector{Role::ffn_gate, Role::ffn_up} : std::vector{Role::ffn_up});
-  if (is_gated || config.activation == Activation::relu) {  // relu(x / s) = relu(x) / s
+  if (config.experts == 0) add_norm(Role::ffn_norm, has_gate_up ? std::vector{Role::ffn_gate_up} : is_gated ? std::vector{Role::ffn_gate, Role::ffn_up} : std::vector{Role::ffn_up});
+  if (config.experts == 0 && (is_gated || config.activation == Activation::relu)) {  // relu(x / s) = relu(x) / s
     std::vector<int64_t> rows = one_to_one(config.ffn);
     if (has_gate_up)
       for (int64_t& row : rows) row += config.ffn;

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "model/attention.h"
+#include "model/experts.h"
 #include "model/fused_heads.h"
 #include "model/kernels.h"
 #include "model/kv_cache.h"
@@ -95,8 +96,10 @@ class BlockEntry {
 class StageWeights {
  public:
   StageWeights(const Model& model, int64_t block, Tap of, const ForwardOptions& options) : tap(of), config(model.config().at_block(block)) {
+    if (config.experts > 0 && tap == Tap::ffn_input) expert_inputs.emplace(model, block, options);
+    if (config.experts > 0 && tap == Tap::ffn_activation) expert_outputs.emplace(model, block, options);
     for (const TensorRow& row : model.architecture().tensors)
-      if (find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
+      if (!expert_inputs && !expert_outputs && find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
     if (tap == Tap::attention_input && model.find(Role::query_norm, block)) query_norm.emplace(model, Role::query_norm, block), key_norm.emplace(model, Role::key_norm, block);
     if (tap == Tap::attention_context) next_norm = find_norm(model, config.parallel && !model.find(Role::ffn_norm, block) ? Role::attention_norm : Role::ffn_norm, block);
     if (tap == Tap::attention_context) output_norm = find_norm(model, Role::attention_output_norm, block);
@@ -111,6 +114,8 @@ class StageWeights {
 
   Tap tap;
   std::map<Role, Linear> linears;
+  std::optional<ExpertInputs> expert_inputs;        ///< of a model with experts, in place of linears
+  std::optional<ExpertOutputs> expert_outputs;
   ModelConfig config;                               ///< of this block
   std::optional<NormWeights> query_norm, key_norm;  ///< of heads, or none
   std::optional<NormWeights> output_norm;           ///< of what is added, or none
@@ -290,6 +295,7 @@ void run_attention_next(const ModelConfig& config, const StageWeights& stage, co
 
 /// activation [T, ffn] of the normalized hidden states [T, hidden].
 void run_feed_forward(const ModelConfig& config, const StageWeights& stage, ConstMatrixView normed, MatrixView activation) {
+  if (stage.expert_inputs) return stage.expert_inputs->run_all(normed, activation);
   if (const Linear* both = stage.find(Role::ffn_gate_up)) {
     const Scratch gate_up(normed.rows, 2 * config.ffn);
     both->apply(normed, gate_up.view());
@@ -330,7 +336,8 @@ void Forward::run_stage(const StageWeights& stage, ConstMatrixView input, Matrix
   assert(input.cols == get_width(stage.tap, config) && hidden.cols == config.hidden);
   const auto add_change = [&](Role role) {
     const Scratch change(hidden.rows, hidden.cols);
-    stage.get(role).apply(input, change.view());
+    if (stage.expert_outputs) stage.expert_outputs->run_all(input, change.view());
+    else stage.get(role).apply(input, change.view());
     if (stage.output_norm) stage.output_norm->apply(change.view(), change.view());
     add(hidden, change.view());
   };
@@ -346,12 +353,21 @@ void Forward::run_stage(const StageWeights& stage, ConstMatrixView input, Matrix
   }
 }
 
+/// The last two stages of a block with experts.
+static void run_expert_stages(const StageWeights& first, const StageWeights& last, ConstMatrixView normed, MatrixView hidden) {
+  const Scratch change(hidden.rows, hidden.cols);
+  run_experts(*first.expert_inputs, *last.expert_outputs, normed, change.view());
+  if (last.output_norm) last.output_norm->apply(change.view(), change.view());
+  add(hidden, change.view());
+}
+
 void Forward::run_block(const BlockWeights& block, MatrixView hidden) const {
   const ModelConfig& config = state_->model.config();
   assert(hidden.cols == config.hidden);
   Scratch input(hidden.rows, hidden.cols);
   enter_block(block.entry, hidden, input.view());
   for (size_t i = 0; i < all_taps.size(); ++i) {
+    if (block.stages[i].expert_inputs) return run_expert_stages(block.stages[i], block.stages[i + 1], input.view(), hidden);
     const bool is_last = i + 1 == all_taps.size();
     Scratch next(is_last ? 0 : hidden.rows, is_last ? 0 : get_width(all_taps[i + 1], config));
     run_stage(block.stages[i], input.view(), hidden, next.view());
@@ -372,10 +388,11 @@ void Forward::read_attention(const BlockWeights& block, ConstMatrixView hidden, 
 
 void Forward::run_block_next(const BlockWeights& block, MatrixView hidden, KeyValueCache& cache) const {
   const ModelConfig& config = state_->model.config();
-  const Scratch input(hidden.rows, hidden.cols), context(hidden.rows, config.query_width()), normed(hidden.rows, hidden.cols), activation(hidden.rows, config.ffn);
+  const Scratch input(hidden.rows, hidden.cols), context(hidden.rows, config.query_width()), normed(hidden.rows, hidden.cols), activation(hidden.rows, config.experts > 0 ? 0 : config.ffn);
   enter_block(block.entry, hidden, input.view());
   run_attention_next(block.stages[0].config, block.stages[0], state_->find_rotary(block.stages[0].config), input.view(), cache, context.view());
   run_stage(block.stages[1], context.view(), hidden, normed.view());
+  if (config.experts > 0) return run_expert_stages(block.stages[2], block.stages[3], normed.view(), hidden);
   run_stage(block.stages[2], normed.view(), hidden, activation.view());
   run_stage(block.stages[3], activation.view(), hidden, {});
 }

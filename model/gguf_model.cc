@@ -15,7 +15,7 @@ namespace llmc {
 namespace {
 
 /// By role: names without .weight or .bias; {} is the number of the block. Source: gguf-py's constants.py (TENSOR_NAMES).
-constexpr std::array role_names = {"token_embd", "position_embd", "blk.{}.attn_norm", "blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v", "blk.{}.attn_qkv", "blk.{}.attn_q_norm", "blk.{}.attn_k_norm", "blk.{}.attn_output", "blk.{}.post_attention_norm", "blk.{}.ffn_norm", "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_up", "blk.{}.ffn_down", "blk.{}.post_ffw_norm", "token_embd_norm", "output_norm", "output"};
+constexpr std::array role_names = {"token_embd", "position_embd", "blk.{}.attn_norm", "blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v", "blk.{}.attn_qkv", "blk.{}.attn_q_norm", "blk.{}.attn_k_norm", "blk.{}.attn_output", "blk.{}.post_attention_norm", "blk.{}.ffn_norm", "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_up", "blk.{}.ffn_down", "blk.{}.post_ffw_norm", "blk.{}.ffn_gate_inp", "blk.{}.ffn_gate.{}", "blk.{}.ffn_up.{}", "blk.{}.ffn_down.{}", "blk.{}.ffn_gate_inp_shexp", "blk.{}.ffn_gate_shexp", "blk.{}.ffn_up_shexp", "blk.{}.ffn_down_shexp", "token_embd_norm", "output_norm", "output"};
 
 const Architecture& find_architecture(const GgufMetadata& metadata) {
   const std::string& name = metadata.get_string("general.architecture");
@@ -82,12 +82,12 @@ void add_to_values(StoredTensor& tensor, double offset) {
 
 }  // namespace
 
-std::string gguf_tensor_name(const TensorRow& row, int64_t block, Part part) {
+std::string gguf_tensor_name(const TensorRow& row, int64_t block, Part part, int64_t expert) {
   const char* name = row.gguf_name ? row.gguf_name : role_names[static_cast<size_t>(row.role)];
-  return fmt::format(fmt::runtime(name), block) + (part == Part::bias ? ".bias" : ".weight");
+  return fmt::format(fmt::runtime(name), block, expert) + (part == Part::bias ? ".bias" : ".weight");
 }
 
-std::string gguf_tensor_name(const PlacedTensor& placed) { return gguf_tensor_name(*placed.row, placed.block, placed.part); }
+std::string gguf_tensor_name(const PlacedTensor& placed) { return gguf_tensor_name(*placed.row, placed.block, placed.part, placed.expert); }
 
 double gguf_offset(const Architecture& architecture, const TensorRow& row, Part part) { return row.kind == TensorKind::norm && part == Part::weight ? architecture.norm_offset : 0; }
 

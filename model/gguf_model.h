@@ -15,7 +15,7 @@ namespace llmc {
 void adopt_gguf(Checkpoint& checkpoint);
 
 /// The name of a tensor in GGUF files, such as "blk.3.attn_q.weight".
-std::string gguf_tensor_name(const TensorRow& row, int64_t block, Part part);
+std::string gguf_tensor_name(const TensorRow& row, int64_t block, Part part, int64_t expert = -1);
 std::string gguf_tensor_name(const PlacedTensor& placed);
 
 /// Which row of the logical matrix each row in the file is; empty when they are the same.

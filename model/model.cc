@@ -71,8 +71,9 @@ Model place_tensors(Checkpoint opened, const std::set<std::string>& ignored) {
   model.architecture_ = &architecture;
   model.config_ = read_config(checkpoint.config, architecture, ignored, config_path);
 
-  if (model.config_.layers > static_cast<int64_t>(checkpoint.tensors.size()))  // before a list of that length fills the memory
-    throw Error(ErrorKind::input, fmt::format("{}: asks for {} blocks, but the checkpoint holds {} tensors", config_path, model.config_.layers, checkpoint.tensors.size()));
+  const int64_t experts = std::max<int64_t>(model.config_.experts, 1);
+  if (model.config_.layers > static_cast<int64_t>(checkpoint.tensors.size()) / experts)  // before a list of that length fills the memory
+    throw Error(ErrorKind::input, fmt::format("{}: asks for {} blocks{}, but the checkpoint holds {} tensors", config_path, model.config_.layers, experts > 1 ? fmt::format(" of {} experts", experts) : "", checkpoint.tensors.size()));
   std::vector<ExpectedTensor> expected = list_expected_tensors(architecture, model.config_);
   const auto is_stored = [&](const std::string& name) { return std::ranges::find(checkpoint.tensors, name, &StoredTensor::name) != checkpoint.tensors.end(); };
   const bool has_prefix = std::ranges::any_of(checkpoint.tensors, [&](const StoredTensor& tensor) { return tensor.name.starts_with(architecture.prefix); });
@@ -104,25 +105,25 @@ Model place_tensors(Checkpoint opened, const std::set<std::string>& ignored) {
     StoredTensor* tensor = node.mapped();
     if (const std::string problem = check_tensor(*tensor, item); !problem.empty()) problems.add(problem);
     tensor->transposed = item.row->kind == TensorKind::conv1d && item.part == Part::weight;
-    model.placed_.push_back({item.row, item.part, item.block, tensor});
-    model.index_[{item.row->role, item.block, item.part}] = tensor;
+    model.placed_.push_back({item.row, item.part, item.block, tensor, item.expert});
+    model.index_[{item.row->role, item.block, item.part, item.expert}] = tensor;
   }
   std::vector<std::string> surplus_names;
   for (const auto& [name, tensor] : by_name) surplus_names.push_back(name);
   for (const std::string& name : missing_names) problems.add(fmt::format("tensor {}: missing{}", name, did_you_mean(name, surplus_names)));
   for (const std::string& name : surplus_names) problems.add(fmt::format("tensor {}: found, but {} has no such tensor", name, architecture.causal_class));
   problems.throw_if_any(ErrorKind::input, checkpoint.directory.string());
-  if (model.config_.tied_head) model.index_[{Role::output_head, -1, Part::weight}] = model.index_.at({Role::token_embedding, -1, Part::weight});
+  if (model.config_.tied_head) model.index_[{Role::output_head, -1, Part::weight, -1}] = model.index_.at({Role::token_embedding, -1, Part::weight, -1});
   return model;
 }
 
-const StoredTensor* Model::find(Role role, int64_t block, Part part) const {
-  const auto it = index_.find({role, block, part});
+const StoredTensor* Model::find(Role role, int64_t block, Part part, int64_t expert) const {
+  const auto it = index_.find({role, block, part, expert});
   return it == index_.end() ? nullptr : it->second;
 }
 
-const StoredTensor& Model::get(Role role, int64_t block, Part part) const {
-  const StoredTensor* tensor = find(role, block, part);
+const StoredTensor& Model::get(Role role, int64_t block, Part part, int64_t expert) const {
+  const StoredTensor* tensor = find(role, block, part, expert);
   if (!tensor) throw Error(ErrorKind::bug, fmt::format("block {} has no {}", block, to_string(role)));
   return *tensor;
 }

@@ -17,12 +17,13 @@ namespace llmc {
 
 enum class Part { weight, bias };
 
-/// A tensor in its place. `block` is −1 outside the blocks.
+/// A tensor in its place. `block` is −1 outside the blocks, `expert` where it is of no single one.
 struct PlacedTensor {
   const TensorRow* row = nullptr;
   Part part = Part::weight;
   int64_t block = -1;
   StoredTensor* tensor = nullptr;
+  int64_t expert = -1;
 };
 
 /// Where the parts of a model that was cut down came from.
@@ -41,8 +42,8 @@ class Model {
   /// Every tensor, outer ones first, then block by block in the order of the rows. A tied head is not listed.
   const std::vector<PlacedTensor>& tensors() const { return placed_; }
   /// nullptr when the model has none (no bias, no gate, …). A tied head finds the embedding.
-  const StoredTensor* find(Role role, int64_t block = -1, Part part = Part::weight) const;
-  const StoredTensor& get(Role role, int64_t block = -1, Part part = Part::weight) const;
+  const StoredTensor* find(Role role, int64_t block = -1, Part part = Part::weight, int64_t expert = -1) const;
+  const StoredTensor& get(Role role, int64_t block = -1, Part part = Part::weight, int64_t expert = -1) const;
   const Origin& origin() const { return origin_; }
   void set_origin(Origin origin) { origin_ = std::move(origin); }
   /// Fields of config.json that the user vouched for.
@@ -58,13 +59,13 @@ class Model {
   std::set<std::string> ignored_config_fields_;
   std::unique_ptr<Checkpoint> checkpoint_;  // stays put when the model moves: tensors are pointed to
   std::vector<PlacedTensor> placed_;
-  std::map<std::tuple<Role, int64_t, Part>, StoredTensor*> index_;
+  std::map<std::tuple<Role, int64_t, Part, int64_t>, StoredTensor*> index_;
 };
 
 /// The number that a block has in the source; −1 for −1.
 int64_t source_block(const Origin& origin, int64_t block);
 
-/// A linear weight inside a block, the embedding or the head: what quantization and pruning work on.
+/// A linear weight inside a block, but no router: what quantization and pruning work on.
 bool is_block_linear(const PlacedTensor& placed);
 /// A norm's weight or any bias: one value for each channel.
 bool is_vector(const PlacedTensor& placed);

@@ -64,7 +64,7 @@ json describe_compressed_tensors(const Model& model) {
   for (const PlacedTensor& placed : model.tensors()) {
     const std::string& name = placed.tensor->name;
     if (is_quantized(placed)) quantized.push_back({module_of(name), kind_of(placed), *find_scheme(*placed.tensor)});
-    else if (placed.part == Part::weight && placed.row->kind == TensorKind::linear) ignored.push_back(module_of(name));
+    else if (placed.part == Part::weight && (placed.row->kind == TensorKind::linear || placed.row->kind == TensorKind::router)) ignored.push_back(module_of(name));
   }
   const auto aliases = tied_aliases(model);
   for (const TiedAlias& alias : aliases) quantized.push_back({alias.module, ModuleKind::embedding, *find_scheme(model.get(Role::token_embedding))});
@@ -147,7 +147,7 @@ std::vector<StoredAs> write_artifact(const fs::path& directory, Container contai
 
 void check_reopened(const Model& written, const Model& reopened, Container container) {
   for (const PlacedTensor& placed : written.tensors()) {
-    const StoredTensor& read_back = reopened.get(placed.row->role, placed.block, placed.part);
+    const StoredTensor& read_back = reopened.get(placed.row->role, placed.block, placed.part, placed.expert);
     bool same = true;
     if (is_quantized(placed) && container != Container::dense) {
       same = read_codes(read_back) == read_codes(*placed.tensor) && read_back.input_grid == placed.tensor->input_grid;

@@ -101,12 +101,20 @@ class Scan {
     Matrix values, scores;
   };
 
+  /// Σ x² of every column that a weight reads.
+  std::span<const float> sizes_of_input(const PlacedTensor& weight) const {
+    const Tap tap = *find_tap(weight.row->role);
+    const auto parts = list_parts(tap, model_.config());
+    const auto part = std::ranges::find(parts, find_part(weight.row->role, weight.expert), &TapPart::number);
+    return std::span(sizes_.at(weight.block).at(tap)).subspan(static_cast<size_t>(part->first), static_cast<size_t>(part->count));
+  }
+
   /// A block's weights, in the order in which they are due.
   std::vector<Scored> score(int64_t block) const {
     std::vector<Scored> weights;
     for (const PlacedTensor* weight : due_.at(block)) {
       Matrix values = read_matrix(*weight->tensor);
-      Matrix scores = method_ == PruneMethod::magnitude ? values : wanda_scores(values.view(), sizes_.at(block).at(*find_tap(weight->row->role)));
+      Matrix scores = method_ == PruneMethod::magnitude ? values : wanda_scores(values.view(), sizes_of_input(*weight));
       weights.push_back({std::move(values), std::move(scores)});
     }
     return weights;

@@ -43,13 +43,13 @@ auto measure(Report& report, const std::string& name, Body body) {
 }
 
 /// Final treatment of each tensor, later steps appended to earlier ones: by what it does in which block of the source.
-using TreatmentTexts = std::map<std::tuple<Role, int64_t, Part>, std::string>;
+using TreatmentTexts = std::map<std::tuple<Role, int64_t, Part, int64_t>, std::string>;
 
-TreatmentTexts::key_type text_key(const Model& model, const PlacedTensor& placed) { return {placed.row->role, source_block(model.origin(), placed.block), placed.part}; }
+TreatmentTexts::key_type text_key(const Model& model, const PlacedTensor& placed) { return {placed.row->role, source_block(model.origin(), placed.block), placed.part, placed.expert}; }
 
 /// Of the source's tensor that this one was made from.
 uint64_t source_bytes_of(const Model& original, const Model& compressed, const PlacedTensor& placed) {
-  const StoredTensor* source = original.find(placed.row->role, source_block(compressed.origin(), placed.block), placed.part);
+  const StoredTensor* source = original.find(placed.row->role, source_block(compressed.origin(), placed.block), placed.part, placed.expert);
   return source ? static_cast<uint64_t>(source->count()) * get_info(source->dtype).bytes : 0;
 }
 

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "model/block_tensors.h"
 #include "passes/soft_targets.h"
 #include "passes/weight_learner.h"
 
@@ -126,6 +127,7 @@ class Distill final : public Pass {
   }
 
   std::vector<Treatment> plan(const Model& model) const override {
+    check_trainable(model, "distill");
     std::vector<Treatment> treatments;
     for (const PlacedTensor& placed : model.tensors()) treatments.push_back({.target = &placed, .description = "trained", .bits = 8.0 * static_cast<double>(get_info(placed.tensor->dtype).bytes)});
     return treatments;

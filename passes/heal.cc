@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "model/block_tensors.h"
 #include "passes/healed_block.h"
 #include "passes/training.h"
 
@@ -152,6 +153,7 @@ class Heal final : public Pass {
   }
 
   std::vector<Treatment> plan(const Model& model) const override {
+    check_trainable(model, "heal");
     std::vector<Treatment> treatments;
     for (const PlacedTensor& placed : model.tensors())
       if (is_vector(placed) && (options_.scope == HealScope::model || placed.block >= 0)) treatments.push_back({.target = &placed, .description = "trained", .bits = 8.0 * static_cast<double>(get_info(placed.tensor->dtype).bytes)});

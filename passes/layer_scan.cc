@@ -17,14 +17,14 @@ constexpr double outlier_multiple = 5;
 
 class Scanner final : public BlockVisitor {
  public:
-  Scanner(const PruneTargets& targets, const std::vector<PruneTarget>& list, PruneMethod method, std::span<const double> sparsities) : targets_(targets), by_tap_(list), method_(method), sparsities_(sparsities) {}
+  Scanner(const ModelConfig& config, const PruneTargets& targets, const std::vector<PruneTarget>& list, PruneMethod method, std::span<const double> sparsities) : last_part_(list_parts(all_taps.back(), config).back().number), targets_(targets), by_tap_(list), method_(method), sparsities_(sparsities) {}
 
-  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.find(block, tap) != nullptr; }
+  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.has(block, tap); }
 
   void finish(int64_t block, Tap tap, const InputStatistics& statistics) override {
-    if (const auto* due = by_tap_.find(block, tap))
+    if (const auto* due = by_tap_.find(block, tap, statistics.part))
       for (const PruneTarget& target : *due) scan(*target.placed->tensor, statistics);
-    if (tap != all_taps.back() || scores_.empty()) return;
+    if (tap != all_taps.back() || statistics.part != last_part_ || scores_.empty()) return;
     double mean = 0;
     for (const Matrix& scores : scores_) mean += std::accumulate(scores.values().begin(), scores.values().end(), 0.0);
     size_t count = 0, outliers = 0;
@@ -58,6 +58,7 @@ class Scanner final : public BlockVisitor {
     scores_.push_back(std::move(scores));
   }
 
+  int64_t last_part_;  ///< of the last tap
   const PruneTargets& targets_;
   TapTargets<PruneTarget> by_tap_;
   PruneMethod method_;
@@ -70,7 +71,7 @@ class Scanner final : public BlockVisitor {
 }  // namespace
 
 std::vector<LayerScan> scan_layers(Model& model, const PruneTargets& targets, const std::vector<PruneTarget>& list, PruneMethod method, std::span<const double> sparsities, const PassContext& context) {
-  Scanner scanner(targets, list, method, sparsities);
+  Scanner scanner(model.config(), targets, list, method, sparsities);
   sweep(model, *context.calibration, context.scan(), scanner, context.run);
   std::vector<LayerScan> layers;
   for (const PruneTarget& target : list) layers.push_back(scanner.find(*target.placed));

@@ -24,11 +24,11 @@ class LayerwisePruner final : public BlockVisitor {
  public:
   LayerwisePruner(const PruneTargets& targets, const std::vector<PruneTarget>& list, const LayerwisePruning& pruning) : targets_(targets), by_tap_(list), pruning_(pruning) {}
 
-  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.find(block, tap) != nullptr; }
+  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.has(block, tap); }
   bool needs_drift_moment() const override { return reconstructs(); }
 
   void finish(int64_t block, Tap tap, const InputStatistics& statistics) override {
-    const auto* due = by_tap_.find(block, tap);
+    const auto* due = by_tap_.find(block, tap, statistics.part);
     if (!due) return;
     std::optional<HessianFactor> factor;
     if (pruning_.method == PruneMethod::sparsegpt || reconstructs()) factor = factor_hessian(statistics.second_moment.view(), pruning_.damping, RoundingOrder::natural, fmt::format("block {}, {}", block, to_string(tap)));

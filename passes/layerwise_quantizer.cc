@@ -27,11 +27,11 @@ class LayerwiseQuantizer final : public BlockVisitor {
     for (json& note : targets_.scaling().scale_block(model_, block, statistics, list_)) sites_.push_back(std::move(note));
   }
 
-  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.find(block, tap) != nullptr; }
+  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.has(block, tap); }
   bool needs_drift_moment() const override { return rounder_.needs_drift_moment(); }
 
   bool needs_observation(int64_t block, Tap tap) const override {
-    const auto* due = by_tap_.find(block, tap);
+    const auto* due = by_tap_.find(block, tap, 0);
     return due && std::ranges::any_of(*due, has_static_input);
   }
 
@@ -52,7 +52,7 @@ class LayerwiseQuantizer final : public BlockVisitor {
 
   void finish(int64_t block, Tap tap, const InputStatistics& statistics) override {
     if (rounder_.tunes_blocks() && tap == all_taps.front()) values_ = read_block(model_, block);
-    const auto* due = by_tap_.find(block, tap);
+    const auto* due = by_tap_.find(block, tap, statistics.part);
     if (!due) return;
     for (size_t i = 1; i < observers_.size(); ++i) observers_[0]->merge(*observers_[i]);
     rounder_.begin_tap(statistics, describe(block, tap));
@@ -81,7 +81,7 @@ class LayerwiseQuantizer final : public BlockVisitor {
     std::map<Role, QuantizedMatrix> rounded;
     std::map<Role, StoredTensor*> tensors;
     for (Tap tap : all_taps) {
-      const auto* due = by_tap_.find(block, tap);
+      const auto* due = by_tap_.find(block, tap, 0);
       if (!due) continue;
       for (const QuantizeTarget& target : *due) {
         const Role role = target.placed->row->role;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "model/block_tensors.h"
 #include "passes/block_scan.h"
 #include "passes/layer_scan.h"
 #include "passes/layerwise_pruner.h"
@@ -60,7 +61,10 @@ class Prune final : public Pass {
     return result;
   }
 
-  std::vector<Treatment> plan(const Model& model) const override { return targets_.plan(model); }
+  std::vector<Treatment> plan(const Model& model) const override {
+    if (method_.method == PruneMethod::fisher) check_trainable(model, fisher.pass);
+    return targets_.plan(model);
+  }
   bool needs_calibration() const override { return sweeps() || method_.method == PruneMethod::fisher; }
 
   json run(Model& model, const PassContext& context) override {

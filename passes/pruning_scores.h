@@ -7,7 +7,8 @@
 
 namespace llmc {
 
-/// |w| · ‖x‖₂ with `mean_square` [in] of the input (Sun 2023, eq. 1; the root of a mean instead of a sum ranks the same).
+/// |w| · ‖x‖₂ with `mean_square` [in] of the input (Sun 2023, eq. 1; the root of a mean instead of a sum ranks the same);
+/// |w| where no input was ever other than zero, as of an expert that no calibration token reached.
 Matrix wanda_scores(ConstMatrixView weights, std::span<const float> mean_square);
 
 /// |w| · √F with F [rows, cols] the mean square of the loss's gradients: to second order, w² F / 2 is what the loss grows by without

@@ -104,10 +104,10 @@ class GgufVisitor final : public BlockVisitor {
  public:
   GgufVisitor(const std::vector<GgufTarget>& list, BlockRounder& rounder) : by_tap_(list), rounder_(rounder) {}
 
-  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.find(block, tap) != nullptr; }
+  bool needs_statistics(int64_t block, Tap tap) const override { return by_tap_.has(block, tap); }
   bool needs_drift_moment() const override { return rounder_.corrects_drift(); }
   void finish(int64_t block, Tap tap, const InputStatistics& statistics) override {
-    const auto* due = by_tap_.find(block, tap);
+    const auto* due = by_tap_.find(block, tap, statistics.part);
     if (!due) return;
     rounder_.begin_input(statistics, fmt::format("block {}, {}", block, to_string(tap)));
     for (const GgufTarget& target : *due) layers_.push_back(rounder_.round(target, statistics));

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "model/block_tensors.h"
 #include "passes/gptq_rounder.h"
 #include "passes/learned_rounding.h"
 
@@ -49,7 +50,10 @@ class QuantizeLearned final : public Pass {
     return result;
   }
 
-  std::vector<Treatment> plan(const Model& model) const override { return targets_.plan(model); }
+  std::vector<Treatment> plan(const Model& model) const override {
+    check_trainable(model, "quantize.learned");
+    return targets_.plan(model);
+  }
   bool needs_calibration() const override { return true; }
 
   json run(Model& model, const PassContext& context) override {

@@ -113,7 +113,7 @@ class StructurePruner final : public BlockVisitor {
     std::optional<std::vector<int64_t>> kept;
     if (cut) kept = choose(block, tap, *cut, statistics);
     for (const PlacedTensor& placed : model_.tensors())
-      if (placed.block == block && placed.part == Part::weight && find_tap(placed.row->role) == tap) change(placed, tap, kept ? columns_of(*kept, cut->width) : cuts_hidden() && !adds_to_residual(tap) ? choice_.kept.hidden : columns_of_all(statistics.in()), statistics);
+      if (placed.block == block && placed.part == Part::weight && find_tap(placed.row->role) == tap && find_part(placed.row->role, placed.expert) == statistics.part) change(placed, tap, kept ? columns_of(*kept, cut->width) : cuts_hidden() && !adds_to_residual(tap) ? choice_.kept.hidden : columns_of_all(statistics.in()), statistics);
     if (cut) keep(choice_.kept, tap, std::move(*kept));
     has_changed_ = has_changed_ || cut.has_value();
   }

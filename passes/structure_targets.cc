@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "model/block_tensors.h"
 
 namespace llmc {
 
@@ -86,6 +87,7 @@ json StructureTargets::options() const {
 
 Sizes StructureTargets::resolve(const Model& model) const {
   const ModelConfig& config = model.config();
+  if (ranks_channels() && importance_ == Importance::taylor) check_trainable(model, "prune.structured: importance taylor");
   Problems problems;
   for (const PlacedTensor& placed : model.tensors()) {
     if (find_scheme(*placed.tensor)) problems.add(fmt::format("tensor {}: is already quantized; remove structures before quantizing", placed.tensor->name));

@@ -16,16 +16,20 @@ class TapTargets {
  public:
   explicit TapTargets(const std::vector<Target>& list) {
     for (const Target& target : list)
-      if (const auto tap = find_tap(target.placed->row->role)) by_tap_[{target.placed->block, *tap}].push_back(target);
+      if (const auto tap = find_tap(target.placed->row->role)) by_tap_[{target.placed->block, *tap}][find_part(target.placed->row->role, target.placed->expert)].push_back(target);
   }
-  /// nullptr when none is due.
-  const std::vector<Target>* find(int64_t block, Tap tap) const {
-    const auto due = by_tap_.find({block, tap});
-    return due == by_tap_.end() ? nullptr : &due->second;
+  /// Whether any is due at the tap, in whichever part of it.
+  bool has(int64_t block, Tap tap) const { return by_tap_.contains({block, tap}); }
+  /// Those that read a part of the tap (TapPart::number); nullptr when none is due.
+  const std::vector<Target>* find(int64_t block, Tap tap, int64_t part) const {
+    const auto at_tap = by_tap_.find({block, tap});
+    if (at_tap == by_tap_.end()) return nullptr;
+    const auto due = at_tap->second.find(part);
+    return due == at_tap->second.end() ? nullptr : &due->second;
   }
 
  private:
-  std::map<std::pair<int64_t, Tap>, std::vector<Target>> by_tap_;
+  std::map<std::pair<int64_t, Tap>, std::map<int64_t, std::vector<Target>>> by_tap_;
 };
 
 }  // namespace llmc

@@ -38,7 +38,13 @@ std::optional<Role> norm_before(Role role) {
     case Role::query_key_value: return Role::attention_norm;
     case Role::ffn_gate:
     case Role::ffn_up:
-    case Role::ffn_gate_up: return Role::ffn_norm;
+    case Role::ffn_gate_up:
+    case Role::router:
+    case Role::expert_gate:
+    case Role::expert_up:
+    case Role::shared_router:
+    case Role::shared_gate:
+    case Role::shared_up: return Role::ffn_norm;
     case Role::output_head: return Role::final_norm;
     default: return std::nullopt;
   }

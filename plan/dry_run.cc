@@ -59,7 +59,8 @@ DryRun plan_run(const CompressRequest& request, const RunContext& context) {
     row.shape = placed.tensor->shape;
     bits += row.bits * static_cast<double>(placed.tensor->count());
     const bool multiplied = is_block_linear(placed) || &left.get(Role::output_head) == placed.tensor;
-    if (multiplied) plan.evaluation_products += 2.0 * static_cast<double>(placed.tensor->count()) * static_cast<double>(positions);
+    const double share = is_of_each_expert(placed.row->role) ? static_cast<double>(left.config().experts_per_token) / static_cast<double>(left.config().experts) : 1;  // of the tokens
+    if (multiplied) plan.evaluation_products += 2.0 * share * static_cast<double>(placed.tensor->count()) * static_cast<double>(positions);
     plan.tensors.push_back(std::move(row));
   }
   plan.estimated_bytes = static_cast<uint64_t>(bits / 8);

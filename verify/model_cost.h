@@ -7,7 +7,7 @@
 
 namespace llmc {
 
-/// Multiply-adds of one token with a tensor: one for each weight of a linear layer, a tied matrix counting as the head that it
+/// Multiply-adds of one token with a tensor: one for each weight of a linear layer (of an expert as many as the mean token has), a tied matrix counting as the head that it
 /// is too; none for what is looked up, added or elementwise.
 int64_t count_multiply_adds(const Model& model, const PlacedTensor& placed);
 

@@ -129,8 +129,8 @@ class Oracle {
     for (size_t i = 0; i < values.size(); ++i) values[i] = (values[i] - mean) * scale * weight[i] + (bias.empty() ? 0 : bias[i]);
   }
 
-  Rows linear(Rows x, Role role, int64_t block) const {
-    const StoredTensor& tensor = model_.get(role, block);
+  Rows linear(Rows x, Role role, int64_t block, int64_t expert = -1) const {
+    const StoredTensor& tensor = model_.get(role, block, Part::weight, expert);
     const auto input = find_input_quantization(tensor);
     for (auto& row : x) {
       if (options_.inputs == OracleOptions::Inputs::rounded)
@@ -138,7 +138,7 @@ class Oracle {
       if (input) round_to_grid(input->scheme, input->scheme.range == InputRange::calibrated ? &input->grid : nullptr, row);
     }
     const TensorRows weight(tensor);
-    const std::vector<double> bias = read_vector(model_.find(role, block, Part::bias));
+    const std::vector<double> bias = read_vector(model_.find(role, block, Part::bias, expert));
     Rows y(x.size(), std::vector<double>(static_cast<size_t>(weight.rows())));
     std::vector<float> w(static_cast<size_t>(weight.cols()));
     for (int64_t o = 0; o < weight.rows(); ++o) {
@@ -248,7 +248,57 @@ class Oracle {
     return x;
   }
 
+  /// down(activate(gate(x)) · up(x)), of an expert or of the one that all tokens go through (−1).
+  Rows expert(const Rows& x, int64_t block, int64_t number) const {
+    const bool is_shared = number < 0;
+    const Rows gate = linear(x, is_shared ? Role::shared_gate : Role::expert_gate, block, number);
+    Rows up = linear(x, is_shared ? Role::shared_up : Role::expert_up, block, number);
+    for (size_t t = 0; t < up.size(); ++t)
+      for (size_t i = 0; i < up[t].size(); ++i) up[t][i] *= activate(gate[t][i]);
+    return linear(up, is_shared ? Role::shared_down : Role::expert_down, block, number);
+  }
+
+  /// What every expert counts for, of softmax probabilities: 0 for all but the most probable ones (Shazeer 2017, section 2.1).
+  std::vector<double> shares(std::vector<double> logits) const {
+    const double highest = *std::ranges::max_element(logits);
+    double sum = 0;
+    for (double& value : logits) sum += value = std::exp(value - highest);
+    std::vector<double> result(logits.size());
+    double kept = 0;
+    for (int64_t i = 0; i < config_.experts_per_token; ++i) {
+      const auto best = std::ranges::max_element(logits);
+      kept += result[static_cast<size_t>(best - logits.begin())] = *best / sum;
+      *best = -1;
+    }
+    for (double& value : result) value /= config_.normalizes_routing ? kept : 1;
+    return result;
+  }
+
+  /// The sum of what a token's experts make of it, each times what it counts for, and of what the shared one does.
+  Rows mix_experts(const Rows& x, int64_t block) const {
+    Rows sum(x.size(), std::vector<double>(static_cast<size_t>(config_.hidden)));
+    std::vector<std::vector<double>> share;
+    for (const auto& logits : linear(x, Role::router, block)) share.push_back(shares(logits));
+    for (int64_t number = 0; number < config_.experts; ++number) {
+      Rows routed;
+      std::vector<size_t> tokens;
+      for (size_t t = 0; t < x.size(); ++t)
+        if (share[t][static_cast<size_t>(number)] > 0) routed.push_back(x[t]), tokens.push_back(t);
+      const Rows made = expert(routed, block, number);
+      for (size_t i = 0; i < tokens.size(); ++i)
+        for (size_t c = 0; c < made[i].size(); ++c) sum[tokens[i]][c] += share[tokens[i]][static_cast<size_t>(number)] * made[i][c];
+    }
+    if (config_.shared_ffn == 0) return sum;
+    const Rows gate = linear(x, Role::shared_router, block);
+    Rows made = expert(x, block, -1);
+    for (size_t t = 0; t < made.size(); ++t)
+      for (double& value : made[t]) value /= 1 + std::exp(-gate[t][0]);
+    add(sum, made);
+    return sum;
+  }
+
   Rows feed_forward(const Rows& x, int64_t block) const {
+    if (config_.experts > 0) return mix_experts(x, block);
     if (model_.find(Role::ffn_gate_up, block)) {
       Rows both = linear(x, Role::ffn_gate_up, block);
       const auto half = static_cast<size_t>(config_.ffn);

@@ -54,7 +54,7 @@ std::vector<TensorError> measure_tensor_errors(const Model& original, const Mode
   Stage stage(context, "compare weights", static_cast<int64_t>(errors.size()));
   parallel_for(static_cast<int64_t>(errors.size()), [&](int64_t i) {
     const PlacedTensor& placed = compressed.tensors()[static_cast<size_t>(i)];
-    const StoredTensor* source = original.find(placed.row->role, source_block(origin, placed.block), placed.part);
+    const StoredTensor* source = original.find(placed.row->role, source_block(origin, placed.block), placed.part, placed.expert);
     const bool same_shape = source && source->rows() == placed.tensor->rows() && source->cols() == placed.tensor->cols();
     TensorError& error = errors[static_cast<size_t>(i)];
     error.name = placed.tensor->name;

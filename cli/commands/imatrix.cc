@@ -42,6 +42,7 @@ int run_imatrix(const ImatrixOptions& options, const CommandContext& context) {
   refuse_own_output(options.model, options.output);
   StagedFile staged(options.output, options.force ? Overwrite::replace : Overwrite::refuse);
   const Model model = load_model(options.model, as_set(options.ignored_config_fields), context.run);
+  refuse_experts(model);
   if (!model.architecture().gguf.name) throw Error(ErrorKind::usage, fmt::format("{}: llama.cpp has no architecture for {}", options.model, model.architecture().causal_class));
   const CalibrationData data = load_samples(options, wanted, model, context.run);
   Imatrix imatrix = collect_imatrix(model, data.samples, {.forward = {.precision = wanted.precision}, .activations = wanted.activations}, context.run);

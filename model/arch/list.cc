@@ -8,7 +8,7 @@
 namespace llmc {
 
 std::span<const Architecture> architecture_list() {
-  static const std::vector<Architecture> list = {make_llama(), make_gpt2(), make_qwen2(), make_mistral(), make_qwen3(), make_phi3(), make_stablelm(), make_olmo2(), make_gemma(), make_gemma2(), make_gemma3(), make_gpt_neox(), make_opt(), make_bloom(), make_falcon()};
+  static const std::vector<Architecture> list = {make_llama(), make_gpt2(), make_qwen2(), make_mistral(), make_qwen3(), make_phi3(), make_stablelm(), make_olmo2(), make_gemma(), make_gemma2(), make_gemma3(), make_gpt_neox(), make_opt(), make_bloom(), make_falcon(), make_mixtral(), make_qwen2_moe(), make_qwen3_moe()};
   return list;
 }
 

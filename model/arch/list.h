@@ -20,5 +20,8 @@ Architecture make_gpt_neox();
 Architecture make_opt();
 Architecture make_bloom();
 Architecture make_falcon();
+Architecture make_mixtral();
+Architecture make_qwen2_moe();
+Architecture make_qwen3_moe();
 
 }  // namespace llmc

@@ -68,6 +68,15 @@ void insert_after(Architecture& architecture, Role role, const std::vector<Tenso
   architecture.tensors.insert(place + 1, rows.begin(), rows.end());
 }
 
+std::vector<TensorRow> expert_rows(const char* router, const char* gate, const char* up, const char* down) {
+  return {
+      {.role = Role::router, .name = router, .kind = TensorKind::router, .out = Dimension::experts},
+      {.role = Role::expert_gate, .name = gate, .kind = TensorKind::linear, .out = Dimension::expert_ffn},
+      {.role = Role::expert_up, .name = up, .kind = TensorKind::linear, .out = Dimension::expert_ffn},
+      {.role = Role::expert_down, .name = down, .kind = TensorKind::linear, .out = Dimension::hidden, .in = Dimension::expert_ffn},
+  };
+}
+
 void erase_rows(Architecture& architecture, std::initializer_list<Role> roles) {
   std::erase_if(architecture.tensors, [&](const TensorRow& row) { return std::ranges::find(roles, row.role) != roles.end(); });
 }

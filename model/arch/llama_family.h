@@ -17,6 +17,8 @@ ConfigRow& get_config_row(Architecture& architecture, std::string_view key);
 /// The row of a role that is there.
 TensorRow& get_tensor_row(Architecture& architecture, Role role);
 void insert_after(Architecture& architecture, Role role, const std::vector<TensorRow>& rows);
+/// What makes a feed-forward of several experts, by their names.
+std::vector<TensorRow> expert_rows(const char* router, const char* gate, const char* up, const char* down);
 void erase_rows(Architecture& architecture, std::initializer_list<Role> roles);
 /// Gives the layers or norms of these roles a bias.
 void set_bias(Architecture& architecture, std::initializer_list<Role> roles, Bias bias);

@@ -1,6 +1,7 @@
 #include "calib/sweep.h"
 
 #include <cmath>
+#include <tuple>
 
 #include "core/error.h"
 #include "core/parallel.h"
@@ -14,6 +15,8 @@ using Catch::Matchers::Contains;
 
 namespace {
 
+using At = std::tuple<int64_t, Tap, int64_t>;  ///< block, tap, number of the part
+
 /// Watches, and doubles one weight matrix of one block if told to.
 class Watcher final : public BlockVisitor {
  public:
@@ -24,12 +27,13 @@ class Watcher final : public BlockVisitor {
   bool needs_observation(int64_t, Tap) const override { return true; }
   bool needs_exact_inputs() const override { return exact; }
   void observe(int64_t block, Tap tap, ConstMatrixView x) override {
-    for (int64_t r = 0; r < x.rows; ++r)
-      for (float value : x.row_span(r)) sums[{block, tap}] += double{value} * value;
+    for (const TapPart& part : list_parts(tap, model_.config()))
+      for (int64_t r = 0; r < x.rows; ++r)
+        for (float value : x.column_range(part.first, part.count).row_span(r)) sums[{block, tap, part.number}] += double{value} * value;
   }
   void finish(int64_t block, Tap tap, const InputStatistics& seen) override {
-    order.emplace_back(block, tap);
-    statistics[{block, tap}] = seen;
+    order.emplace_back(block, tap, seen.part);
+    statistics[{block, tap, seen.part}] = seen;
     if (block != spoiled_block_ || tap != Tap::ffn_activation) return;
     StoredTensor& down = const_cast<StoredTensor&>(model_.get(Role::ffn_down, block));
     Matrix values = read_matrix(down);
@@ -37,9 +41,9 @@ class Watcher final : public BlockVisitor {
     down.form = make_floats(down, values.view());
   }
 
-  std::vector<std::pair<int64_t, Tap>> order;
-  std::map<std::pair<int64_t, Tap>, InputStatistics> statistics;
-  std::map<std::pair<int64_t, Tap>, double> sums;
+  std::vector<At> order;
+  std::map<At, InputStatistics> statistics;
+  std::map<At, double> sums;
   bool exact = false;
 
  private:
@@ -74,7 +78,8 @@ TEST_CASE("Inputs that are kept as bf16 products round them give the same second
     for (const auto& [at, seen] : kept.statistics) {
       CHECK(std::ranges::equal(seen.second_moment.values(), rounded.statistics.at(at).second_moment.values()));
       CHECK(rounded.sums.at(at) == Approx(kept.sums.at(at)).epsilon(0.01));
-      CHECK(rounded.sums.at(at) != kept.sums.at(at));  // one of them was rounded
+      const bool is_routed = std::get<Tap>(at) == Tap::ffn_input && model.config().experts > 0;  // kept for routers
+      CHECK((rounded.sums.at(at) == kept.sums.at(at)) == is_routed);  // else one of them was rounded
     }
   }
 }
@@ -87,11 +92,15 @@ TEST_CASE("A sweep that changes nothing sees every tap in order, and no error") 
     const auto errors = sweep(model, make_sequences(model), {}, watcher, test::context());
     REQUIRE(static_cast<int64_t>(errors.size()) == model.config().layers);
     for (const BlockError& error : errors) CHECK(error.relative_error == 0);
-    REQUIRE(watcher.order.size() == errors.size() * all_taps.size());
-    for (size_t i = 0; i < watcher.order.size(); ++i) CHECK(watcher.order[i] == std::pair(static_cast<int64_t>(i / 4), all_taps[i % 4]));
+    std::vector<At> expected;
+    std::map<At, int64_t> widths;
+    for (int64_t block = 0; block < model.config().layers; ++block)
+      for (Tap tap : all_taps)
+        for (const TapPart& part : list_parts(tap, model.config())) expected.emplace_back(block, tap, part.number), widths[expected.back()] = part.count;
+    CHECK(watcher.order == expected);
     for (const auto& [at, seen] : watcher.statistics) {
       CHECK(seen.tokens == 68);
-      CHECK(seen.in() == get_width(at.second, model.config()));
+      CHECK(seen.in() == widths.at(at));
       double trace = 0;
       for (float square : seen.mean_square()) trace += square;
       CHECK(trace * 68 == Approx(watcher.sums.at(at)).epsilon(1e-5));  // sums in f32 against f64
@@ -112,8 +121,8 @@ TEST_CASE("A sweep goes on with the changed weights: later taps see them, and th
   sweep(model, sequences, {}, plain, test::context());
   const auto errors = sweep(changed, sequences, {}, spoiling, test::context());
   CHECK(errors[0].relative_error > 1e-3);
-  CHECK(plain.sums.at({0, Tap::ffn_activation}) == spoiling.sums.at({0, Tap::ffn_activation}));
-  CHECK(plain.sums.at({1, Tap::attention_context}) != spoiling.sums.at({1, Tap::attention_context}));
+  CHECK(plain.sums.at({0, Tap::ffn_activation, 0}) == spoiling.sums.at({0, Tap::ffn_activation, 0}));
+  CHECK(plain.sums.at({1, Tap::attention_context, 0}) != spoiling.sums.at({1, Tap::attention_context, 0}));
 }
 
 TEST_CASE("A sweep beside an original compares with that one, whatever the model is like by then") {
@@ -129,8 +138,8 @@ TEST_CASE("A sweep beside an original compares with that one, whatever the model
   const auto errors = sweep(spoiled, sequences, {.original = &original}, watcher, test::context());
   REQUIRE(errors.size() == expected.size());
   for (size_t block = 0; block < errors.size(); ++block) CHECK(errors[block].relative_error == expected[block].relative_error);
-  const auto& drift = watcher.statistics.at({1, Tap::ffn_input}).drift_moment;
-  CHECK(std::ranges::equal(drift.values(), spoiling.statistics.at({1, Tap::ffn_input}).drift_moment.values()));
+  const auto& drift = watcher.statistics.at({1, Tap::ffn_input, 0}).drift_moment;
+  CHECK(std::ranges::equal(drift.values(), spoiling.statistics.at({1, Tap::ffn_input, 0}).drift_moment.values()));
 
   const Model other = load_model(golden_root() / "gpt2-tied", {}, test::context());
   Watcher never(spoiled);
@@ -140,7 +149,7 @@ TEST_CASE("A sweep beside an original compares with that one, whatever the model
 TEST_CASE("A sweep gives the same statistics from memory and from spilled files, and for any number of threads") {
   const test::TemporaryDirectory directory;
   for (DType dtype : {DType::f32, DType::bf16}) {
-    std::vector<std::map<std::pair<int64_t, Tap>, InputStatistics>> results;
+    std::vector<std::map<At, InputStatistics>> results;
     for (int threads : {1, 3})
       for (uint64_t max_memory : {0, 1})
         with_threads(threads, [&] {

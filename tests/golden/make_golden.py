@@ -41,7 +41,7 @@ from tokenizers import (
 )
 from transformers import (
     AutoConfig, AutoModelForCausalLM, BloomConfig, FalconConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GPTNeoXConfig, LlamaConfig,
-    MistralConfig, Olmo2Config, OPTConfig, Phi3Config, Qwen2Config, Qwen3Config, StableLmConfig,
+    MistralConfig, MixtralConfig, Olmo2Config, OPTConfig, Phi3Config, Qwen2Config, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig, StableLmConfig,
 )
 from transformers.modeling_rope_utils import dynamic_rope_update
 from transformers.models.falcon import modeling_falcon
@@ -51,10 +51,13 @@ from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.gpt_neox import modeling_gpt_neox
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
+from transformers.models.mixtral import modeling_mixtral
 from transformers.models.olmo2 import modeling_olmo2
 from transformers.models.phi3 import modeling_phi3
 from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen2_moe import modeling_qwen2_moe
 from transformers.models.qwen3 import modeling_qwen3
+from transformers.models.qwen3_moe import modeling_qwen3_moe
 from transformers.models.stablelm import modeling_stablelm
 
 HERE = Path(__file__).resolve().parent
@@ -92,9 +95,16 @@ def _softmax_any_dtype(x, dim=None, _stacklevel=3, dtype=None):
     return x.softmax(dim)
 
 
+def _mixtral_router_any_dtype(self, x):
+    logits = torch.nn.functional.linear(x.reshape(-1, self.hidden_dim), self.weight)
+    weights, experts = torch.topk(logits.softmax(-1), self.top_k, dim=-1)
+    return logits, weights / weights.sum(dim=-1, keepdim=True), experts
+
+
 # Of each architecture with rotary positions: its module, and how the names of its classes start.
 ROTARY = {"llama": (modeling_llama, "Llama"), "mistral": (modeling_mistral, "Mistral"),
           "qwen2": (modeling_qwen2, "Qwen2"), "qwen3": (modeling_qwen3, "Qwen3"),
+          "mixtral": (modeling_mixtral, "Mixtral"), "qwen2_moe": (modeling_qwen2_moe, "Qwen2Moe"), "qwen3_moe": (modeling_qwen3_moe, "Qwen3Moe"),
           "phi3": (modeling_phi3, "Phi3"), "stablelm": (modeling_stablelm, "StableLm"), "olmo2": (modeling_olmo2, "Olmo2"),
           "gemma": (modeling_gemma, "Gemma"), "gemma2": (modeling_gemma2, "Gemma2"),
           "gemma3_text": (modeling_gemma3, "Gemma3"), "gpt_neox": (modeling_gpt_neox, "GPTNeoX"), "falcon": (modeling_falcon, "Falcon")}
@@ -115,9 +125,10 @@ def _replaced(*replacements):
 
 def true_float64():
     """Removes the float32 steps that transformers' Llama and its like keep even after `model.double()`:
-    RMSNorm (input, variance and product), the attention softmax, and cos/sin of the rotary angles.
+    RMSNorm (input, variance and product), the softmax of attention and of routers, and cos/sin of the rotary angles.
     The angles themselves stay float32, because they define the model. GPT-2 has no such steps, OPT and BLOOM only the softmax."""
-    replacements = [(torch.nn.functional, "softmax", _softmax_any_dtype)]
+    replacements = [(torch.nn.functional, "softmax", _softmax_any_dtype),
+                    (modeling_mixtral.MixtralTopKRouter, "forward", _mixtral_router_any_dtype)]
     for module, name in ROTARY.values():
         if norm := getattr(module, f"{name}RMSNorm", None):
             replacements.append((norm, "forward", _gemma_norm_any_dtype if "Gemma" in name else _rms_norm_any_dtype))
@@ -134,7 +145,9 @@ def attention_of(config):
 def load_model(folder):
     """The checkpoint as float32, refusing anything missing, unexpected or newly initialised."""
     attention = attention_of(AutoConfig.from_pretrained(folder))
-    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention, output_loading_info=True)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation=attention, experts_implementation="eager", output_loading_info=True
+    )
     problems = {key: value for key, value in info.items() if value}
     # The mask buffers of old GPT-2 checkpoints: `attn.bias` is ignored silently, this one with a warning.
     unexpected = problems.pop("unexpected_keys", ())
@@ -290,6 +303,14 @@ TINY = {
         llama(hidden_size=32, intermediate_size=40, vocab_size=64, rope_parameters=longrope(32) | {"attention_factor": 1.2}), {}),
     "falcon": (falcon(), {}),
     "falcon-groups": (falcon(new_decoder_architecture=True, num_kv_heads=2, bias=True, tie_word_embeddings=False), {}),
+    "mixtral": (small(MixtralConfig, num_local_experts=4, num_experts_per_tok=2), {}),
+    "mixtral-window": (small(MixtralConfig, num_local_experts=3, num_experts_per_tok=1, sliding_window=7,
+                             tie_word_embeddings=True), {"old_style_config": True}),
+    "qwen2-moe": (small(Qwen2MoeConfig, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=32,
+                        shared_expert_intermediate_size=48), {}),
+    "qwen2-moe-normed": (small(Qwen2MoeConfig, num_experts=4, num_experts_per_tok=3, norm_topk_prob=True, moe_intermediate_size=16,
+                               shared_expert_intermediate_size=32, qkv_bias=False, tie_word_embeddings=True), {}),
+    "qwen3-moe": (small(Qwen3MoeConfig, num_experts=4, num_experts_per_tok=2, norm_topk_prob=True, moe_intermediate_size=32, head_dim=12), {}),
 }
 
 
@@ -302,6 +323,8 @@ def randomise(model, generator):
         is_layer_weight = noise.dim() == 2 and not any(part in name for part in ("embed", ".wte", ".wpe", "lm_head"))
         if is_norm and name.endswith(".weight"):
             parameter.copy_(0.25 * noise if "gemma" in model.config.model_type else 1 + 0.25 * noise)
+        elif noise.dim() == 3:  # of all experts, [experts, out, in]
+            parameter.copy_(0.8 / math.sqrt(noise.shape[2]) * noise)
         elif is_layer_weight:
             inputs = noise.shape[0 if model.config.model_type == "gpt2" else 1]  # GPT-2 stores [in, out]
             parameter.copy_(0.8 / math.sqrt(inputs) * noise)
@@ -339,7 +362,7 @@ def save_checkpoint(folder, config, generator, *, dtype=torch.float32, shard_byt
                     old_style_config=False, original_gpt2_names=False):
     for old in folder.glob("*"):
         old.unlink()
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention_of(config)).eval()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention_of(config), experts_implementation="eager").eval()
     randomise(model, generator)
     for parameter in model.parameters():  # model.to(dtype) would round the rotary frequencies too
         parameter.data = parameter.data.to(dtype)

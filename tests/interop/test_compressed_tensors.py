@@ -308,6 +308,20 @@ def check_pruned_as_dense(llmc, model, work, options):
     return summary
 
 
+def check_experts(llmc, model, work):
+    """Codes of experts, which transformers unpacks to bf16 and joins, and the dense export, which it reads as it is."""
+    ids, out, dense = token_ids(model), work / "quantized", work / "dense"
+    llmc.run("quantize", model, "-o", out, "--bits", "4", "--group-size", "16", "--eval-data", model / "input_ids.npy")
+    llmc.run("export", out, "--dense", "-o", dense)
+    exact, theirs = load(dense), load(out)
+    require(count_quantized(theirs) > 0, "transformers found no quantized module")
+    weights, unpacked = dict(exact.named_parameters()), dict(theirs.named_parameters())
+    for name in (name for name in weights if ".experts." in name):
+        error = float(((unpacked[name] - weights[name]).abs() / weights[name].abs().clamp(min=1e-6)).max())
+        require(error <= 2 ** -7, f"{name}: relative error {error:.1e}")  # scale and product in bf16, half a unit of 2^-8 each
+    return compare(llmc, dense, exact, ids, work)[1]
+
+
 def check_packed_gpt2(llmc, work):
     model, packed, dense = GOLDEN / "tiny/gpt2-tied", work / "packed", work / "dense"
     ids = token_ids(model)
@@ -360,6 +374,8 @@ def main():
     cases["pruned-sparsegpt-2of4"] = lambda work: check_pruned_as_dense(llmc, model, work, ["--method", "sparsegpt", "--pattern", "2:4", "--reconstruct", "--nsamples", "4", "--seqlen", "128"])
     for name in ("qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm-bias", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "opt", "bloom", "stablelm-parallel"):
         cases[name] = lambda work, tiny=GOLDEN / "tiny" / name: check_quantized(llmc, tiny, work, ["--bits", "4", "--group-size", "16", "--eval-data", tiny / "input_ids.npy"])
+    for name in ("mixtral", "qwen2-moe", "qwen3-moe"):
+        cases[name] = lambda work, tiny=GOLDEN / "tiny" / name: check_experts(llmc, tiny, work)
     cases["pruned-gpt2"] = lambda work: check_pruned_as_dense(llmc, GOLDEN / "tiny/gpt2-tied", work, ["--pattern", "2:4"])
     cases["pruned-shards"] = lambda work: check_pruned_as_dense(llmc, model, work, ["--pattern", "2:4", "--shard-size", "3MB"])
     cases["gpt2-packed-dense"] = lambda work: check_packed_gpt2(llmc, work)

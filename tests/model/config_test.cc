@@ -54,6 +54,23 @@ TEST_CASE("scaled rotary positions are read in either style", "[config]") {
   CHECK(read(with(llama(), "rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}})).rope.original_context == 128);
 }
 
+TEST_CASE("experts are read in the words of each architecture, and their widths together are the feed-forward's", "[config]") {
+  json mixtral = llama(), qwen = llama();
+  mixtral.update({{"model_type", "mixtral"}, {"architectures", {"MixtralForCausalLM"}}, {"num_local_experts", 6}, {"num_experts_per_tok", 3}});
+  qwen.update({{"model_type", "qwen2_moe"}, {"architectures", {"Qwen2MoeForCausalLM"}}, {"num_experts", 6}, {"moe_intermediate_size", 32}, {"shared_expert_intermediate_size", 48}, {"mlp_only_layers", json::array()}});
+  const ModelConfig of_mixtral = read(mixtral), of_qwen = read(qwen);
+  CHECK((of_mixtral.experts == 6 && of_mixtral.experts_per_token == 3 && of_mixtral.expert_ffn == 128 && of_mixtral.ffn == 6 * 128 && of_mixtral.normalizes_routing));
+  CHECK(of_mixtral.rope.theta == 1e6);
+  CHECK((of_qwen.experts_per_token == 4 && of_qwen.ffn == 6 * 32 + 48 && !of_qwen.normalizes_routing && of_qwen.attention_bias));
+  CHECK(read(with(qwen, "norm_topk_prob", true)).normalizes_routing);
+  CHECK_THROWS_WITH(read(with(mixtral, "num_experts_per_tok", 7)), Contains("field \"num_experts_per_tok\": 7 of 6 experts") && Contains("num_local_experts"));
+  CHECK_THROWS_WITH(read(with(mixtral, "num_local_experts", 0)), Contains("field \"num_local_experts\": expected 1 to"));
+  CHECK_THROWS_WITH(read(with(mixtral, "num_local_experts", 65537)), Contains("field \"num_local_experts\": expected at most 65536"));
+  CHECK_THROWS_WITH(read(with(qwen, "moe_intermediate_size", 1 << 30)), Contains("field \"num_experts\": 6 experts of 1073741824"));
+  CHECK_THROWS_WITH(read(with(qwen, "mlp_only_layers", {1})), Contains("field \"mlp_only_layers\": expected []") && Contains("found [1]"));
+  CHECK_THROWS_WITH(read(with(qwen, "decoder_sparse_step", 2)), Contains("field \"decoder_sparse_step\": expected 1"));
+}
+
 TEST_CASE("derived sizes", "[config]") {
   CHECK(read(llama()).head_dim == 16);
   CHECK(read(with(llama(), "head_dim", 32)).query_width() == 128);
