@@ -72,7 +72,7 @@ struct Span {
   }
   Range minmax() const {
     Range range{INFINITY, -INFINITY};
-    each([&](float x) { range.low = std::min(range.low, x), range.high = std::max(range.high, x); });
+    for (int64_t r = 0; r < weights.rows; ++r) widen_range(weights.row_span(r), range.low, range.high);
     return range;
   }
   /// Σ importance · (x − grid(x))². Sixteen partial sums along each row, so that it vectorizes in a fixed order.
@@ -221,6 +221,12 @@ void Grid::round(std::span<const float> x, std::span<float> rounded) const {
     round_floats(*format, x, rounded);
   else
     for (size_t i = 0; i < x.size(); ++i) rounded[i] = value(level_code(x[i]));
+}
+
+void Grid::code(std::span<const float> x, std::span<int8_t> codes) const {
+  assert(x.size() == codes.size());
+  if (is_even()) return code_evenly(x, scale, zero, lowest, highest, codes);
+  for (size_t i = 0; i < x.size(); ++i) codes[i] = static_cast<int8_t>(level_code(x[i]));
 }
 
 void Grid::compare_levels(std::span<const float> x, std::span<float> rounded) const {

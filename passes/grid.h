@@ -58,6 +58,8 @@ struct Grid {
   }
   float even_value(float code) const { return (code - zero) * scale; }
 
+  /// code(x) of many weights, in vector code where evenly spaced.
+  void code(std::span<const float> x, std::span<int8_t> codes) const;
   /// value(code(x)) of many weights, in vector code but for codebooks of more than 16 levels.
   void round(std::span<const float> x, std::span<float> rounded) const;
 

@@ -11,6 +11,12 @@ namespace llmc {
 /// Grid::even_code, bit for bit.
 void round_evenly(std::span<const float> x, float scale, float zero, float lowest, float highest, std::span<float> rounded);
 
+/// clamp(round(clamp(x / scale)) + zero, lowest, highest): Grid::even_code, bit for bit.
+void code_evenly(std::span<const float> x, float scale, float zero, float lowest, float highest, std::span<int8_t> codes);
+
+/// Lowers `low` to the smallest value, where it is above that, and raises `high` to the largest.
+void widen_range(std::span<const float> x, float& low, float& high);
+
 /// Sums of squared errors, each of every sixteenth value.
 using PartialSums = std::array<float, 16>;
 

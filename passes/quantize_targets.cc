@@ -162,6 +162,7 @@ std::vector<Treatment> QuantizeTargets::plan(const Model& model) const {
 
 QuantizedMatrix round_target(const QuantizeTarget& target, const QuantizeTargets& targets) {
   const StoredTensor& tensor = *target.placed->tensor;
+  if (targets.keep_outliers() == 0) return round_to_nearest(tensor, target.scheme, target.scale_dtype(), target.range(targets.range()));
   Matrix rest = read_matrix(tensor);
   Outliers outliers = take_outliers(rest, targets.keep_outliers(), outlier_dtype_for(tensor.dtype));
   QuantizedMatrix rounded = round_to_nearest(rest.view(), target.scheme, target.scale_dtype(), target.range(targets.range()), tensor.name);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/parallel.h"
 #include "core/json.h"
 #include "core/pattern.h"
 #include "formats/bit_stream.h"
@@ -37,8 +38,9 @@ int64_t words(int64_t count, int bits) { return (count * bits + 31) / 32; }
 std::vector<std::byte> pack_rows(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits) {
   const auto row_bytes = static_cast<size_t>(4 * words(cols, bits));
   std::vector<std::byte> out(static_cast<size_t>(rows) * row_bytes);
-  for (int64_t r = 0; r < rows; ++r)
-    pack_codes(codes.subspan(static_cast<size_t>(r * cols), static_cast<size_t>(cols)), bits, std::span(out).subspan(static_cast<size_t>(r) * row_bytes, row_bytes));
+  parallel_pieces(rows, 64, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) pack_codes(codes.subspan(static_cast<size_t>(r * cols), static_cast<size_t>(cols)), bits, std::span(out).subspan(static_cast<size_t>(r) * row_bytes, row_bytes));
+  });
   return out;
 }
 

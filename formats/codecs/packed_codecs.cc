@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/parallel.h"
 #include "formats/bit_stream.h"
 #include "formats/codecs/code_parts.h"
 #include "formats/codecs/gguf_codecs.h"
@@ -120,7 +121,11 @@ std::vector<EncodedPart> encode_packed(const StoredTensor& tensor) {
   const QuantizedMatrix& matrix = *codes_of(tensor);
   std::vector<EncodedPart> parts = {{packed_layout(tensor)[0], {}}};
   parts[0].bytes.resize(static_cast<size_t>(parts[0].layout.bytes()));
-  pack_codes(matrix.codes, matrix.scheme.bits, parts[0].bytes);
+  const int bits = matrix.scheme.bits;
+  parallel_pieces(static_cast<int64_t>(matrix.codes.size()), 1 << 16, [&](int64_t first, int64_t last) {  // pieces start at whole bytes
+    const auto begin = static_cast<size_t>(packed_bytes(first, bits)), end = static_cast<size_t>(packed_bytes(last, bits));
+    pack_codes(std::span(matrix.codes).subspan(static_cast<size_t>(first), static_cast<size_t>(last - first)), bits, std::span(parts[0].bytes).subspan(begin, end - begin));
+  });
   add_scale_parts(matrix, parts);
   return parts;
 }

@@ -9,6 +9,7 @@
 #include "passes/rounding.h"
 #include "tests/catch.h"
 #include "tests/support.h"
+#include "tests/vector_targets.h"
 
 using namespace llmc;
 
@@ -63,6 +64,28 @@ TEST_CASE("rounding many is rounding each", "[grid]") {
       quarter.round(exact, many);
       for (size_t i = 0; i < exact.size(); ++i) REQUIRE(many[i] == quarter.value(quarter.code(exact[i])));
     }
+}
+
+TEST_CASE("codes in vector code are those of each weight, ties included", "[grid]") {
+  test::for_each_target([] {
+    for (const float scale : {1.0f, 0.25f, 0.037f, -0.037f, 3e-42f, 3e38f, 1e-30f})
+      for (const float zero : {0.0f, -3.0f})
+        for (const float top : {7.0f, 127.0f}) {
+          const Grid grid{.scale = scale, .zero = zero, .lowest = -top - 1, .highest = top};
+          std::vector<float> x = {0.0f, -0.0f, 1e-45f, 1e38f, -1e38f};
+          for (float place = -140; place <= 140; place += 0.5f)
+            for (const float step : {-1e-6f, 0.0f, 1e-6f}) x.push_back(place * (1 + step) * scale);
+          const Matrix others = test::random_matrix(1, 1001, "x", 20 * std::abs(scale));
+          x.insert(x.end(), others.values().begin(), others.values().end());
+          std::erase_if(x, [](float value) { return !std::isfinite(value); });
+          std::vector<int8_t> codes(x.size());
+          grid.code(x, codes);
+          for (size_t i = 0; i < x.size(); ++i) {
+            CAPTURE(scale, zero, top, x[i]);
+            REQUIRE(codes[i] == static_cast<int>(grid.code(x[i])));
+          }
+        }
+  });
 }
 
 TEST_CASE("errors summed in vector code are those of rounding each weight, for both signs of the scale", "[grid]") {

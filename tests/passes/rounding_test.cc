@@ -60,6 +60,21 @@ TEST_CASE("linear: q = round((x - x_min) / (x_max - x_min) * (2^b - 1)) on a gri
   }
 }
 
+TEST_CASE("a stored tensor is rounded as the matrix that it holds", "[rounding]") {
+  const Matrix values = test::random_matrix(19, 64, "stored");
+  std::vector<Scheme> schemes = all_schemes();
+  for (const char* name : {"MXFP4A16", "NVFP4A16", "NF4-g32", "codebook8"}) schemes.push_back(parse_scheme(name));
+  for (const Scheme& scheme : schemes)
+    for (const bool transposed : {false, true}) {
+      INFO(to_string(scheme) << " " << transposed);
+      StoredTensor tensor{.name = "t", .dtype = DType::bf16, .shape = transposed ? Shape{64, 19} : Shape{19, 64}, .transposed = transposed};
+      tensor.form = make_floats(tensor, values.view());
+      const DType scale_dtype = scale_dtype_for(scheme, DType::bf16);
+      const QuantizedMatrix expected = round_to_nearest(read_matrix(tensor).view(), scheme, scale_dtype, {}, "t");
+      for (const int threads : {1, 3}) with_threads(threads, [&] { CHECK(round_to_nearest(tensor, scheme, scale_dtype, {}) == expected); });
+    }
+}
+
 TEST_CASE("rounding error is at most half a step inside the range, and exact zeros stay", "[rounding]") {
   Matrix values = test::random_matrix(6, 64, "half step");
   for (size_t i = 0; i < values.values().size(); i += 5) values.values()[i] = 0;
