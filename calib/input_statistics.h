@@ -35,6 +35,8 @@ class InputAccumulator {
   void add(ConstMatrixView x);
   /// The same with the float model's x̃ [T, in] beside it. All of an accumulator's calls are of one kind.
   void add(ConstMatrixView x, ConstMatrixView float_x);
+  /// Counts so many rows of zeros.
+  void add_zeros(int64_t rows) { sums_.tokens += rows; }
   /// The residual streams [T, hidden] that the layers of x and of the float model's x̃ add to; beside the other two.
   void add_residual(ConstMatrixView x, ConstMatrixView hidden, ConstMatrixView float_hidden);
   /// The means. Throws Error(input) naming `where` when a value was not finite or nothing was added.

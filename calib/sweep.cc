@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "core/process_memory.h"
+#include "model/experts.h"
 
 namespace llmc {
 namespace {
@@ -154,10 +155,20 @@ class Sweep {
   InputStatistics collect(int64_t block, Tap tap, const TapPart& part, const Chain& changed, const Chain* plain) {
     const bool adds_to_residual = tap == Tap::attention_context || tap == Tap::ffn_activation;
     InputAccumulator sums(part.count, options_.forward);
+    const bool is_routed = list_parts(tap, model_.config()).size() > 1 && !visitor_.needs_residual_moment();
     for (int64_t i = 0; i < count(); ++i) {
       Matrix buffer, float_buffer, hidden_buffer, float_hidden_buffer;
       const ConstMatrixView x = changed.input.view(i, buffer).column_range(part.first, part.count);
-      if (plain) sums.add(x, plain->input.view(i, float_buffer).column_range(part.first, part.count));
+      const ConstMatrixView float_x = plain ? plain->input.view(i, float_buffer).column_range(part.first, part.count) : x;
+      if (is_routed) {  // most tokens went elsewhere
+        const std::vector<int64_t> rows = routed_rows(x, float_x);
+        const Matrix few = take_rows(x, rows), few_floats = take_rows(float_x, rows);
+        if (plain) sums.add(few.view(), few_floats.view());
+        else sums.add(few.view());
+        sums.add_zeros(x.rows - few.rows());
+        continue;
+      }
+      if (plain) sums.add(x, float_x);
       else sums.add(x);
       if (plain && adds_to_residual && visitor_.needs_residual_moment()) sums.add_residual(x, changed.hidden.view(i, hidden_buffer), plain->hidden.view(i, float_hidden_buffer));
     }

@@ -17,12 +17,6 @@ Linear load_router(const Model& model, Role role, int64_t block, const ForwardOp
   return Linear(model.get(role, block), nullptr, Precision::f32, options.backend, Zeros::multiplied);
 }
 
-Matrix gather(ConstMatrixView from, const std::vector<int64_t>& rows) {
-  Matrix result(std::ssize(rows), from.cols);
-  for (int64_t i = 0; i < result.rows(); ++i) std::ranges::copy(from.row_span(rows[static_cast<size_t>(i)]), result.row(i));
-  return result;
-}
-
 /// y = Σ over parts, in their order, of what each made of its rows. Calls make(part) for every part that has any, several at once.
 template <typename Make>
 void add_parts(const std::vector<PartTokens>& tokens, MatrixView y, const Make& make) {
@@ -38,6 +32,20 @@ void add_parts(const std::vector<PartTokens>& tokens, MatrixView y, const Make& 
 }
 
 }  // namespace
+
+std::vector<int64_t> routed_rows(ConstMatrixView a, ConstMatrixView b) {
+  const auto has_values = [](std::span<const float> row) { return std::ranges::any_of(row, [](float value) { return value != 0; }); };
+  std::vector<int64_t> rows;
+  for (int64_t r = 0; r < a.rows; ++r)
+    if (has_values(a.row_span(r)) || has_values(b.row_span(r))) rows.push_back(r);
+  return rows;
+}
+
+Matrix take_rows(ConstMatrixView from, const std::vector<int64_t>& rows) {
+  Matrix result(std::ssize(rows), from.cols);
+  for (int64_t i = 0; i < result.rows(); ++i) std::ranges::copy(from.row_span(rows[static_cast<size_t>(i)]), result.row(i));
+  return result;
+}
 
 std::vector<RoutedExpert> route(std::span<float> logits, int64_t count, bool normalizes) {
   softmax(logits);
@@ -85,7 +93,7 @@ std::vector<PartTokens> ExpertInputs::assign(ConstMatrixView normed) const {
 
 Matrix ExpertInputs::run(size_t part, const PartTokens& tokens, ConstMatrixView normed) const {
   const auto& [gate, up] = parts_[part];
-  const Matrix input = gather(normed, tokens.rows);
+  const Matrix input = take_rows(normed, tokens.rows);
   Matrix active(input.rows(), gate.out()), other(input.rows(), up.out());
   gate.apply(input.view(), active.view());
   up.apply(input.view(), other.view());
@@ -127,10 +135,9 @@ void ExpertOutputs::run_all(ConstMatrixView activation, MatrixView y) const {
   std::vector<PartTokens> tokens(parts());
   parallel_for(std::ssize(tokens), [&](int64_t part) {
     const ConstMatrixView columns = part_of(static_cast<size_t>(part));
-    for (int64_t r = 0; r < columns.rows; ++r)
-      if (std::ranges::any_of(columns.row_span(r), [](float value) { return value != 0; })) tokens[static_cast<size_t>(part)].rows.push_back(r);
+    tokens[static_cast<size_t>(part)].rows = routed_rows(columns, columns);
   });
-  add_parts(tokens, y, [&](size_t part) { return run(part, gather(part_of(part), tokens[part].rows)); });
+  add_parts(tokens, y, [&](size_t part) { return run(part, take_rows(part_of(part), tokens[part].rows)); });
 }
 
 void run_experts(const ExpertInputs& inputs, const ExpertOutputs& outputs, ConstMatrixView normed, MatrixView y) {

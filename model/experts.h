@@ -32,6 +32,10 @@ struct PartTokens {
   std::vector<float> shares;
 };
 
+/// The rows of two matrices of one shape that are not zeros in both, ascending.
+std::vector<int64_t> routed_rows(ConstMatrixView a, ConstMatrixView b);
+Matrix take_rows(ConstMatrixView from, const std::vector<int64_t>& rows);
+
 /// What reads the feed-forward's input: routers, in f32 whatever the precision, and the first matrices of every part.
 class ExpertInputs {
  public:

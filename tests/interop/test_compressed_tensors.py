@@ -317,7 +317,7 @@ def check_experts(llmc, model, work):
     require(count_quantized(theirs) > 0, "transformers found no quantized module")
     weights, unpacked = dict(exact.named_parameters()), dict(theirs.named_parameters())
     for name in (name for name in weights if ".experts." in name):
-        error = float(((unpacked[name] - weights[name]).abs() / weights[name].abs().clamp(min=1e-6)).max())
+        error = float(((unpacked[name] - weights[name]).abs() / weights[name].abs().clamp(min=1e-6)).max().detach())
         require(error <= 2 ** -7, f"{name}: relative error {error:.1e}")  # scale and product in bf16, half a unit of 2^-8 each
     return compare(llmc, dense, exact, ids, work)[1]
 
