@@ -1,12 +1,17 @@
 // Speed of the evaluator beside its floor: the matrix products of the same pass alone, each a whole window in one call of oneDNN.
 //
-//     bench_evaluate_speed [MODEL [THREADS [WINDOWS [ROUNDS]]]]      (default: bench/llama_250m.json, 2 threads, 16 windows, 5 rounds)
+//     bench_evaluate_speed [MODEL [THREADS [WINDOWS [ROUNDS]]]]      (default: bench/llama_250m.json, 2 threads, 16 windows, 5 rounds; 0 rounds: loading only)
 //
-// MODEL is a directory, or a config.json whose model gets random weights. The evaluator is what `llmc evaluate` runs over windows of 512 tokens, block by
+// MODEL is a directory, or a config.json whose model gets random weights. Of a directory it prints first how long it takes until the logits of eight
+// tokens are there, and the most memory until then: the files are opened and checked, and each block read and packed. The evaluator is what `llmc evaluate` runs over windows of 512 tokens, block by
 // block: it reads and packs the weights, and scores every token. The floor has its weights packed and its inputs in the products' type before the
 // clock starts; every thread has windows of its own, and goes through the blocks' linear layers and the head. The two take turns in rounds; figures
 // are medians over the rounds, "of the floor" is the floor's time over the evaluator's in the same round: by the processor time of all threads,
 // which a busy machine does not stretch much, and in brackets by the clock.
+#include <sys/resource.h>
+
+#include <optional>
+
 #include "bench/timing.h"
 #include "core/parallel.h"
 #include "model/matmul.h"
@@ -88,6 +93,20 @@ void measure_evaluator(const Model& model, Precision precision, const Windows& w
   std::fflush(stdout);
 }
 
+Model load(const std::filesystem::path& directory) {
+  SilentSink sink;
+  std::optional<Model> model;
+  const Times times = time([&] {
+    model.emplace(load_model(directory, {}, {.sink = sink, .stop = {}}));
+    compute_logits(*model, random_tokens(8, model->config().vocabulary), {});
+  });
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  fmt::print("first logits after {:.2f} s of processor time ({:.2f} by the clock), {} MB at most\n", times.processor, times.clock, usage.ru_maxrss / 1024);
+  std::fflush(stdout);
+  return std::move(*model);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -95,8 +114,8 @@ int main(int argc, char** argv) try {
   const auto number = [&](int at, int otherwise) { return argc > at ? std::stoi(argv[at]) : otherwise; };
   const int threads = number(2, 2), rounds = number(4, 5);
   with_threads(threads, [&] {
-    SilentSink sink;
-    const Model model = std::filesystem::is_directory(path) ? load_model(path, {}, {.sink = sink, .stop = {}}) : make_random_model(path, 1, {});
+    const Model model = std::filesystem::is_directory(path) ? load(path) : make_random_model(path, 1, {});
+    if (rounds == 0) return;
     const auto tokens = random_tokens(number(3, 16) * window_length, model.config().vocabulary);
     Windows windows{.list = {}, .length = window_length, .tokens = static_cast<int64_t>(tokens.size())};
     for (size_t at = 0; at < tokens.size(); at += window_length) windows.list.push_back({std::span(tokens).subspan(at, window_length), {}});

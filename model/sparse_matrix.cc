@@ -4,6 +4,9 @@
 #include <array>
 #include <bit>
 #include <cassert>
+#include <limits>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "model/sparse_kernels.h"
@@ -89,11 +92,13 @@ class StripMatrix final : public PackedMatrix {
   std::vector<float> values_;
 };
 
-/// Share of (strip, column) pairs that are kept, for strips of 1, 2 and 4 rows.
-std::array<double, 3> kept_shares(ConstMatrixView weight) {
+/// Share of (strip, column) pairs that are kept, for strips of 1, 2 and 4 rows, in the first four of every `step` rows.
+std::array<double, 3> kept_shares(ConstMatrixView weight, int64_t step = 4) {
   std::array<int64_t, 3> kept{};
+  int64_t counted = 0;  // rows
   std::vector<uint8_t> rows(static_cast<size_t>(weight.cols));  // bit r: row r of four is not zero there
-  for (int64_t first = 0; first < weight.rows; first += 4) {
+  for (int64_t first = 0; first < weight.rows; first += step) {
+    counted += std::min<int64_t>(4, weight.rows - first);
     std::ranges::fill(rows, 0);
     for (int64_t r = 0; r < std::min<int64_t>(4, weight.rows - first); ++r) {
       const float* const values = weight.row(first + r);
@@ -110,7 +115,7 @@ std::array<double, 3> kept_shares(ConstMatrixView weight) {
   std::array<double, 3> shares{};
   for (size_t i = 0; i < 3; ++i) {
     const int64_t height = int64_t{1} << i;
-    shares[i] = static_cast<double>(kept[i]) / static_cast<double>((weight.rows + height - 1) / height * weight.cols);
+    shares[i] = static_cast<double>(kept[i]) / static_cast<double>((counted + height - 1) / height * weight.cols);
   }
   return shares;
 }
@@ -126,12 +131,17 @@ std::optional<StripHeight> find_strip_height(ConstMatrixView weight) {
   } heights[] = {{StripHeight::one, 1.42}, {StripHeight::two, 1.20}, {StripHeight::four, 1.08}};
   constexpr double transposition = 12;  // elements
   constexpr double most = 0.9;          // what is nearly as fast anyway stays dense
-  const std::array<double, 3> shares = kept_shares(weight);
-  std::optional<StripHeight> best;
-  double least = most - transposition / static_cast<double>(weight.cols) - transposition / static_cast<double>(weight.rows);
-  for (size_t i = 0; i < shares.size(); ++i)
-    if (const double cost = heights[i].cost * shares[i]; cost < least) least = cost, best = heights[i].height;
-  return best;
+  const auto cheapest = [&](const std::array<double, 3>& shares) {
+    std::pair<double, StripHeight> best{std::numeric_limits<double>::infinity(), StripHeight::one};
+    for (size_t i = 0; i < shares.size(); ++i)
+      if (const double cost = heights[i].cost * shares[i]; cost < best.first) best = {cost, heights[i].height};
+    return best;
+  };
+  constexpr int64_t sampled = 1024;  // rows, from which on every 16th strip is looked at first: a dense weight shows at once
+  constexpr double never = 1.05;
+  if (weight.rows >= sampled && cheapest(kept_shares(weight, 64)).first > never) return std::nullopt;
+  const auto [cost, height] = cheapest(kept_shares(weight));
+  return cost < most - transposition / static_cast<double>(weight.cols) - transposition / static_cast<double>(weight.rows) ? std::optional(height) : std::nullopt;
 }
 
 std::unique_ptr<PackedMatrix> pack_strips(ConstMatrixView weight, std::span<const float> bias, StripHeight height) { return std::make_unique<StripMatrix>(weight, bias, height); }

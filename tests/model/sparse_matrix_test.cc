@@ -124,6 +124,9 @@ TEST_CASE("Zeros are skipped where they are many, in strips as high as their blo
   CHECK(find_strip_height(sparse_matrix(256, 256, 0.6, 16, 16).view()) == StripHeight::four);
   CHECK_FALSE(find_strip_height(sparse_matrix(16, 16, 0.5).view()));  // transposing costs more than the product
   CHECK(find_strip_height(Matrix(256, 256).view()));
+  CHECK_FALSE(find_strip_height(test::random_matrix(1100, 64, "weight").view()));  // a sample of whose rows decides
+  CHECK(find_strip_height(sparse_matrix(1100, 256, 0.5).view()) == StripHeight::one);
+  CHECK(find_strip_height(sparse_matrix(1100, 256, 0.6, 4, 4).view()) == StripHeight::four);
 }
 
 TEST_CASE("A Linear of a sparse weight skips its zeros in f32, unless told otherwise") {
