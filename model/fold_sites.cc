@@ -12,10 +12,12 @@
 namespace llmc {
 namespace {
 
-StoredTensor* find_tensor(Model& model, Role role, int64_t block, Part part) {
-  const auto is_wanted = [&](const PlacedTensor& placed) { return placed.row->role == role && placed.block == block && placed.part == part; };
-  const auto found = std::ranges::find_if(model.tensors(), is_wanted);
-  return found == model.tensors().end() ? nullptr : found->tensor;
+/// One, or none, or one of each expert.
+std::vector<StoredTensor*> find_tensors(const Model& model, Role role, int64_t block, Part part) {
+  std::vector<StoredTensor*> found;
+  for (const PlacedTensor& placed : model.tensors())
+    if (placed.row->role == role && placed.block == block && placed.part == part) found.push_back(placed.tensor);
+  return found;
 }
 
 std::vector<int64_t> one_to_one(int64_t channels) {
@@ -42,7 +44,9 @@ std::vector<int64_t> value_channels(const ModelConfig& config) {
   return channel_of;
 }
 
-bool is_float(const StoredTensor* tensor) { return !tensor || std::holds_alternative<FloatData>(tensor->form); }
+bool are_float(const std::vector<StoredTensor*>& tensors) {
+  return std::ranges::all_of(tensors, [](const StoredTensor* tensor) { return std::holds_alternative<FloatData>(tensor->form); });
+}
 
 void set_unrounded(StoredTensor& tensor, Matrix values) {
   tensor.form = FloatData(std::move(values));
@@ -109,7 +113,9 @@ std::vector<FoldSite> find_fold_sites(const Model& model, int64_t block) {
   const bool is_shared = config.parallel && !model.find(Role::ffn_norm, block);  // read by the feed-forward as well, whose inputs are another tap
   if (!is_shared) add_norm(Role::attention_norm, is_fused ? std::vector{Role::query_key_value} : std::vector{Role::query, Role::key, Role::value});
   sites.push_back({.block = block, .producer = is_fused ? Role::query_key_value : Role::value, .consumers = {Role::attention_output}, .rows = value_rows(config, is_fused), .channels = config.kv_width(), .channel_of = value_channels(config)});
-  if (config.experts == 0) add_norm(Role::ffn_norm, has_gate_up ? std::vector{Role::ffn_gate_up} : is_gated ? std::vector{Role::ffn_gate, Role::ffn_up} : std::vector{Role::ffn_up});
+  if (config.experts > 0 && config.shared_ffn > 0) add_norm(Role::ffn_norm, {Role::expert_gate, Role::expert_up, Role::shared_gate, Role::shared_up, Role::router, Role::shared_router});
+  else if (config.experts > 0) add_norm(Role::ffn_norm, {Role::expert_gate, Role::expert_up, Role::router});
+  else add_norm(Role::ffn_norm, has_gate_up ? std::vector{Role::ffn_gate_up} : is_gated ? std::vector{Role::ffn_gate, Role::ffn_up} : std::vector{Role::ffn_up});
   if (config.experts == 0 && (is_gated || config.activation == Activation::relu)) {  // relu(x / s) = relu(x) / s
     std::vector<int64_t> rows = one_to_one(config.ffn);
     if (has_gate_up)
@@ -117,8 +123,8 @@ std::vector<FoldSite> find_fold_sites(const Model& model, int64_t block) {
     sites.push_back({.block = block, .producer = has_gate_up ? Role::ffn_gate_up : Role::ffn_up, .consumers = {Role::ffn_down}, .rows = std::move(rows), .channels = config.ffn, .channel_of = one_to_one(config.ffn)});
   }
   std::erase_if(sites, [&](const FoldSite& site) {
-    const bool consumers_float = std::ranges::all_of(site.consumers, [&](Role role) { return is_float(model.find(role, block)); });
-    return !consumers_float || !is_float(model.find(site.producer, block)) || !is_float(model.find(site.producer, block, Part::bias));
+    const bool consumers_float = std::ranges::all_of(site.consumers, [&](Role role) { return are_float(find_tensors(model, role, block, Part::weight)); });
+    return !consumers_float || !are_float(find_tensors(model, site.producer, block, Part::weight)) || !are_float(find_tensors(model, site.producer, block, Part::bias));
   });
   return sites;
 }
@@ -128,11 +134,12 @@ std::vector<float> scale_channels(Model& model, const FoldSite& site, std::span<
   for (float scale : scales)
     if (!(scale > 0 && std::isfinite(scale))) throw Error(ErrorKind::bug, fmt::format("{}: a scale is {}; expected a positive finite one", to_string(site), scale));
   std::vector<float> effective(scales.begin(), scales.end());
-  StoredTensor& weight = *find_tensor(model, site.producer, site.block, Part::weight);
+  StoredTensor& weight = *find_tensors(model, site.producer, site.block, Part::weight).front();
   if (site.producer == Role::attention_norm || site.producer == Role::ffn_norm) divide_norm(weight, static_cast<float>(model.config().norm_offset), effective);
   else divide_rows(weight, site.rows, effective);
-  if (StoredTensor* bias = find_tensor(model, site.producer, site.block, Part::bias)) divide_vector(*bias, site.rows, effective);
-  for (Role role : site.consumers) multiply_columns(*find_tensor(model, role, site.block, Part::weight), site.channel_of, effective);
+  for (StoredTensor* bias : find_tensors(model, site.producer, site.block, Part::bias)) divide_vector(*bias, site.rows, effective);
+  for (Role role : site.consumers)
+    for (StoredTensor* consumer : find_tensors(model, role, site.block, Part::weight)) multiply_columns(*consumer, site.channel_of, effective);
   return effective;
 }
 

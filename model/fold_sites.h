@@ -19,7 +19,7 @@ namespace llmc {
 struct FoldSite {
   int64_t block = 0;
   Role producer = Role::attention_norm;
-  std::vector<Role> consumers;
+  std::vector<Role> consumers;      ///< of experts: those of all of them
   std::vector<int64_t> rows;        ///< [channels]: the producer's row (of a norm: its weight) that makes each channel
   int64_t channels = 0;
   std::vector<int64_t> channel_of;  ///< [columns of a consumer]: the channel, from 0, that each reads

@@ -69,6 +69,8 @@ class Experts(Case):
                     layers = next(s for s in report["steps"] if s["name"].startswith(command))["details"]["layers"]
                     self.assertEqual({layer["tensor"] for layer in layers}, {tensor for tensor in treatments(report) if is_linear(tensor)})
                     self.check_round_trip(name)
+                    if flags[-1] == "awq":  # of attention two, and the norm in front of the experts
+                        self.assertEqual(len(next(s for s in report["steps"] if s["name"] == "quantize.awq")["details"]["channel_scales"]), 3 * 2)
                     if flags[-1] != "gptq":
                         continue
                     nearest, found = (sum(layer[key] for layer in layers if ".experts." in layer["tensor"]) for key in ("nearest_error", "error"))

@@ -29,18 +29,20 @@ TEST_CASE("rescaling a fold site does not change what a model computes", "[fold]
     for (int64_t block = 0; block < model.config().layers; ++block)
       for (const FoldSite& site : find_fold_sites(model, block)) {
         if (block == 0) producers.push_back(site.producer);
-        const Matrix weight = read_matrix(model.get(site.consumers.front(), block));
+        const Role consumer = site.consumers.front();
+        const int64_t expert = is_of_each_expert(consumer) ? model.config().experts - 1 : -1;
+        const Matrix weight = read_matrix(model.get(consumer, block, Part::weight, expert));
         const std::vector<float> scales = random_scales(site.channels, to_string(site));
         const std::vector<float> effective = scale_channels(model, site, scales);
         for (size_t j = 0; j < scales.size(); ++j) REQUIRE(std::abs(effective[j] / scales[j] - 1) <= 0x1p-8);  // at most bf16's half step of 2^-9, twice for luck
-        const Matrix scaled = read_matrix(model.get(site.consumers.front(), block));
+        const Matrix scaled = read_matrix(model.get(consumer, block, Part::weight, expert));
         for (size_t c = 0; c < site.channel_of.size(); ++c) REQUIRE(scaled.values()[c] == weight.values()[c] * effective[static_cast<size_t>(site.channel_of[c])]);
       }
     CAPTURE(directory.filename().string());
     std::vector<Role> expected;
     if (model.find(Role::attention_norm, 0) && (model.find(Role::ffn_norm, 0) || !model.config().parallel)) expected.push_back(Role::attention_norm);
     expected.push_back(model.find(Role::query_key_value, 0) ? Role::query_key_value : Role::value);
-    if (model.find(Role::ffn_norm, 0) && model.config().experts == 0) expected.push_back(Role::ffn_norm);
+    if (model.find(Role::ffn_norm, 0)) expected.push_back(Role::ffn_norm);
     if (model.find(Role::ffn_gate_up, 0)) expected.push_back(Role::ffn_gate_up);
     else if (model.find(Role::ffn_gate, 0) || model.config().activation == Activation::relu) expected.push_back(Role::ffn_up);
     CHECK(producers == expected);
