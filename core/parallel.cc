@@ -46,21 +46,21 @@ void parallel_for(int64_t count, const std::function<void(int64_t)>& body) {
   Handover begun, ended;
   const auto run = [&](int64_t i) {
     if (i > failed) return;
-    begun.acquire();
     try {
       body(i);
     } catch (...) {
       const std::lock_guard lock(mutex);
       if (i < failed) failed = i, problem = std::current_exception();
     }
-    ended.release();
   };
   begun.release();
   // Isolated: a thread that waits here must not pick up a piece of an outer loop and grow its stack and memory.
   tbb::this_task_arena::isolate([&] {
     tbb::parallel_for(tbb::blocked_range<int64_t>(0, count, 1),
                       [&](const tbb::blocked_range<int64_t>& range) {
+                        begun.acquire();
                         for (int64_t i = range.begin(); i < range.end(); ++i) run(i);
+                        ended.release();
                       },
                       tbb::simple_partitioner{});
   });

@@ -12,6 +12,8 @@ namespace llmc {
 namespace {
 
 float widest(float low, float high) { return std::max(std::abs(low), std::abs(high)); }
+constexpr float largest_e4m3 = 448;
+
 float steps(const ActivationScheme& scheme) { return static_cast<float>((1 << scheme.bits) - 1); }
 
 float linear_scale(const ActivationScheme& scheme, float low, float high) { return (std::max(high, 0.0f) - std::min(low, 0.0f)) / steps(scheme); }
@@ -27,16 +29,17 @@ int linear_zero_point(const ActivationScheme& scheme, float low, float scale) {
 std::string_view to_string(InputRange range) { return range == InputRange::per_token ? "dynamic" : "static"; }
 
 std::string to_string(const ActivationScheme& scheme) {
-  return fmt::format("A{}-{}{}", scheme.bits, to_string(scheme.range), scheme.mapping == Mapping::linear ? "-linear" : "");
+  return fmt::format("A{}-{}{}", scheme.bits, to_string(scheme.range), scheme.is_float ? "-float" : scheme.mapping == Mapping::linear ? "-linear" : "");
 }
 
 void check_activation_scheme(const ActivationScheme& scheme) {
   if (scheme.bits != 4 && scheme.bits != 8) throw Error(ErrorKind::usage, fmt::format("activation bits: expected 4 or 8, found {}", scheme.bits));
+  if (scheme.is_float && (scheme.bits != 8 || scheme.mapping != Mapping::symmetric)) throw Error(ErrorKind::usage, fmt::format("activation floats: expected 8 bits, symmetric, found {}, {}", scheme.bits, to_string(scheme.mapping)));
 }
 
 InputGrid make_dynamic_grid(const ActivationScheme& scheme, float low, float high) {
   InputGrid grid;
-  grid.scale = scheme.mapping == Mapping::symmetric ? widest(low, high) / (steps(scheme) / 2) : linear_scale(scheme, low, high);
+  grid.scale = scheme.mapping == Mapping::symmetric ? widest(low, high) / (scheme.is_float ? largest_e4m3 : steps(scheme) / 2) : linear_scale(scheme, low, high);
   if (grid.scale == 0) grid.scale = std::numeric_limits<float>::epsilon();
   if (scheme.mapping == Mapping::linear) grid.zero_point = linear_zero_point(scheme, low, grid.scale);
   return grid;
@@ -45,7 +48,7 @@ InputGrid make_dynamic_grid(const ActivationScheme& scheme, float low, float hig
 InputGrid make_static_grid(const ActivationScheme& scheme, float low, float high, DType scale_dtype, const std::string& where) {
   if (!(std::isfinite(low) && std::isfinite(high) && low <= high)) throw Error(ErrorKind::input, fmt::format("{}: expected a finite range of inputs, found {} to {}", where, low, high));
   InputGrid grid;
-  const float exact = scheme.mapping == Mapping::symmetric ? widest(low, high) / static_cast<float>(scheme.highest_code()) : linear_scale(scheme, low, high);
+  const float exact = scheme.mapping == Mapping::symmetric ? widest(low, high) / (scheme.is_float ? largest_e4m3 : static_cast<float>(scheme.highest_code())) : linear_scale(scheme, low, high);
   grid.scale = exact == 0 ? 1.0f : round_to(scale_dtype, exact);
   if (!(std::isfinite(grid.scale) && grid.scale > 0))
     throw Error(ErrorKind::input, fmt::format("{}: inputs from {} to {} give a scale of {} in {}; expected a positive finite one", where, low, high, grid.scale, get_info(scale_dtype).name));

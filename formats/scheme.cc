@@ -12,10 +12,12 @@
 namespace llmc {
 namespace {
 
+constexpr std::string_view unrounded_input = "A16";  // how names of presets end
 constexpr std::string_view codebook_prefix = "codebook";
 
 constexpr std::array presets = {
     Preset{"FP8A16", {.bits = 8, .grid = GridKind::fp8_e4m3}, "8-bit floats E4M3, a scale per channel"},
+    Preset{"FP8A8", {.bits = 8, .grid = GridKind::fp8_e4m3, .input = ActivationScheme{.is_float = true}}, "the same, and inputs as such floats with a scale per token"},
     Preset{"FP8_E5M2A16", {.bits = 8, .grid = GridKind::fp8_e5m2}, "8-bit floats E5M2, a scale per channel"},
     Preset{"MXFP8A16", {.bits = 8, .granularity = Granularity::group, .group_size = 32, .grid = GridKind::fp8_e4m3, .scale = ScaleKind::power_of_two}, "OCP MX: 8-bit floats E4M3 in groups of 32 with power-of-two scales"},
     Preset{"MXFP4A16", {.bits = 4, .granularity = Granularity::group, .group_size = 32, .grid = GridKind::fp4_e2m1, .scale = ScaleKind::power_of_two}, "OCP MX: 4-bit floats E2M1 in groups of 32 with power-of-two scales"},
@@ -56,7 +58,11 @@ std::span<const Preset> preset_list() { return presets; }
 std::string to_string(const Scheme& scheme) {
   const std::string span = scheme.granularity == Granularity::group ? fmt::format("g{}", scheme.group_size) : std::string(to_string(scheme.granularity));
   if (scheme.grid == GridKind::codebook) return fmt::format("{}{}-{}", codebook_prefix, scheme.centroids, span);
-  if (scheme.grid != GridKind::integer) return fmt::format("{}-{}", get_preset(scheme).name, span);
+  if (scheme.grid != GridKind::integer) {
+    const std::string_view name = get_preset(scheme).name;
+    if (!scheme.input) return fmt::format("{}-{}", name, span);
+    return fmt::format("{}A8-{}-{}", name.substr(0, name.size() - unrounded_input.size()), span, to_string(scheme.input->range));
+  }
   if (!scheme.input) return fmt::format("W{}A16-{}-{}", scheme.bits, span, to_string(scheme.mapping));
   const std::string input = to_string(*scheme.input);  // "A8-dynamic": the bits belong to the front of the name
   return fmt::format("W{}{}-{}-{}{}", scheme.bits, input.substr(0, 2), span, to_string(scheme.mapping), input.substr(2));
@@ -102,6 +108,8 @@ Scheme parse_scheme(const std::string& text) {
       is_about_input = true;
     } else if (part == "symmetric" || part == "linear") {
       (is_about_input ? scheme.input->mapping : scheme.mapping) = part == "linear" ? Mapping::linear : Mapping::symmetric;
+    } else if (is_about_input && part == "float") {
+      scheme.input->is_float = true;
     } else if (is_about_input) {
       throw refuse(part);
     } else if (part == "tensor" || part == "channel") {
@@ -132,7 +140,7 @@ void check_scheme(const Scheme& scheme) {
   if (scheme.granularity != Granularity::group && scheme.group_size != 0)
     throw Error(ErrorKind::usage, fmt::format("group size {} makes sense only with granularity group, found granularity {}", scheme.group_size, to_string(scheme.granularity)));
   if (scheme.grid == GridKind::integer) return;
-  if (scheme.input) throw Error(ErrorKind::usage, fmt::format("{}: inputs in {} bits go with integer weights only", to_string(scheme), scheme.input->bits));
+  if (scheme.input && !(scheme.input->is_float && scheme.grid == GridKind::fp8_e4m3 && scheme.scale == ScaleKind::floating)) throw Error(ErrorKind::usage, fmt::format("{}: inputs in {} bits go with integer weights, or floats with such weights, only", to_string(scheme), scheme.input->bits));
   if (scheme.mapping == Mapping::linear)
     throw Error(ErrorKind::usage, fmt::format("{}: a zero point (linear) makes sense only on an integer grid", to_string(scheme)));
   if (scheme.scale == ScaleKind::floating) return;

@@ -88,7 +88,7 @@ HWY_EXPORT(encode);
 HWY_EXPORT(add_scaled);
 
 InputGrid encode_input(const InputQuantization& input, std::span<const float> x, std::span<uint8_t> codes) {
-  assert(codes.size() == x.size());
+  assert(codes.size() == x.size() && !input.scheme.is_float);
   float range[2];
   HWY_DYNAMIC_DISPATCH(find_range)(x.data(), x.size(), range);
   InputGrid grid = input.scheme.range == InputRange::calibrated ? input.grid : make_dynamic_grid(input.scheme, range[0], range[1]);
@@ -100,7 +100,21 @@ InputGrid encode_input(const InputQuantization& input, std::span<const float> x,
   return grid;
 }
 
+namespace {
+
+/// To E4M3 and back, in f32 as compressed-tensors does.
+void round_to_floats(const InputQuantization& input, std::span<const float> x, std::span<float> out) {
+  float range[2];
+  HWY_DYNAMIC_DISPATCH(find_range)(x.data(), x.size(), range);
+  const float scale = input.scheme.range == InputRange::calibrated ? input.grid.scale : make_dynamic_grid(input.scheme, range[0], range[1]).scale;
+  const bool is_finite = std::isfinite(range[0]) && std::isfinite(scale);
+  for (size_t i = 0; i < out.size(); ++i) out[i] = is_finite ? f8_e4m3_to_f32(f32_to_f8_e4m3(x[i] / scale)) * scale : NAN;
+}
+
+}  // namespace
+
 void round_input(const InputQuantization& input, std::span<const float> x, std::span<float> out) {
+  if (input.scheme.is_float) return round_to_floats(input, x, out);
   const std::span<uint8_t> codes = thread_scratch<uint8_t, 1>(x.size());
   const InputGrid grid = encode_input(input, x, codes);
   for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(codes[i] - code_offset - grid.zero_point) * grid.scale;

@@ -110,7 +110,7 @@ Execution find_execution(const StoredTensor& weight) {
   const Scheme* scheme = find_scheme(weight);
   if (!scheme || !scheme->input) return Execution::floats;
   const int64_t span = scheme->granularity == Granularity::group ? scheme->group_size : weight.cols();
-  return span <= most_integer_columns ? Execution::integers : Execution::simulated;
+  return span <= most_integer_columns && !scheme->input->is_float ? Execution::integers : Execution::simulated;
 }
 
 Execution find_execution(const Model& model) {

@@ -17,6 +17,12 @@ std::vector<double> read_vector(const StoredTensor* tensor) {
   return {values.values().begin(), values.values().end()};
 }
 
+/// Rounds to the 8-bit floats E4M3 (Micikevicius 2022), as multiples of 2^-3 of the power of two below, or of 2^-6.
+double to_e4m3(double value) {
+  const double step = std::exp2(std::max(value == 0 ? -6.0 : std::floor(std::log2(std::abs(value))), -6.0) - 3);
+  return std::clamp(std::nearbyint(value / step) * step, -448.0, 448.0);
+}
+
 /// Rounds the values to 2^bits steps and back. Without a given grid it is that of their range: symmetric with the scale
 /// max|x| / ((2^b − 1) / 2), linear with (max − min) / (2^b − 1) over a range that holds 0.
 void round_to_grid(const ActivationScheme& scheme, const InputGrid* given, std::span<double> values) {
@@ -25,8 +31,13 @@ void round_to_grid(const ActivationScheme& scheme, const InputGrid* given, std::
   for (double v : values) low = std::min(low, v), high = std::max(high, v);
   double scale = scheme.mapping == Mapping::symmetric ? std::max(-low, high) * 2 / steps : (high - low) / steps;
   double zero = scheme.mapping == Mapping::symmetric || scale == 0 ? 0 : std::nearbyint(std::clamp(lowest - low / scale, lowest, highest));
+  if (scheme.is_float) scale = std::max(-low, high) / 448;
   if (given) scale = double{given->scale}, zero = given->zero_point;
   if (scale == 0) return;  // nothing but zeros
+  if (scheme.is_float) {
+    for (double& v : values) v = std::isfinite(v) ? to_e4m3(v / scale) * scale : NAN;
+    return;
+  }
   for (double& v : values) v = std::isfinite(v) ? (std::nearbyint(std::clamp(v / scale + zero, lowest, highest)) - zero) * scale : NAN;
 }
 

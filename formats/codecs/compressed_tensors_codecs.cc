@@ -203,7 +203,7 @@ json describe_input(const std::optional<ActivationScheme>& scheme) {
   if (!scheme) return nullptr;
   const bool is_dynamic = scheme->range == InputRange::per_token;
   return {{"num_bits", scheme->bits},
-          {"type", "int"},
+          {"type", scheme->is_float ? "float" : "int"},
           {"symmetric", scheme->mapping == Mapping::symmetric},
           {"strategy", is_dynamic ? "token" : "tensor"},
           {"group_size", nullptr},
@@ -267,7 +267,9 @@ std::optional<ActivationScheme> read_input(const json* object, const std::string
   scheme.bits = static_cast<int>(bits);
   scheme.mapping = fields.find_bool("symmetric").value_or(true) ? Mapping::symmetric : Mapping::linear;
   const std::string type = fields.find_string("type").value_or("int"), strategy = fields.find_string("strategy").value_or("tensor");
-  if (type != "int") throw refuse("type", type);
+  if (type != "int" && type != "float") throw refuse("type", type);
+  scheme.is_float = type == "float";
+  if (scheme.is_float && (bits != 8 || scheme.mapping != Mapping::symmetric)) throw Error(ErrorKind::input, fmt::format("{}: type 'float': expected num_bits 8 and symmetric, found {} and {}", where, bits, to_string(scheme.mapping)));
   const json* dynamic = fields.find("dynamic");
   if (dynamic && !dynamic->is_boolean()) throw refuse("dynamic", dynamic->dump());
   const bool is_dynamic = dynamic && dynamic->get<bool>();

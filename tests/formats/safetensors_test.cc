@@ -33,6 +33,21 @@ TEST_CASE("a well-formed file is read", "[safetensors]") {
   CHECK(content.metadata.at("format") == "pt");
 }
 
+TEST_CASE("every type of the format is read, of its own size", "[safetensors]") {
+  const std::pair<const char*, size_t> types[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1}, {"I64", 8}, {"I32", 4}, {"I16", 2}, {"I8", 1}, {"U64", 8}, {"U32", 4}, {"U16", 2}, {"U8", 1}, {"BOOL", 1}};
+  CHECK(std::size(types) == dtype_list().size());
+  for (const auto& [name, size] : types) {
+    INFO(name);
+    const std::string header = std::string(R"({"t":{"dtype":")") + name + R"(","shape":[2,3],"data_offsets":[0,)" + std::to_string(6 * size) + "]}}";
+    const std::string file = make_file(header, 6 * size);
+    const SafetensorsContent content = parse(file);
+    REQUIRE(content.tensors.size() == 1);
+    CHECK(get_info(content.tensors[0].tensor.dtype).name == name);
+    CHECK(content.tensors[0].tensor.count() == 6);
+    CHECK_THROWS_WITH(parse(make_file(header, 6 * size - 1)), Contains("tensor t"));
+  }
+}
+
 TEST_CASE("everything a header can lie about is refused by name", "[safetensors]") {
   const auto entry = [](const std::string& fields) { return "{\"t\":{" + fields + "}}"; };
   const struct {

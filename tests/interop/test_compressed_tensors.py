@@ -77,6 +77,7 @@ BF16_FORMATS = {"mxfp4-pack-quantized", "mxfp8-quantized", "nvfp4-pack-quantized
 
 ROUNDED_INPUTS = {
     "w8a8-dynamic": ["--preset", "W8A8"],
+    "fp8-dynamic": ["--preset", "FP8A8"],
     "w8a8-dynamic-linear": ["--preset", "W8A8-dynamic-linear"],
     "w4a8-g32-dynamic-linear": ["--preset", "W4A8-g32-dynamic-linear"],
     "w8a8-linear-g32-dynamic-linear": ["--preset", "W8A8-linear-g32-dynamic-linear"],

@@ -27,18 +27,22 @@ def weights(**changes):
     return {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 16, **changes}
 
 
+FP8_INPUTS = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "token", "dynamic": True}
 SCHEMES = {
     "int4-g16": weights(),
     "int4-g16-linear": weights(symmetric=False),
     "int8-channel": weights(num_bits=8, strategy="channel", group_size=None),
     "fp8-channel": weights(num_bits=8, type="float", strategy="channel", group_size=None),
+    "fp8-dynamic": weights(num_bits=8, type="float", strategy="channel", group_size=None),
+    "int4-fp8-dynamic": weights(),
 }
+INPUTS = {"fp8-dynamic": FP8_INPUTS, "int4-fp8-dynamic": FP8_INPUTS}
 
 
-def check(llmc, model, work, scheme, shards):
+def check(llmc, model, work, scheme, shards, inputs=None):
     ids, out, data = peers.token_ids(model), work / "out", model / "input_ids.npy"
     floats = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
-    oneshot(model=floats, recipe=QuantizationModifier(config_groups={"group_0": {"targets": ["Linear"], "weights": scheme}}, ignore=["lm_head"]))
+    oneshot(model=floats, recipe=QuantizationModifier(config_groups={"group_0": {"targets": ["Linear"], "weights": scheme, "input_activations": inputs}}, ignore=["lm_head"]))
     floats.save_pretrained(out, save_compressed=True, **({"max_shard_size": "20KB"} if shards else {}))
     peers.require((out / "model.safetensors.index.json").exists() == shards, "not cut as asked")
     method = peers.read_config(out)["quantization_config"]["quant_method"]
@@ -59,7 +63,7 @@ def main():
     arguments = parser.parse_args()
     peers.transformers.utils.logging.set_verbosity_error()
     llmc, model = peers.Llmc(arguments.llmc.resolve()), (arguments.tiny / "llama-mha-untied").resolve()
-    cases = {name: lambda work, scheme=scheme: check(llmc, model, work, scheme, shards=False) for name, scheme in SCHEMES.items()}
+    cases = {name: lambda work, name=name, scheme=scheme: check(llmc, model, work, scheme, shards=False, inputs=INPUTS.get(name)) for name, scheme in SCHEMES.items()}
     cases["int4-g16-shards"] = lambda work: check(llmc, model, work, SCHEMES["int4-g16"], shards=True)
     for name in ("llama", "llama-sharded"):
         cases[f"pytorch-{name}"] = lambda work, folder=peers.GOLDEN / "pytorch" / name: peers.compare(llmc, folder, peers.load(folder), peers.token_ids(folder), work)[1]

@@ -141,6 +141,38 @@ TEST_CASE("rows are rounded to the reference's codes, bit for bit", "[quantized_
       }
 }
 
+TEST_CASE("rows are rounded to E4M3 and back, by a scale of their own or a given one", "[quantized_linear]") {
+  InputQuantization input{.scheme = {.is_float = true}, .grid = {}};
+  const auto round = [&](std::vector<float> x) {
+    round_input(input, x, x);
+    return x;
+  };
+  CHECK(round({448, 17, 19, -0.01f, 0, 1.5f}) == std::vector<float>{448, 16, 20, -0x1.4p-7f, 0, 1.5f});  // 8 steps to each power of two, ties to even; 2⁻⁹ below 2⁻⁶
+  CHECK(round({896, 34, -3}) == std::vector<float>{896, 32, -3});
+  CHECK(round({0, 0}) == std::vector<float>{0, 0});
+  CHECK(std::isnan(round({1, NAN, 2})[0]));
+  input.scheme.range = InputRange::calibrated, input.grid.scale = 0.5f;
+  CHECK(round({1000, -8.5f, 0.1f}) == std::vector<float>{224, -8, 0.1015625f});
+  CHECK(make_static_grid(input.scheme, -2, 7, DType::f32, "x").scale == 7.0f / 448);
+
+  const Matrix weight = test::random_matrix(40, 96, "weight"), x = test::random_matrix(3, 96, "x");
+  input = {.scheme = {.is_float = true}, .grid = {}};
+  const StoredTensor tensor = quantize(weight, "FP8A16", input);
+  CHECK(find_execution(tensor) == Execution::simulated);
+  CHECK(to_string(*find_scheme(tensor)) == "FP8A8-channel-dynamic");
+  CHECK(parse_scheme("FP8A8-channel-dynamic") == *find_scheme(tensor));
+  CHECK_THROWS_AS(parse_scheme("FP8A8-linear"), Error);
+  const Scheme mixed = parse_scheme("W4A8-g16-dynamic-float");
+  CHECK((mixed.input->is_float && mixed.grid == GridKind::integer && parse_scheme(to_string(mixed)) == mixed));
+  Matrix rounded = x, y(3, 40), expected(3, 40);
+  for (int64_t r = 0; r < 3; ++r) round_input(input, rounded.view().row_span(r), rounded.view().row_span(r));
+  StoredTensor plain = quantize(weight, "FP8A16", input);
+  std::get<QuantizedMatrix>(plain.form).scheme.input.reset();
+  Linear(tensor, nullptr, Precision::f32, MatmulBackend::eigen).apply(x.view(), y.view());
+  Linear(plain, nullptr, Precision::f32, MatmulBackend::eigen).apply(rounded.view(), expected.view());
+  CHECK(std::ranges::equal(y.values(), expected.values()));
+}
+
 TEST_CASE("a row that is not finite gives NaN and harms no other", "[quantized_linear]") {
   const Matrix weight = test::random_matrix(40, 96, "weight");
   for (const InputQuantization& input : inputs())

@@ -108,7 +108,10 @@ TEST_CASE("configs that contradict the file's input parts are refused", "[input_
       }
       return "";
     };
-    CHECK_THAT(message("type", "float"), Contains("input_activations: type 'float' is not supported"));
+    CHECK_THAT(message("type", "complex"), Contains("input_activations: type 'complex' is not supported"));
+    CHECK_THAT(message("type", "float") + message("num_bits", 4), Contains("input_activations: type 'float': expected num_bits 8 and symmetric, found 4 and symmetric"));
+    CHECK_THAT(message("num_bits", 8) + message("symmetric", false), Contains("found 8 and linear"));
+    message("symmetric", true);
     CHECK_THAT(message("type", "int") + message("strategy", "group"), Contains("dynamic strategy 'group' is not supported"));
     CHECK_THAT(message("strategy", "token") + message("dynamic", "local"), Contains("dynamic '\"local\"' is not supported"));
     CHECK_THAT(message("dynamic", true) + message("num_bits", 6), Contains("num_bits: expected 4 or 8, found 6"));
