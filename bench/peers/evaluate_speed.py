@@ -10,7 +10,7 @@ the model and the oracle count for nothing; scores of every token are in it. tra
 in inference mode, after one that warms up, of 1, 4 and 8 windows at once: the best counts. The two take turns, --repeats times; figures are medians.
 "ratio" compares them by the clock, for a machine that does nothing else; "processor_ratio" by the processor time of all threads.
 Loading: seconds until the logits of eight tokens are there (of Python without its imports), and the process's peak memory; of llmc with checks of
-every value, by bench_evaluate_speed.
+every value, by bench_evaluate_speed, in f32 in both rows.
 """
 
 import argparse
