@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "calib/json_lines.h"
 #include "calib/npy.h"
 #include "calib/utf8.h"
 #include "core/error.h"
@@ -75,16 +76,10 @@ std::vector<int32_t> read_raw(DType dtype, std::span<const std::byte> bytes, con
 
 /// Adds a sequence per line.
 void read_jsonl(std::string_view text, const TextReading& reading, TokenData& data) {
-  for (int64_t number = 1; !text.empty(); ++number) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string where = fmt::format("{}:{}", data.name, number);
-    const nlohmann::json object = parse_json(line, where);
+  for_each_json_line(text, data.name, [&](const nlohmann::json& object, const std::string& where) {
     data.sequences.push_back(reading.tokenizer->encode(FieldReader(object, where).get_string(reading.field), SpecialTokens::omit));
     data.byte_lengths.push_back(reading.tokenizer->byte_lengths(data.sequences.back()));
-  }
+  });
 }
 
 }  // namespace

@@ -49,10 +49,12 @@ CommandFunction add_compress(CLI::App& app);
 CommandFunction add_convert(CLI::App& app);
 CommandFunction add_distill(CLI::App& app);
 CommandFunction add_evaluate(CLI::App& app);
+CommandFunction add_generate(CLI::App& app);
 CommandFunction add_export(CLI::App& app);
 CommandFunction add_imatrix(CLI::App& app);
 CommandFunction add_inspect(CLI::App& app);
 CommandFunction add_list(CLI::App& app);
 CommandFunction add_completions(CLI::App& app);
+CommandFunction add_manual(CLI::App& app);
 
 }  // namespace llmc

@@ -22,7 +22,7 @@ namespace llmc {
 
 const std::vector<CommandInfo>& command_list() {
   static const std::vector<CommandInfo> list = {
-      {"quantize", add_quantize}, {"prune", add_prune}, {"compress", add_compress}, {"convert", add_convert}, {"distill", add_distill}, {"evaluate", add_evaluate}, {"export", add_export}, {"imatrix", add_imatrix}, {"inspect", add_inspect}, {"list", add_list}, {"completions", add_completions},
+      {"quantize", add_quantize}, {"prune", add_prune}, {"compress", add_compress}, {"convert", add_convert}, {"distill", add_distill}, {"evaluate", add_evaluate}, {"export", add_export}, {"generate", add_generate}, {"imatrix", add_imatrix}, {"inspect", add_inspect}, {"list", add_list}, {"completions", add_completions}, {"manual", add_manual},
   };
   return list;
 }

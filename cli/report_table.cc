@@ -96,6 +96,21 @@ std::string format_gates(const Report& report, bool colour) {
   return table.text();
 }
 
+/// On what a model was judged, and how.
+std::string format_conditions(const Quality& quality) {
+  std::string text = fmt::format("on {}: {} tokens scored of {}, {}\n", quality.data, quality.scored_tokens, quality.tokens, quality.convention);
+  if (quality.kv_cache_bits) text += fmt::format("keys and values rounded to {} bits\n", *quality.kv_cache_bits);
+  return text;
+}
+
+std::string format_hidden_errors(const std::string& model, const std::string& reference, const std::vector<HiddenError>& errors) {
+  Table table({{fmt::format("hidden states of {} beside {}", model, reference), Align::left}, {"relative error", Align::right}, {"cosine", Align::right}});
+  for (size_t block = 0; block < errors.size(); ++block) table.add({fmt::format("block {}", block), fmt::format("{:.4e}", errors[block].relative_error), fmt::format("{:.6f}", errors[block].cosine)});
+  return table.text();
+}
+
+std::string format_share(const Share& share) { return fmt::format("{:.2f} % ({:.2f} … {:.2f})", 100 * share.value, 100 * share.low, 100 * share.high); }
+
 }  // namespace
 
 std::string format_products(const ProductSpeeds& products) {
@@ -116,12 +131,43 @@ std::string format_quality(const Quality& quality, const std::optional<OracleAgr
     table.add({"KL divergence", fmt::format("{:.6f}", c->kl_mean), "", fmt::format("median {:.6f}, 99 % {:.6f}, max {:.6f}", c->kl_median, c->kl_p99, c->kl_max)});
   }
   std::string text = table.text();
-  text += fmt::format("on {}: {} tokens scored of {}, {}\n", quality.data, quality.scored_tokens, quality.tokens, quality.convention);
+  text += format_conditions(quality);
   if (quality.execution != Execution::floats) text += fmt::format("inputs rounded to codes; products {}\n", quality.execution == Execution::integers ? "of integers (int8)" : "simulated in floats");
-  if (quality.kv_cache_bits) text += fmt::format("keys and values rounded to {} bits\n", *quality.kv_cache_bits);
   if (oracle) text += fmt::format("fast pass against the oracle: max |Δ logit| {:.2e} over {} positions (logits up to {:.1f})\n", oracle->max_logit_difference, oracle->positions, oracle->max_logit);
   if (oracle && oracle->rounding_difference) text += fmt::format("mean |Δ logit| {:.2e}; {:.2e} when rounding alone moves values between codes\n", oracle->mean_logit_difference, *oracle->rounding_difference);
   return text;
+}
+
+std::string format_judgements(const std::vector<std::string>& models, const std::vector<std::string>& references, const std::vector<Judgement>& judgements) {
+  Table table({{"model", Align::left}, {"perplexity", Align::right}, {"bits per byte", Align::right}, {"top-1 accuracy", Align::right}});
+  const auto add = [&](const std::string& name, double perplexity, std::optional<double> bits, double accuracy) { table.add({name, fmt::format("{:.4f}", perplexity), bits ? fmt::format("{:.4f}", *bits) : "", fmt::format("{:.4f}", accuracy)}); };
+  for (size_t i = 0; i < judgements.size(); ++i) add(models[i], judgements[i].quality.perplexity, judgements[i].quality.bits_per_byte, judgements[i].quality.top1_accuracy);
+  for (size_t i = 0; i < references.size(); ++i) add(references[i], judgements.front().comparisons[i].reference_perplexity, std::nullopt, judgements.front().comparisons[i].reference_top1_accuracy);
+  std::string text = table.text();
+  Table pairs({{"model", Align::left}, {"reference", Align::left}, {"perplexity", Align::right}, {"KL divergence", Align::right}, {"99 %", Align::right}, {"top-1 agreement", Align::right}});
+  for (size_t i = 0; i < judgements.size(); ++i)
+    for (size_t r = 0; r < references.size(); ++r) {
+      const Comparison& c = judgements[i].comparisons[r];
+      pairs.add({models[i], references[r], fmt::format("{:+.2f} %", 100 * c.perplexity_increase), fmt::format("{:.6f}", c.kl_mean), fmt::format("{:.6f}", c.kl_p99), fmt::format("{:.4f}", c.top1_agreement)});
+    }
+  if (!references.empty()) text += "\n" + pairs.text();
+  text += format_conditions(judgements.front().quality);
+  for (size_t i = 0; i < judgements.size(); ++i)
+    for (size_t r = 0; r < references.size(); ++r)
+      if (const auto& errors = judgements[i].comparisons[r].hidden_errors; !errors.empty()) text += "\n" + format_hidden_errors(models[i], references[r], errors);
+  return text;
+}
+
+std::string format_choices(const std::vector<std::string>& models, const std::vector<std::string>& references, const std::vector<ChoiceQuality>& choices) {
+  Table table({{fmt::format("{} questions of {}", choices.front().questions, choices.front().data), Align::left}, {"answered right (95 %)", Align::right}, {"by byte (95 %)", Align::right}});
+  for (size_t i = 0; i < choices.size(); ++i) table.add({models[i], format_share(choices[i].accuracy), format_share(choices[i].accuracy_per_byte)});
+  Table pairs({{"model", Align::left}, {"reference", Align::left}, {"reference's", Align::right}, {"difference", Align::right}, {"agreement", Align::right}});
+  for (size_t i = 0; i < choices.size(); ++i)
+    for (size_t r = 0; r < references.size(); ++r) {
+      const ChoiceComparison& c = choices[i].comparisons[r];
+      pairs.add({models[i], references[r], fmt::format("{:.2f} %", 100 * c.reference_accuracy), fmt::format("{:+.2f} ± {:.2f}", 100 * c.difference, 100 * c.difference_error), fmt::format("{:.2f} %", 100 * c.agreement)});
+    }
+  return table.text() + (references.empty() ? "" : "\n" + pairs.text());
 }
 
 std::string format_report(const Report& report, bool colour) {

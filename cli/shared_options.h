@@ -26,6 +26,7 @@ struct EvaluationFlags {
   int64_t seqlen = 0;
   int64_t max_windows = 0;
   std::string convention = "all";
+  int64_t stride = 0;
   std::string precision = "f32";
   std::optional<int> kv_cache_bits;
 };

@@ -58,6 +58,18 @@ void shape_scores(const ModelConfig& config, float slope, int64_t first, std::sp
 KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity)
     : config_(config), sequences_(sequences), keys_(sequences * config.kv_width(), (capacity + key_step - 1) / key_step * key_step), values_(sequences * capacity, config.kv_width()) {}
 
+void KeyValueCache::fill(ConstMatrixView k, ConstMatrixView v) {
+  assert(length_ == 0 && k.rows == v.rows && k.rows <= values_.rows() / sequences_);
+  parallel_for(sequences_, [&](int64_t s) {
+    const MatrixView keys_of = keys(s), values_of = values(s);
+    for (int64_t r = 0; r < k.rows; ++r) {
+      for (int64_t i = 0; i < config_.kv_width(); ++i) keys_of.row(i)[r] = k.row(r)[i];
+      std::ranges::copy(v.row_span(r), values_of.row(r));
+    }
+  });
+  length_ = k.rows;
+}
+
 void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
   assert(length_ < values_.rows() / sequences_ && q.rows == sequences_ && k.rows == sequences_ && v.rows == sequences_ && out.rows == sequences_);
   const int64_t width = config_.head_dim, group = config_.heads / config_.kv_heads;

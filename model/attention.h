@@ -45,6 +45,8 @@ class KeyValueCache {
   KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity);
 
   int64_t length() const { return length_; }
+  /// Puts the same positions into every sequence of an empty cache, k and v [positions, kv_width], which the capacity must hold.
+  void fill(ConstMatrixView k, ConstMatrixView v);
   /// Adds the next position of every sequence, k and v [sequences, kv_width], and attends to it and all before it that it sees: q and out
   /// [sequences, query_width]. The capacity must not be used up.
   void attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out);

@@ -260,12 +260,13 @@ Projected project(const ModelConfig& config, const StageWeights& stage, const Ro
   return {.memory = std::move(projected), .q = q, .k = k, .v = v};
 }
 
-/// context [T, query_width] of the normalized hidden states [T, hidden].
-void run_attention(const ModelConfig& config, const ForwardOptions& options, const StageWeights& stage, const RotaryTable* rotary, ConstMatrixView normed, MatrixView context) {
+/// context [T, query_width] of the normalized hidden states [T, hidden]; fills the cache unless nullptr.
+void run_attention(const ModelConfig& config, const ForwardOptions& options, const StageWeights& stage, const RotaryTable* rotary, ConstMatrixView normed, MatrixView context, KeyValueCache* cache) {
   const auto [memory, q, k, v] = project(config, stage, rotary, normed);
   const int64_t length = normed.rows, rows = q.rows;
   if (options.kv_cache_bits)
     for (const MatrixView& part : {k, v}) round_cache(part.row_range(0, length), config.head_dim, *options.kv_cache_bits);
+  if (cache) cache->fill(k.row_range(0, length), v.row_range(0, length));
   if (rows == length) return attend(config, options.backend, length, q, k, v, context);
   const Scratch padded(rows, config.query_width());
   attend(config, options.backend, length, q, k, v, padded.view());
@@ -342,7 +343,7 @@ void Forward::run_stage(const StageWeights& stage, ConstMatrixView input, Matrix
     add(hidden, change.view());
   };
   switch (stage.tap) {
-    case Tap::attention_input: return run_attention(config, state_->options, stage, state_->find_rotary(config), input, next_input);
+    case Tap::attention_input: return run_attention(config, state_->options, stage, state_->find_rotary(config), input, next_input, nullptr);
     case Tap::attention_context:
       if (config.parallel) apply(stage.next_norm, hidden, next_input);
       add_change(Role::attention_output);
@@ -361,7 +362,7 @@ static void run_expert_stages(const StageWeights& first, const StageWeights& las
   add(hidden, change.view());
 }
 
-void Forward::run_block(const BlockWeights& block, MatrixView hidden) const {
+void Forward::run_block(const BlockWeights& block, MatrixView hidden, KeyValueCache* cache) const {
   const ModelConfig& config = state_->model.config();
   assert(hidden.cols == config.hidden);
   Scratch input(hidden.rows, hidden.cols);
@@ -370,7 +371,8 @@ void Forward::run_block(const BlockWeights& block, MatrixView hidden) const {
     if (block.stages[i].expert_inputs) return run_expert_stages(block.stages[i], block.stages[i + 1], input.view(), hidden);
     const bool is_last = i + 1 == all_taps.size();
     Scratch next(is_last ? 0 : hidden.rows, is_last ? 0 : get_width(all_taps[i + 1], config));
-    run_stage(block.stages[i], input.view(), hidden, next.view());
+    if (const StageWeights& stage = block.stages[i]; cache && i == 0) run_attention(stage.config, state_->options, stage, state_->find_rotary(stage.config), input.view(), next.view(), cache);
+    else run_stage(stage, input.view(), hidden, next.view());
     input = std::move(next);
   }
 }

@@ -47,8 +47,8 @@ class Forward {
   /// more positions than a learned position table holds.
   void embed(std::span<const int32_t> tokens, MatrixView hidden) const;
   std::shared_ptr<const BlockWeights> load_block(int64_t block) const;
-  /// One causal decoder block over one sequence, in place: hidden [T, hidden].
-  void run_block(const BlockWeights& block, MatrixView hidden) const;
+  /// One causal decoder block over one sequence, in place: hidden [T, hidden]. An empty cache, of the block's own, is given the sequence's keys and values.
+  void run_block(const BlockWeights& block, MatrixView hidden, KeyValueCache* cache = nullptr) const;
 
   /// What the block's attention compares, of a sequence whose states in front of it are `hidden` [T, hidden]: queries [T, query_width] and keys
   /// [T, kv_width], with positions in them. They are of the floats, whatever kv_cache_bits says.

@@ -5,11 +5,10 @@
 #include <optional>
 
 #include "calib/bundled_text.h"
-#include "calib/tokenizer.h"
+#include "calib/model_tokens.h"
 #include "calib/vocabulary_cut.h"
 #include "core/error.h"
 #include "formats/codecs/gguf_codecs.h"
-#include "formats/sentencepiece_model.h"
 #include "model/cut.h"
 #include "model/quantized_linear.h"
 #include "model/untie_head.h"
@@ -91,14 +90,11 @@ RunText load_run_text(const Model& model, const CompressRequest& request) {
   const auto& file = request.evaluation_data;
   const auto& calibration = request.recipe.calibration;
   std::optional<Tokenizer> tokenizer;
-  const bool is_gguf = model.checkpoint().gguf.has_value();
-  const std::string tokenizer_name = is_gguf ? model.checkpoint().directory.string() + ": tokenizer" : (model.checkpoint().directory / "tokenizer.json").string();
   if (!model.origin().tokens.empty()) refuse_ids(request);
   const bool calibrates_on_text = calibration && (calibration->files.empty() || !std::ranges::all_of(calibration->files, [](const std::string& name) { return holds_token_ids(name); }));
   if (!file || !holds_token_ids(*file) || calibrates_on_text) {
-    const auto tokenizer_text = find_tokenizer(model.checkpoint());
-    if (!tokenizer_text) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_name, calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));
-    tokenizer = Tokenizer::parse(*tokenizer_text, tokenizer_name);
+    tokenizer = load_tokenizer(model);
+    if (!tokenizer) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_name(model), calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));
   }
   const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
   const int64_t vocabulary = model.config().vocabulary, context = model.config().context;

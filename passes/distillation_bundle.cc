@@ -6,11 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "calib/calibration_data.h"
+#include "calib/model_tokens.h"
 #include "calib/npy.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/version.h"
-#include "formats/sentencepiece_model.h"
 #include "passes/artifact.h"
 #include "passes/compress.h"
 
@@ -35,8 +35,7 @@ void write_text(const fs::path& path, std::string_view text) {
 
 /// The samples, all of one length.
 Sequences load_samples(const BundleRequest& request, const Model& teacher) {
-  std::optional<Tokenizer> tokenizer;
-  if (const auto text = find_tokenizer(teacher.checkpoint())) tokenizer = Tokenizer::parse(*text, (request.teacher / "tokenizer.json").string());
+  const std::optional<Tokenizer> tokenizer = load_tokenizer(teacher);
   return load_calibration({.options = request.data, .tokenizer = tokenizer ? &*tokenizer : nullptr, .vocabulary = teacher.config().vocabulary, .context = teacher.config().context, .seed = request.seed}, {}).calibration.samples;
 }
 

@@ -11,6 +11,7 @@
 #include "model/forward.h"
 #include "model/model.h"
 #include "model/quantized_linear.h"
+#include "verify/token_scores.h"
 #include "verify/windows.h"
 
 namespace llmc {
@@ -28,6 +29,7 @@ struct Comparison {
   double perplexity_increase = 0;                  ///< perplexity / reference − 1
   double perplexity_delta = 0;                     ///< perplexity − reference
   std::optional<double> perplexity_delta_error;    ///< standard error of the delta, windows as clusters; none below 2 windows
+  std::vector<HiddenError> hidden_errors;          ///< by block; empty unless measured
 };
 
 struct Quality {
@@ -46,16 +48,19 @@ struct Quality {
   std::optional<Comparison> comparison;
 };
 
-/// Runs the model, and the reference beside it unless nullptr, over the windows. Both in the same precision. Logits are
-/// held for a few positions at a time, weights for one block. The reference keeps its cache in floats. The figures are the same for any number of threads.
-/// `reference_ids` are the ids that the model's tokens have in the reference's vocabulary, empty when they are the same. Tokens
-/// that only the reference has: it is given the model's tokens, its perplexity is over all it has, its first choice may be one of
-/// them, and KL divergence is over the shared ones (its probabilities scaled to sum to 1 there).
-/// Throws Error(input) when the vocabularies differ in size and no ids are given.
-Quality evaluate(const Model& model, const Model* reference, const Windows& windows, const std::string& data_name, const ForwardOptions& options, const RunContext& context, std::span<const int32_t> reference_ids = {});
+/// What a run of several models says about one of them.
+struct Judgement {
+  Quality quality;                      ///< its comparison is the first of the following
+  std::vector<Comparison> comparisons;  ///< with each reference
+};
 
-/// KL(reference ‖ model) in nats of the predictions that two rows of logits are.
-double kl_divergence(std::span<const float> reference, std::span<const float> model);
+/// Runs all models and references side by side over the windows (token_scores.h says how). With reference_ids, tokens that only the
+/// references have: they are given the models' tokens, their perplexity is over all they have, their first choice may be one of
+/// them, and KL divergence is over the shared ones (their probabilities scaled to sum to 1 there).
+std::vector<Judgement> evaluate_all(const SideBySide& run, const Windows& windows, const std::string& data_name, const ForwardOptions& options, const RunContext& context);
+
+/// The same of one model, and the reference beside it unless nullptr.
+Quality evaluate(const Model& model, const Model* reference, const Windows& windows, const std::string& data_name, const ForwardOptions& options, const RunContext& context, std::span<const int32_t> reference_ids = {});
 
 /// How closely the fast pass and the oracle agree on the same tokens.
 struct OracleAgreement {

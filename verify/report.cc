@@ -131,20 +131,30 @@ json to_json(const Quality& quality) {
                  {"top1_accuracy", number(quality.top1_accuracy)},
                  {"execution", to_string(quality.execution)},
                  {"kv_cache_bits", quality.kv_cache_bits ? json(*quality.kv_cache_bits) : json()}};
-  if (quality.comparison) {
-    const Comparison& c = *quality.comparison;
-    result.update({{"reference_perplexity", number(c.reference_perplexity)},
-                   {"reference_top1_accuracy", number(c.reference_top1_accuracy)},
-                   {"perplexity_increase", number(c.perplexity_increase)},
-                   {"perplexity_delta", number(c.perplexity_delta)},
-                   {"perplexity_delta_standard_error", optional_number(c.perplexity_delta_error)},
-                   {"kl_mean", number(c.kl_mean)},
-                   {"kl_median", number(c.kl_median)},
-                   {"kl_p99", number(c.kl_p99)},
-                   {"kl_max", number(c.kl_max)},
-                   {"shared_probability", optional_number(c.shared_probability)},
-                   {"top1_agreement", number(c.top1_agreement)}});
-  }
+  if (quality.comparison) result.update(to_json(*quality.comparison));
+  return result;
+}
+
+json to_json(const Comparison& c) {
+  json result = {{"reference_perplexity", number(c.reference_perplexity)},
+                 {"reference_top1_accuracy", number(c.reference_top1_accuracy)},
+                 {"perplexity_increase", number(c.perplexity_increase)},
+                 {"perplexity_delta", number(c.perplexity_delta)},
+                 {"perplexity_delta_standard_error", optional_number(c.perplexity_delta_error)},
+                 {"kl_mean", number(c.kl_mean)},
+                 {"kl_median", number(c.kl_median)},
+                 {"kl_p99", number(c.kl_p99)},
+                 {"kl_max", number(c.kl_max)},
+                 {"shared_probability", optional_number(c.shared_probability)},
+                 {"top1_agreement", number(c.top1_agreement)}};
+  for (const HiddenError& error : c.hidden_errors) result["hidden_errors"].push_back({{"relative_error", number(error.relative_error)}, {"cosine", number(error.cosine)}});
+  return result;
+}
+
+json to_json(const ChoiceQuality& choices) {
+  const auto share = [](const Share& of) { return json{{"value", of.value}, {"low", of.low}, {"high", of.high}}; };
+  json result = {{"data", choices.data}, {"questions", choices.questions}, {"starts_with_bos", choices.starts_with_bos}, {"accuracy", share(choices.accuracy)}, {"accuracy_per_byte", share(choices.accuracy_per_byte)}, {"comparisons", json::array()}};
+  for (const ChoiceComparison& c : choices.comparisons) result["comparisons"].push_back({{"reference_accuracy", c.reference_accuracy}, {"agreement", c.agreement}, {"difference", c.difference}, {"difference_standard_error", c.difference_error}});
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "verify/choices.h"
 #include "verify/gates.h"
 #include "verify/product_speed.h"
 #include "verify/quality.h"
@@ -98,6 +99,9 @@ std::map<int64_t, ZeroCount> zeros_by_block(const Report& report);
 /// NaN and infinities, which JSON lacks, become null.
 nlohmann::json number(double value);
 nlohmann::json to_json(const Quality& quality);
+/// What a reference has beside a model: its own figures and how the model differs.
+nlohmann::json to_json(const Comparison& comparison);
+nlohmann::json to_json(const ChoiceQuality& choices);
 nlohmann::json to_json(const OracleAgreement& oracle);
 /// null when no zeros are skipped.
 nlohmann::json to_json(const ProductSpeeds& products);

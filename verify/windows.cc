@@ -10,13 +10,8 @@ namespace llmc {
 
 std::string_view to_string(Convention convention) { return convention == Convention::all ? "all" : "second-half"; }
 
-int64_t Windows::first_scored(const Window& window) const {
-  const auto size = static_cast<int64_t>(window.tokens.size());
-  return convention == Convention::all ? 1 : size / 2 + 1;
-}
-
 std::string Windows::description() const {
-  return fmt::format("windows of {} tokens, no overlap, {}, {} scored", length, starts_with_bos ? "BOS first in each" : "no BOS added", convention == Convention::all ? "all but the first token" : "second half");
+  return fmt::format("windows of {} tokens, {}, {}, {} scored", length, stride ? fmt::format("{} tokens apart", stride) : "no overlap", starts_with_bos ? "BOS first in each" : "no BOS added", stride ? "what is new in each" : convention == Convention::all ? "all but the first token" : "second half");
 }
 
 namespace {
@@ -42,7 +37,9 @@ void start_windows_with(int32_t bos, TokenData& data, const WindowOptions& optio
 
 Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t context) {
   if (options.length > context) throw Error(ErrorKind::usage, fmt::format("windows of {} tokens: the model's context is {}", options.length, context));
-  Windows windows{.length = window_length(options, context), .convention = options.convention};
+  Windows windows{.length = window_length(options, context), .stride = options.stride, .convention = options.convention};
+  if (options.stride > windows.length) throw Error(ErrorKind::usage, fmt::format("windows of {} tokens {} apart would leave tokens between them out: the stride is at most the length", windows.length, options.stride));
+  if (options.stride && options.convention != Convention::all) throw Error(ErrorKind::usage, fmt::format("a stride says what of a window is scored: it does not go with the convention {}", to_string(options.convention)));
   if (windows.length < 2) throw Error(ErrorKind::usage, fmt::format("windows of {} tokens: expected at least 2", windows.length));
 
   std::vector<Window> all;
@@ -53,9 +50,13 @@ Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t
     windows.tokens += size;
     const int64_t length = std::min(windows.length, size);
     if (length < 2) continue;
-    for (int64_t start = 0; start + length <= size; start += length) {
-      const auto at = static_cast<size_t>(start), count = static_cast<size_t>(length);
-      all.push_back({tokens.subspan(at, count), bytes.empty() ? bytes : bytes.subspan(at, count)});
+    int64_t scored = 1;  // the first position that is not scored yet
+    for (int64_t start = 0; windows.stride ? scored < size : start + length <= size; start += windows.stride ? windows.stride : length) {
+      const int64_t end = std::min(start + length, size);
+      const auto at = static_cast<size_t>(start), count = static_cast<size_t>(end - start);
+      const int64_t first = windows.stride ? std::max<int64_t>(1, scored - start) : windows.convention == Convention::all ? 1 : length / 2 + 1;
+      all.push_back({tokens.subspan(at, count), bytes.empty() ? bytes : bytes.subspan(at, count), first});
+      scored = end;
     }
   }
   const auto found = static_cast<int64_t>(all.size());
@@ -64,8 +65,9 @@ Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t
   windows.unused_tokens = windows.tokens;
   int64_t scored = 0;
   for (const Window& window : windows.list) {
-    windows.unused_tokens -= static_cast<int64_t>(window.tokens.size());
-    scored += std::max<int64_t>(0, static_cast<int64_t>(window.tokens.size()) - windows.first_scored(window));
+    const int64_t behind = static_cast<int64_t>(window.tokens.size()) - window.first_scored;
+    windows.unused_tokens -= windows.stride ? behind + (window.first_scored == 1) : static_cast<int64_t>(window.tokens.size());
+    scored += std::max<int64_t>(0, behind);
   }
   if (scored == 0) throw Error(ErrorKind::input, fmt::format("{}: holds {} tokens, too few to score any", data.name, windows.tokens));
   return windows;

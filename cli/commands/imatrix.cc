@@ -7,12 +7,12 @@
 #include "calib/calibration_data.h"
 #include "calib/generated_samples.h"
 #include "calib/imatrix_collector.h"
+#include "calib/model_tokens.h"
 #include "cli/calibration_flags.h"
 #include "cli/command.h"
 #include "cli/shared_options.h"
 #include "core/json.h"
 #include "core/staged_file.h"
-#include "formats/sentencepiece_model.h"
 #include "passes/compress.h"
 
 namespace llmc {
@@ -28,8 +28,7 @@ struct ImatrixOptions {
 };
 
 CalibrationData load_samples(const ImatrixOptions& options, const CalibrationOptions& wanted, const Model& model, const RunContext& context) {
-  std::optional<Tokenizer> tokenizer;
-  if (const auto text = find_tokenizer(model.checkpoint())) tokenizer = Tokenizer::parse(*text, options.model + ": tokenizer");
+  const std::optional<Tokenizer> tokenizer = load_tokenizer(model);
   CalibrationData data = load_calibration({.options = wanted, .tokenizer = tokenizer ? &*tokenizer : nullptr, .vocabulary = model.config().vocabulary, .context = model.config().context, .seed = static_cast<uint64_t>(options.seed)}, {}).calibration;
   for (const std::string& warning : data.warnings) context.sink.warn(warning);
   if (wanted.generated > 0) add_generated_samples(data, model, wanted, static_cast<uint64_t>(options.seed), context);

@@ -50,7 +50,7 @@ def covers(commands, *flags):
 
 
 COMPRESSING = "quantize prune compress"
-EVERY = COMPRESSING + " convert distill evaluate export imatrix inspect list completions"
+EVERY = COMPRESSING + " convert distill evaluate export generate imatrix inspect list completions manual"
 
 
 def run(*args, **options):

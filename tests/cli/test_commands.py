@@ -189,6 +189,26 @@ class Completions(Case):
         self.assertEqual(complete("llmc", "inspect", "llmc"), ["llmc.bash"])
 
 
+class Manual(Case):
+    @covers("manual", "--json")
+    def test_the_page_holds_every_command_and_flag(self):
+        page = self.ok("manual").out
+        self.assertEqual(self.json("manual"), {"page": page})
+        sections = re.split(r"^\.SS llmc (.*)$", page, flags=re.MULTILINE)
+        by_command = dict(zip(sections[1::2], sections[2::2]))
+        self.assertEqual(sorted(by_command), sorted(EVERY.split()))
+        for command, section in by_command.items():
+            for flag in long_flags(command):
+                self.assertIn(flag.replace("-", "\\-"), section, command)
+        for words in (".TH LLMC 1", ".SH NAME", ".SH SYNOPSIS", "Exit codes: 0 done"):
+            self.assertIn(words, page)
+        if shutil.which("groff"):
+            (self.dir / "llmc.1").write_text(page)
+            shown = subprocess.run(["groff", "-man", "-Kutf8", "-Tutf8", "-ww", self.dir / "llmc.1"], capture_output=True, text=True)
+            self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+            self.assertIn("--max-new-tokens", shown.stdout.replace("\u2212", "-"))
+
+
 def long_flags(command):
     """The flags that --help of a command names."""
     return sorted(set(re.findall(r"^  (?:-\w,)?(--[a-z0-9-]+)", run(command, "--help").out, re.MULTILINE)))
@@ -214,15 +234,15 @@ class Words(Compress):
                             (["quantize", llama(), "-o", "x", "--bits", "8", "--goup-size", "4"], ["--goup-size", 'did you mean "--group-size"']), (["prune", llama(), "-o", "x", "--sparcity=0.5"], ["--sparcity", 'did you mean "--sparsity"']),
                             (["compress", llama(), "-o", "x", "--receipt", "r"], ['did you mean "--recipe"']), (["evaluate", llama(), "--dta", "x"], ['did you mean "--data"']), (["export", llama(), "-o", "x", "--dence"], ['did you mean "--dense"']),
                             (["inspect", llama(), "--jsn"], ['did you mean "--json"']), (["list", "--jason"], ['did you mean "--json"']), (["completions", "bash", "--queit"], ['did you mean "--quiet"']),
-                            (["evaluate", llama(), "a", "b"], ["a", "not expected"]), (["evaluate"], ["MODEL", "required"]), (["quantize", llama(), "--bits", "8"], ["--output", "required"])):
+                            (["inspect", llama(), "a", "b"], ["a", "not expected"]), (["evaluate"], ["MODEL", "required"]), (["quantize", llama(), "--bits", "8"], ["--output", "required"])):
             with self.subTest(args=args):
                 refusal = self.refused(2, words, *args)
                 self.assertRegex(refusal.err, r"Run `llmc (\w+ )?--help` for the flags\.\n$")
                 self.assertNotIn('"--"', refusal.err)
 
-    @covers("evaluate export inspect list completions", "--threads")
+    @covers("evaluate export inspect list completions manual", "--threads")
     def test_numbers_of_threads(self):
-        for args in (["evaluate", llama(), "--data", ids()], ["export", llama(), "--dense", "-o", self.dir / "out"], ["inspect", llama()], ["list"], ["completions", "bash"]):
+        for args in (["evaluate", llama(), "--data", ids()], ["export", llama(), "--dense", "-o", self.dir / "out"], ["inspect", llama()], ["list"], ["completions", "bash"], ["manual"]):
             for value in (-1, 1025, "all"):
                 self.refused(2, ["--threads", value], *args, "--threads", value)
 
@@ -249,6 +269,8 @@ class Streams(Compress):
         yield "inspect", ["inspect", llama()], True
         yield "list", ["list"], False
         yield "completions", ["completions", "bash"], False
+        yield "generate", ["generate", llama(), "--prompt-ids", "5,9", "--max-new-tokens", 20], True
+        yield "manual", ["manual"], False
 
     @covers(EVERY, "--quiet")
     def test_progress_is_on_stderr_and_quiet_silences_it(self):

@@ -297,7 +297,7 @@ class GoingOn(Runs):
 
 
 class Common(Runs):
-    @covers("distill", "--dry-run", "--force", "--format", "--untie", "--ignore-config-field", "--junit", "--eval-seqlen", "--max-windows", "--convention", "--precision", "--kv-cache-bits")
+    @covers("distill", "--dry-run", "--force", "--format", "--untie", "--ignore-config-field", "--junit", "--eval-seqlen", "--max-windows", "--convention", "--stride", "--precision", "--kv-cache-bits")
     def test_the_flags_that_all_commands_that_compress_share(self):
         plan = self.json(*self.run_of("--dry-run"))
         self.assertIn("trained", {t["treatment"].split(" + ")[-1] for t in plan["tensors"]})
@@ -307,7 +307,7 @@ class Common(Runs):
         self.assertIn("max_kl", (self.dir / "gates.xml").read_text())
         self.refused(4, ["out"], *self.run_of())
         quality = {}
-        for flags in ((), ("--convention", "second-half"), ("--precision", "bf16"), ("--kv-cache-bits", 4), ("--eval-seqlen", 12), ("--max-windows", 2)):
+        for flags in ((), ("--convention", "second-half"), ("--stride", 4), ("--precision", "bf16"), ("--kv-cache-bits", 4), ("--eval-seqlen", 12), ("--max-windows", 2)):
             args = self.run_of("--force")
             if flags and flags[0] in args:
                 at = args.index(flags[0])

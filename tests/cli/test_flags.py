@@ -10,6 +10,7 @@ import test_compress
 import test_distill
 import test_experts
 import test_fail_closed
+import test_generate
 import test_gguf
 import test_grids
 import test_heal
@@ -23,7 +24,7 @@ import test_transform
 from support import COVERED, EVERY
 from test_commands import long_flags
 
-FILES = (test_calibrated, test_checkpoints, test_commands, test_compress, test_distill, test_experts, test_fail_closed, test_gguf, test_grids, test_heal, test_imatrix, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
+FILES = (test_calibrated, test_checkpoints, test_commands, test_compress, test_distill, test_experts, test_fail_closed, test_generate, test_gguf, test_grids, test_heal, test_imatrix, test_judge, test_output, test_prune, test_quantize, test_structured, test_transform)
 
 
 class Flags(unittest.TestCase):

@@ -265,12 +265,13 @@ class Convert(Gguf):
         tensors = read_gguf(self.dir / "out.gguf")[1]
         self.assertEqual(tensors["output.weight"], tensors["token_embd.weight"])
 
-    @covers("convert", "--eval-data", "--eval-seqlen", "--max-windows", "--convention", "--precision", "--kv-cache-bits", "--seed")
+    @covers("convert", "--eval-data", "--eval-seqlen", "--max-windows", "--convention", "--stride", "--precision", "--kv-cache-bits", "--seed")
     def test_judging(self):
         plain = self.json(*self.convert())["quality"]
         self.assertEqual((plain["windows"], plain["tokens"]), (4, 256))
         self.assertEqual(self.json(*self.convert("--eval-seqlen", 16, "--max-windows", 3, "--force"))["quality"]["windows"], 3)
         self.assertIn("second half scored", self.json(*self.convert("--convention", "second-half", "--force"))["quality"]["convention"])
+        self.assertIn("32 tokens apart", self.json(*self.convert("--stride", 32, "--force"))["quality"]["convention"])
         self.assertNotEqual(self.json(*self.convert("--precision", "bf16", "--force"))["quality"]["mean_nll"], plain["mean_nll"])
         self.assertEqual(self.json(*self.convert("--kv-cache-bits", 8, "--force"))["quality"]["kv_cache_bits"], 8)
         self.assertEqual(self.json(*self.convert("--seed", 5, "--force"))["recipe"]["seed"], 5)

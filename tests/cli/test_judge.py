@@ -72,6 +72,25 @@ class Evaluation(Compress):
             args = self.run_of("quantize", name="no") if command == "quantize" else ["evaluate", llama(), "--data", ids()]
             self.refused(2, ["--convention", "all or second-half", "'half'"], *args, "--convention", "half")
 
+    @covers(COMPRESSING + " evaluate", "--stride")
+    def test_stride(self):
+        for command, report in self.judged("--eval-seqlen", 16, "--stride", 6, "--max-windows", 0):
+            with self.subTest(command):
+                quality = report["quality"]
+                self.assertEqual((quality["windows"], quality["scored_tokens"], quality["unused_tokens"]), (41, 255, 0))  # from 0, 6, … 240
+                self.assertIn("windows of 16 tokens, 6 tokens apart", quality["convention"])
+        tokens = list(array.array("H", ids().read_bytes()))
+        apart = self.json("evaluate", llama(), "--data", ids(), "--seqlen", 16, "--stride", 1)["quality"]
+        self.assertEqual(apart["windows"], 241)
+        whole = self.json("evaluate", llama(), "--data", write_npy(self.dir / "whole.npy", [tokens[:17]]), "--seqlen", 16, "--stride", 1)["quality"]
+        first = self.json("evaluate", llama(), "--data", write_npy(self.dir / "first.npy", [tokens[:16]]))["quality"]
+        last = self.json("evaluate", llama(), "--data", write_npy(self.dir / "last.npy", [tokens[1:17]]))["quality"]
+        before = self.json("evaluate", llama(), "--data", write_npy(self.dir / "before.npy", [tokens[1:16]]))["quality"]
+        self.assertAlmostEqual(whole["mean_nll"] * 16, first["mean_nll"] * 15 + last["mean_nll"] * 15 - before["mean_nll"] * 14, delta=1e-3)  # f32
+        self.refused(2, ["16 tokens 17 apart"], "evaluate", llama(), "--data", ids(), "--seqlen", 16, "--stride", 17)
+        self.refused(2, ["stride", "second-half"], "evaluate", llama(), "--data", ids(), "--stride", 4, "--convention", "second-half")
+        self.refused(2, ["--stride"], *self.run_of("quantize", None, "--stride", 0, name="no"))
+
     @covers(COMPRESSING + " evaluate", "--precision")
     def test_precision(self):
         exact, rounded = dict(self.judged("--precision", "f32")), dict(self.judged("--precision", "bf16"))
@@ -121,6 +140,8 @@ class Evaluation(Compress):
                 self.assertEqual(len({self.weights(f"{command}-{i}") for i in range(5)}), 1)
         found = [self.json("evaluate", llama(), "--data", ids(), "--seed", seed) for seed in (0, 1, 2, 3)]
         self.assertGreater(len({json.dumps(result.pop("oracle")) for result in found}), 1)
+        for result in found:
+            result["models"][0].pop("oracle")
         self.assertEqual(found, found[:1] * 4)
         self.refused(2, ["--seed", "-1"], *self.run_of("quantize", None, "--seed", -1, name="no"))
         self.refused(2, ["--seed", "-1"], "evaluate", llama(), "--data", ids(), "--seed", -1)

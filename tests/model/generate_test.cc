@@ -1,5 +1,7 @@
 #include "model/generate.h"
 
+#include <cmath>
+
 #include "core/parallel.h"
 #include "core/random.h"
 #include "model/attention.h"
@@ -57,4 +59,88 @@ TEST_CASE("Generated tokens are drawn from the model's distribution, and the sam
   }
   with_threads(5, [&] { CHECK(generate(model, {}, first, 12, 3, "test", test::context()) == sequences); });
   CHECK(generate(model, {}, first, 12, 4, "test", test::context()) != sequences);
+}
+
+TEST_CASE("A continuation is the likeliest token behind the whole sequence, again and again") {
+  for (const auto& path : golden_models()) {
+    CAPTURE(path.filename());
+    const Model model = load_model(path, {}, test::context());
+    if (model.config().rope.depends_on(12)) continue;  // keys in the cache keep the frequencies of the tokens that were there
+    std::vector<int32_t> tokens;
+    for (int32_t i = 0; i < 7; ++i) tokens.push_back((i * 11 + 2) % static_cast<int32_t>(model.config().vocabulary));
+    const auto found = continue_prompt(model, {}, tokens, {.most_tokens = 5}, test::context());
+    REQUIRE(found.size() == 1);
+    REQUIRE(found[0].tokens.size() == 5);
+    CHECK(found[0].ending == Ending::most_tokens);
+    for (const int32_t token : found[0].tokens) {
+      const Matrix logits = compute_logits(model, tokens, {});
+      const auto row = logits.view().row_span(logits.rows() - 1);
+      CHECK(row[static_cast<size_t>(token)] >= *std::ranges::max_element(row) - 1e-4f);  // sums in another order
+      tokens.push_back(token);
+    }
+  }
+}
+
+TEST_CASE("Continuations end at an end token and at the context, and samples have random numbers of their own") {
+  const Model model = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  const std::vector<int32_t> prompt = {1, 5, 9};
+  const auto free = continue_prompt(model, {}, prompt, {.most_tokens = 6}, test::context());
+  const int32_t third = free[0].tokens[2];
+  const auto first_time = std::ranges::find(free[0].tokens, third) - free[0].tokens.begin();
+  const auto ended = continue_prompt(model, {}, prompt, {.most_tokens = 6, .end_tokens = {third}}, test::context());
+  CHECK(ended[0].ending == Ending::end_token);
+  CHECK(static_cast<int64_t>(ended[0].tokens.size()) == first_time + 1);
+  CHECK(ended[0].tokens.back() == third);
+
+  const int64_t context = model.config().context;
+  const auto full = continue_prompt(model, {}, prompt, {.most_tokens = context}, test::context());
+  CHECK(full[0].ending == Ending::context);
+  CHECK(static_cast<int64_t>(full[0].tokens.size()) == context - 3);
+  const std::vector<int32_t> whole(static_cast<size_t>(context), 1), over(static_cast<size_t>(context) + 1, 1);
+  CHECK(continue_prompt(model, {}, whole, {.most_tokens = 2}, test::context())[0].tokens.empty());
+  CHECK_THROWS_WITH(continue_prompt(model, {}, over, {.most_tokens = 2}, test::context()), Catch::Matchers::Contains("more than the model's context"));
+
+  const ContinuationOptions drawn{.sampling = {.temperature = 1}, .samples = 3, .most_tokens = 8, .seed = 4};
+  const auto samples = continue_prompt(model, {}, prompt, drawn, test::context());
+  REQUIRE(samples.size() == 3);
+  CHECK(samples[0].tokens != samples[1].tokens);
+  with_threads(5, [&] {
+    const auto again = continue_prompt(model, {}, prompt, drawn, test::context());
+    for (size_t i = 0; i < 3; ++i) CHECK(again[i].tokens == samples[i].tokens);
+  });
+}
+
+TEST_CASE("Tokens are drawn by temperature, then from the top k, then from the top p") {
+  const std::vector<float> logits = {0.0f, 2.0f, 1.0f, 2.0f, -1.0f};
+  const auto shares = [&](const Sampling& sampling) {
+    std::vector<double> counts(logits.size());
+    for (int i = 0; i < 2000; ++i) {
+      std::vector<float> copy = logits;
+      counts[static_cast<size_t>(draw_token(copy, sampling, (i + 0.5) / 2000))] += 1.0 / 2000;
+    }
+    return counts;
+  };
+  const auto check = [&](const Sampling& sampling, const std::vector<size_t>& left) {
+    const auto found = shares(sampling);
+    double norm = 0;
+    for (size_t token : left) norm += std::exp(logits[token] / sampling.temperature);
+    for (size_t token = 0; token < logits.size(); ++token) {
+      const bool is_left = std::ranges::find(left, token) != left.end();
+      CHECK(found[token] == Approx(is_left ? std::exp(logits[token] / sampling.temperature) / norm : 0).margin(1.1e-3));  // two borders of a grid of 2000 points
+    }
+  };
+  CHECK(shares({.temperature = 0})[1] == Approx(1));  // the first among equals
+  check({.temperature = 1}, {0, 1, 2, 3, 4});
+  check({.temperature = 0.5}, {0, 1, 2, 3, 4});
+  check({.temperature = 1, .top_k = 3}, {1, 2, 3});
+  check({.temperature = 1, .top_k = 1}, {1});
+  check({.temperature = 1, .top_k = 9}, {0, 1, 2, 3, 4});
+  // probabilities 0.387, 0.387, 0.142, 0.052, 0.019 hold
+  check({.temperature = 1, .top_p = 0.3}, {1});
+  check({.temperature = 1, .top_p = 0.5}, {1, 3});
+  check({.temperature = 1, .top_p = 0.8}, {1, 2, 3});
+  check({.temperature = 2, .top_p = 0.85}, {1, 2, 3, 0});  // flatter: 0.31, 0.31, 0.19, 0.12, 0.07
+  check({.temperature = 1, .top_k = 2, .top_p = 0.9}, {1, 3});
+  std::vector<float> broken = {0, NAN, 1};
+  CHECK_THROWS_WITH(draw_token(broken, {}, 0.5), Catch::Matchers::Contains("NaN"));
 }

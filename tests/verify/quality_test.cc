@@ -35,7 +35,7 @@ Expected score_by_hand(const Model& model, const Model& reference, const Windows
   const int64_t vocabulary = model.config().vocabulary;
   for (const Window& window : windows.list) {
     const auto a = compute_oracle_logits(model, window.tokens), b = compute_oracle_logits(reference, window.tokens);
-    for (size_t t = static_cast<size_t>(windows.first_scored(window)); t < window.tokens.size(); ++t) {
+    for (size_t t = static_cast<size_t>(window.first_scored); t < window.tokens.size(); ++t) {
       const auto p = log_softmax(a.data() + (static_cast<int64_t>(t) - 1) * vocabulary, vocabulary), q = log_softmax(b.data() + (static_cast<int64_t>(t) - 1) * vocabulary, vocabulary);
       const auto token = static_cast<size_t>(window.tokens[t]);
       double kl = 0;
@@ -160,4 +160,59 @@ TEST_CASE("NaN logits give NaN figures, never good ones", "[quality]") {
   CHECK(std::isnan(quality.comparison->kl_max));
   CHECK(std::isnan(quality.comparison->perplexity_increase));
   CHECK(std::isnan(check_against_oracle(model, windows, {}, 0).max_logit_difference));
+}
+
+TEST_CASE("Several models beside several references have the figures of each pair alone, and hidden states block by block", "[quality]") {
+  const auto directory = golden_root() / "llama-gqa-tied";
+  const Model exact = load_model(directory, {}, test::context()), same = load_model(directory, {}, test::context());
+  Model coarse = load_model(directory, {}, test::context());
+  coarsen(coarse);
+  const TokenData data = random_tokens(exact.config().vocabulary);
+  const Windows windows = cut_windows(data, {.length = 20}, exact.config().context);
+  const SideBySide run{.models = {&coarse, &exact}, .references = {&same, &coarse}, .hidden_errors = HiddenErrors::measured};
+  const auto found = evaluate_all(run, windows, "d", {}, test::context());
+  REQUIRE(found.size() == 2);
+  for (size_t m = 0; m < 2; ++m) {
+    REQUIRE(found[m].comparisons.size() == 2);
+    for (size_t r = 0; r < 2; ++r) {
+      const Quality alone = evaluate(*run.models[m], run.references[r], windows, "d", {}, test::context());
+      CHECK(found[m].quality.perplexity == alone.perplexity);
+      CHECK(found[m].comparisons[r].kl_mean == alone.comparison->kl_mean);
+      CHECK(found[m].comparisons[r].perplexity_delta_error == alone.comparison->perplexity_delta_error);
+      CHECK(found[m].comparisons[r].top1_agreement == alone.comparison->top1_agreement);
+      CHECK(alone.comparison->hidden_errors.empty());
+    }
+  }
+  for (const HiddenError& error : found[1].comparisons[0].hidden_errors) CHECK((error.relative_error == 0 && error.cosine == Approx(1)));
+
+  const auto& errors = found[0].comparisons[0].hidden_errors;
+  REQUIRE(errors.size() == static_cast<size_t>(exact.config().layers));
+  const Forward of_exact(exact, {}), of_coarse(coarse, {});
+  std::vector<double> apart(errors.size()), whole(errors.size()), cosines(errors.size());
+  for (const Window& window : windows.list) {
+    Matrix a(20, exact.config().hidden), b(20, exact.config().hidden);
+    of_exact.embed(window.tokens, a.view());
+    of_coarse.embed(window.tokens, b.view());
+    for (size_t block = 0; block < errors.size(); ++block) {
+      of_exact.run_block(*of_exact.load_block(static_cast<int64_t>(block)), a.view());
+      of_coarse.run_block(*of_coarse.load_block(static_cast<int64_t>(block)), b.view());
+      for (int64_t r = 0; r < 20; ++r) {
+        double dot = 0, aa = 0, bb = 0;
+        for (int64_t c = 0; c < a.cols(); ++c) {
+          const double x = a.row(r)[c], y = b.row(r)[c];
+          dot += x * y, aa += x * x, bb += y * y, apart[block] += (x - y) * (x - y);
+        }
+        whole[block] += aa;
+        cosines[block] += dot / std::sqrt(aa * bb) / 100;
+      }
+    }
+  }
+  for (size_t block = 0; block < errors.size(); ++block) {
+    CHECK(errors[block].relative_error == Approx(std::sqrt(apart[block] / whole[block])));
+    CHECK(errors[block].relative_error > 0.01);
+    CHECK(errors[block].cosine == Approx(cosines[block]));
+  }
+  const Model deeper = load_model(golden_root() / "llama-bias", {}, test::context());
+  if (deeper.config().layers != exact.config().layers || deeper.config().hidden != exact.config().hidden)
+    CHECK_THROWS_WITH(evaluate_all({.models = {&deeper}, .references = {&exact}, .hidden_errors = HiddenErrors::measured}, windows, "d", {}, test::context()), Catch::Matchers::Contains("cannot be compared") || Catch::Matchers::Contains("vocabulary of"));
 }

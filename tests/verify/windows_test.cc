@@ -45,10 +45,34 @@ TEST_CASE("conventions say which positions count", "[windows]") {
   CHECK(cut_windows(data, {}, 1024).length == 512);
   CHECK(cut_windows(data, {}, 256).length == 256);
   const Windows all = cut_windows(data, {}, 1024);
-  CHECK(all.first_scored(all.list[0]) == 1);
+  CHECK(all.list[0].first_scored == 1);
   const Windows half = cut_windows(data, {.convention = Convention::second_half}, 1024);
-  CHECK(512 - half.first_scored(half.list[0]) == 255);  // as llama.cpp: n_ctx − n_ctx/2 − 1
+  CHECK(512 - half.list[0].first_scored == 255);  // as llama.cpp: n_ctx − n_ctx/2 − 1
   CHECK_THAT(half.description(), Contains("512 tokens") && Contains("second half"));
+}
+
+TEST_CASE("with a stride windows overlap and score every token but the first once", "[windows]") {
+  const TokenData data = make_data({25, 4, 1});
+  const Windows windows = cut_windows(data, {.length = 10, .stride = 4}, 64);
+  REQUIRE(windows.list.size() == 6);  // from 0, 4, 8, 12, 16 on, and a short sequence
+  int32_t next = 1;
+  for (size_t w = 0; w < 5; ++w) {
+    const Window& window = windows.list[w];
+    CHECK(window.tokens.front() == static_cast<int32_t>(4 * w));
+    CHECK(window.tokens[static_cast<size_t>(window.first_scored)] == next);
+    next = window.tokens.back() + 1;
+  }
+  CHECK(next == 25);
+  CHECK(windows.list[4].tokens.size() == 9);  // ends with the sequence
+  CHECK(windows.list[5].first_scored == 1);
+  CHECK(windows.unused_tokens == 1);
+  CHECK_THAT(windows.description(), Contains("windows of 10 tokens, 4 tokens apart") && Contains("what is new in each scored"));
+  const Windows apart = cut_windows(make_data({25}), {.length = 10, .stride = 10}, 64);  // the first of each has nothing before it
+  REQUIRE(apart.list.size() == 3);
+  CHECK(apart.list[1].first_scored == 1);
+  CHECK(apart.list[2].tokens.size() == 5);
+  CHECK_THROWS_WITH(cut_windows(data, {.length = 10, .stride = 11}, 64), Contains("11 apart"));
+  CHECK_THROWS_WITH(cut_windows(data, {.length = 10, .convention = Convention::second_half, .stride = 4}, 64), Contains("second-half"));
 }
 
 TEST_CASE("BOS goes before the data and takes the place of each window's first token", "[windows]") {

@@ -9,3 +9,8 @@ add_custom_command(
 install(FILES ${completions}/llmc DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES ${completions}/_llmc DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
 install(FILES ${completions}/llmc.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+
+# The manual page too.
+set(manual ${CMAKE_BINARY_DIR}/llmc.1)
+add_custom_command(TARGET llmc POST_BUILD COMMAND llmc manual > ${manual})
+install(FILES ${manual} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
