@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
-#include "formats/sentencepiece_model.h"
+#include "formats/tokenizer_files.h"
 
 namespace llmc {
 

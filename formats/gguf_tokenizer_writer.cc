@@ -13,6 +13,7 @@
 #include "formats/gguf_sentencepiece.h"
 #include "formats/gguf_special_tokens.h"
 #include "formats/gguf_tokenizer.h"
+#include "formats/tokenizer_files.h"
 
 namespace llmc {
 

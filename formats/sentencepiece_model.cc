@@ -158,26 +158,4 @@ json SentencePieceModel::make_tokenizer(const std::optional<std::string>& first_
   return {{"version", "1.0"}, {"added_tokens", std::move(added)}, {"normalizer", {{"type", "Sequence"}, {"normalizers", std::move(normalizers)}}}, {"post_processor", std::move(post_processor)}, {"decoder", {{"type", "Sequence"}, {"decoders", std::move(decoders)}}}, {"model", make_model(*this, unknown, where)}};
 }
 
-namespace {
-
-/// "<s>", for a model that starts texts with it: transformers' Llama tokenizer does unless tokenizer_config.json denies it.
-std::optional<std::string> find_first_token(const Checkpoint& checkpoint, const SentencePieceModel& model) {
-  json config = json::object();
-  if (const auto text = checkpoint.find_file("tokenizer_config.json")) config = parse_json(*text, (checkpoint.directory / "tokenizer_config.json").string());
-  const auto adds = config.find("add_bos_token");
-  const bool is_denied = adds != config.end() && adds->is_boolean() ? !adds->get<bool>() : model.kind != SentencePieceModel::Kind::bpe;
-  return is_denied ? std::nullopt : std::optional<std::string>("<s>");
-}
-
-}  // namespace
-
-std::optional<std::string> find_tokenizer(const Checkpoint& checkpoint) {
-  if (auto text = checkpoint.find_file("tokenizer.json")) return text;
-  const auto file = checkpoint.find_file("tokenizer.model");
-  if (!file) return std::nullopt;
-  const std::string where = (checkpoint.directory / "tokenizer.model").string();
-  const SentencePieceModel model = SentencePieceModel::parse(*file, where);
-  return model.make_tokenizer(find_first_token(checkpoint, model), where).dump();
-}
-
 }  // namespace llmc

@@ -9,8 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include "formats/checkpoint.h"
-
 namespace llmc {
 
 /// SentencePiece.Type; GGUF's token types are the same.
@@ -41,8 +39,5 @@ struct SentencePieceModel {
 
 /// The post-processor of a tokenizer.json that puts one token in front of texts.
 nlohmann::json make_bos_template(const std::string& token, size_t id);
-
-/// The tokenizer.json of a checkpoint, or its tokenizer.model in those words; nothing when it has neither.
-std::optional<std::string> find_tokenizer(const Checkpoint& checkpoint);
 
 }  // namespace llmc

@@ -1,10 +1,11 @@
 // Encodes and decodes texts, for tests that compare with other tokenizers.
 //
-//     llmc_encode_text FILE [SECONDS] < texts.jsonl     a tokenizer.json, a tokenizer.model or a .gguf; each line a JSON string
+//     llmc_encode_text FILE [SECONDS] < texts.jsonl     a tokenizer.json, a tokenizer.model, a vocab.json with merges.txt beside it, or a .gguf; each line a JSON string
 //
 // Prints {"ids": […], "text": "…"} for each: its ids without special tokens, and what they decode to; {"error": "…"} where that fails.
 // Writes to the file SECONDS how long the encoding of all texts took.
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -15,6 +16,7 @@
 #include "formats/gguf.h"
 #include "formats/gguf_tokenizer.h"
 #include "formats/sentencepiece_model.h"
+#include "formats/tokenizer_files.h"
 
 using namespace llmc;
 using nlohmann::json;
@@ -24,6 +26,10 @@ namespace {
 std::string read_json(const std::string& name) {
   if (name.ends_with(".gguf")) return find_gguf_tokenizer_file(open_gguf(name).metadata, "tokenizer.json").value_or("");
   if (name.ends_with(".model")) return SentencePieceModel::parse(read_text_file(name), name).make_tokenizer(std::nullopt, name).dump();
+  if (name.ends_with("vocab.json")) {
+    const std::filesystem::path folder = std::filesystem::path(name).parent_path();
+    return make_byte_level_tokenizer(read_text_file(name), read_text_file(folder / "merges.txt"), json::object(), folder.string()).dump();
+  }
   return read_text_file(name);
 }
 

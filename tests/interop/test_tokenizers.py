@@ -4,7 +4,7 @@
     python test_tokenizers.py --encoder build/dev/tests/llmc_encode_text --golden tests/golden/tokenizer --model sample_models/quill-7m
                               [--shared DIR] [--speed]
 
-Of every tokenizer.json (the golden ones, the sample model's, and those below DIR/models and DIR/data/tokenizers): ids and decoded
+Of every tokenizer.json (the golden ones, the sample model's, and those below DIR/models and DIR/data/tokenizers), and of every vocab.json with merges.txt there: ids and decoded
 text of 10,000 random texts and of 2 MB of text in several scripts from DIR/data, or else of the calibration text. Of every
 tokenizer.model: ids of the same, by the sentencepiece package. Of llama.cpp's ggml-vocab-*.gguf that llmc reads: the ids of the texts beside
 them. Also whether the installed libraries still answer what the golden files store. --speed: fails where llmc takes longer than Hugging Face's
@@ -27,7 +27,7 @@ sys.dont_write_bytecode = True
 
 try:
     import sentencepiece
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 except ImportError as error:
     print(f"skipped: {error} (see tests/interop/requirements.txt)")
     sys.exit(77)
@@ -54,9 +54,18 @@ def run_encoder(encoder, tokenizer, texts, folder):
     return [json.loads(line) for line in done.stdout.split("\n")[:-1]], float((folder / "seconds").read_text())
 
 
+def read_gpt2(folder):
+    """As transformers makes a GPT2Tokenizer of the two files."""
+    tokenizer = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
+
+
 def check(encoder, path, random_texts, long_texts, folder):
     """(texts that differ, llmc's seconds, Hugging Face's) of one tokenizer.json."""
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer.from_file(str(path)) if path.name == "tokenizer.json" else read_gpt2(path.parent)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     answers, _ = run_encoder(encoder, path, random_texts, folder)
@@ -113,6 +122,7 @@ def main():
     size = sum(len(text.encode()) for text in long_texts)
     paths = sorted(args.golden.glob("*/tokenizer.json")) + [args.model / "tokenizer.json"]
     paths += sorted(args.shared.glob("models/*/tokenizer.json")) + sorted(args.shared.glob("data/tokenizers/*/tokenizer.json"))
+    paths += sorted(args.shared.glob("data/tokenizers/*/vocab.json"))
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
             if args.names and path.parent.name not in args.names:
