@@ -27,6 +27,7 @@ for folder in tests/golden/tokenizer/*/; do
     [ ! -e "$file" ] || cp "$file" "$seeds/tokenizer/$(basename "$folder")${file##*tokenizer}"
   done
 done
+printf '#version: 0.2\na b\n\304\240 ab\n\0{"a": 0, "b": 1, "\304\240": 2, "ab": 3, "\304\240ab": 4, "<|endoftext|>": 5}' > "$seeds/tokenizer/byte-level-files"
 for fuzzer in "${fuzzers[@]}"; do
   name=${fuzzer#fuzz_}
   mkdir -p "build/fuzz/found/$name"
