@@ -265,13 +265,26 @@ float Grid::level_code(float x) const {
   return take_lower ? code - 1 : code;
 }
 
+namespace {
+
+/// The grid, if it can be used for weights in that range.
+Grid checked(const Grid& grid, const Range& range, DType scale_dtype, const std::string& where, int64_t row) {
+  if (std::isfinite(grid.scale) && grid.scale != 0) return grid;
+  throw Error(ErrorKind::input, fmt::format("tensor {}: row {}: weights from {} to {} give a scale of {} in {}; expected a finite one that is not 0", where, row, range.low, range.high, grid.scale, get_info(scale_dtype).name));
+}
+
+}  // namespace
+
 Grid choose_grid(ConstMatrixView weights, std::span<const float> importance, const Scheme& scheme, DType scale_dtype, const RangeOptions& options, const std::string& where, int64_t row, float global_scale) {
   assert(scheme.grid != GridKind::codebook);
   const Span span{weights, importance};
   const Grid grid = find_grid(span, {scheme, {scheme.scale, scale_dtype, global_scale}}, options);
-  if (std::isfinite(grid.scale) && grid.scale != 0) return grid;
-  const Range range = span.minmax();
-  throw Error(ErrorKind::input, fmt::format("tensor {}: row {}: weights from {} to {} give a scale of {} in {}; expected a finite one that is not 0", where, row, range.low, range.high, grid.scale, get_info(scale_dtype).name));
+  return std::isfinite(grid.scale) && grid.scale != 0 ? grid : checked(grid, span.minmax(), scale_dtype, where, row);
+}
+
+Grid choose_grid_of_range(float low, float high, const Scheme& scheme, DType scale_dtype, const std::string& where, int64_t row) {
+  const Range range{low, high};
+  return checked(make_grid(range, {scheme, {scheme.scale, scale_dtype, 1}}), range, scale_dtype, where, row);
 }
 
 void choose_grids(ConstMatrixView weights, std::span<const float> importance, const RangeOptions& options, const std::string& where, QuantizedMatrix& result) {

@@ -89,6 +89,9 @@ struct ScaleRounding {
 /// small for its dtype.
 Grid choose_grid(ConstMatrixView weights, std::span<const float> importance, const Scheme& scheme, DType scale_dtype, const RangeOptions& options, const std::string& where, int64_t row, float global_scale = 1);
 
+/// The grid of weights from `low` to `high`, as choose_grid makes it by RangeRule::minmax.
+Grid choose_grid_of_range(float low, float high, const Scheme& scheme, DType scale_dtype, const std::string& where, int64_t row);
+
 /// Chooses the grid of every span of `result`, whose scheme, sizes and scale_dtype are set, from `weights`. NVFP4: the scale
 /// of the tensor first, the largest power of two that keeps every E4M3 scale in range, so that products are exact in any
 /// float type. A codebook: its centroids (passes/codebook.h), whatever the range rule.

@@ -2,6 +2,7 @@
 
 #include "core/parallel.h"
 #include "model/matmul.h"
+#include "passes/grid_kernels.h"
 
 namespace llmc {
 namespace {
@@ -13,6 +14,19 @@ void for_each_span(std::span<const float> weights, int64_t row, QuantizedMatrix&
   const auto span = static_cast<size_t>(result.span());
   const std::span<int8_t> codes = std::span(result.codes).subspan(static_cast<size_t>(row) * weights.size(), weights.size());
   for (size_t begin = 0; begin < weights.size(); begin += span) body(weights.subspan(begin, span), codes.subspan(begin, span), result.scale_index(row, static_cast<int64_t>(begin)));
+}
+
+/// A row on grids of its spans' smallest and largest values, in few calls.
+void round_row(std::span<const float> weights, int64_t row, const std::string& where, QuantizedMatrix& result) {
+  const auto width = static_cast<size_t>(result.span()), count = weights.size() / width;
+  const std::span<float> lows = thread_scratch<float, 5>(2 * count).first(count), highs = thread_scratch<float, 5>(2 * count).last(count);
+  find_ranges(weights, width, lows, highs);
+  for (size_t i = 0; i < count; ++i) {
+    const Grid grid = choose_grid_of_range(lows[i], highs[i], result.scheme, result.scale_dtype, where, row);
+    set_grid(result, row * result.scale_cols() + static_cast<int64_t>(i), grid);
+    lows[i] = grid.scale, highs[i] = grid.zero;  // in the same memory
+  }
+  code_spans_evenly(weights, width, lows, highs, static_cast<float>(result.scheme.lowest_code()), static_cast<float>(result.scheme.highest_code()), std::span(result.codes).subspan(static_cast<size_t>(row) * weights.size(), weights.size()));
 }
 
 }  // namespace
@@ -31,10 +45,15 @@ QuantizedMatrix round_to_nearest(const StoredTensor& tensor, const Scheme& schem
   if (needs_whole) return round_to_nearest(read_matrix(tensor).view(), scheme, scale_dtype, range, tensor.name);
   const TensorRows rows(tensor);
   QuantizedMatrix result = make_quantized_matrix(scheme, scale_dtype, rows.rows(), rows.cols(), tensor.name);
+  const bool is_plain = range.rule == RangeRule::minmax && scheme.grid == GridKind::integer;
   parallel_pieces(rows.rows(), rows_at_once, [&](int64_t first, int64_t last) {
     const std::span<float> weights = thread_scratch<float, 4>(static_cast<size_t>(rows.cols()));
     for (int64_t r = first; r < last; ++r) {
       rows.read(r, weights);
+      if (is_plain) {
+        round_row(weights, r, tensor.name, result);
+        continue;
+      }
       for_each_span(weights, r, result, [&](auto span, auto codes, int64_t index) {
         const auto cols = static_cast<int64_t>(span.size());
         const Grid grid = choose_grid({span.data(), 1, cols, cols}, {}, scheme, scale_dtype, range, tensor.name, r);
