@@ -9,7 +9,6 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
-#include "core/sha256.h"
 
 namespace llmc {
 namespace {
@@ -51,7 +50,7 @@ Question read_question(const nlohmann::json& object, const ChoiceReading& readin
 
 ChoiceData load_choice_data(const std::filesystem::path& path, const ChoiceReading& reading) {
   const MappedFile file(path);
-  ChoiceData data{.name = path.string(), .sha256 = sha256(file.bytes()), .starts_with_bos = reading.begin.has_value()};
+  ChoiceData data{.name = path.string(), .questions = {}, .starts_with_bos = reading.begin.has_value()};
   for_each_json_line(file.text(), data.name, [&](const nlohmann::json& object, const std::string& where) { data.questions.push_back(read_question(object, reading, where)); });
   if (data.questions.empty()) throw Error(ErrorKind::input, fmt::format("{}: holds no questions", data.name));
   return data;

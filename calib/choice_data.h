@@ -26,7 +26,6 @@ struct Question {
 struct ChoiceData {
   std::string name;
   std::vector<Question> questions;
-  std::string sha256;           ///< of the file's bytes
   bool starts_with_bos = false;  ///< every choice
 };
 

@@ -2,12 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/json.h"
-#include "core/mapped_file.h"
 #include "formats/tokenizer_files.h"
 
 namespace llmc {
@@ -43,18 +41,19 @@ std::vector<int32_t> read_ids(const json& object, const char* key, const std::st
 
 std::optional<int32_t> find_begin_token(const Model& model, const Tokenizer* tokenizer) {
   if (tokenizer && tokenizer->first_token()) return tokenizer->first_token();
-  const std::vector<int32_t> ids = read_ids(model.checkpoint().config, "bos_token_id", model.checkpoint().directory.string() + "/config.json", model.config().vocabulary);
+  const std::vector<int32_t> ids = read_ids(model.checkpoint().config, "bos_token_id", model.checkpoint().config_name(), model.config().vocabulary);
   return ids.size() == 1 ? std::optional(ids.front()) : std::nullopt;
 }
 
 std::vector<int32_t> find_end_tokens(const Model& model) {
   const Checkpoint& checkpoint = model.checkpoint();
-  if (const auto path = checkpoint.directory / "generation_config.json"; !checkpoint.gguf && std::filesystem::exists(path)) {
-    const json generation = parse_json(read_text_file(path), path.string());
-    if (!generation.is_object()) throw Error(ErrorKind::input, fmt::format("{}: expected an object", path.string()));
-    if (const auto ids = read_ids(generation, "eos_token_id", path.string(), model.config().vocabulary); !ids.empty()) return ids;
+  if (const auto text = checkpoint.find_file("generation_config.json")) {
+    const std::string where = (checkpoint.directory / "generation_config.json").string();
+    const json generation = parse_json(*text, where);
+    if (!generation.is_object()) throw Error(ErrorKind::input, fmt::format("{}: expected an object", where));
+    if (const auto ids = read_ids(generation, "eos_token_id", where, model.config().vocabulary); !ids.empty()) return ids;
   }
-  return read_ids(checkpoint.config, "eos_token_id", checkpoint.directory.string() + "/config.json", model.config().vocabulary);
+  return read_ids(checkpoint.config, "eos_token_id", checkpoint.config_name(), model.config().vocabulary);
 }
 
 }  // namespace llmc

@@ -9,10 +9,12 @@ namespace {
 
 constexpr int64_t rows_at_once = 8;
 
+std::span<int8_t> codes_of_row(QuantizedMatrix& matrix, int64_t row) { return std::span(matrix.codes).subspan(static_cast<size_t>(row * matrix.cols), static_cast<size_t>(matrix.cols)); }
+
 /// Calls body(weights, codes, scale index) for each span of a row.
 void for_each_span(std::span<const float> weights, int64_t row, QuantizedMatrix& result, auto&& body) {
   const auto span = static_cast<size_t>(result.span());
-  const std::span<int8_t> codes = std::span(result.codes).subspan(static_cast<size_t>(row) * weights.size(), weights.size());
+  const std::span<int8_t> codes = codes_of_row(result, row);
   for (size_t begin = 0; begin < weights.size(); begin += span) body(weights.subspan(begin, span), codes.subspan(begin, span), result.scale_index(row, static_cast<int64_t>(begin)));
 }
 
@@ -26,7 +28,7 @@ void round_row(std::span<const float> weights, int64_t row, const std::string& w
     set_grid(result, row * result.scale_cols() + static_cast<int64_t>(i), grid);
     lows[i] = grid.scale, highs[i] = grid.zero;  // in the same memory
   }
-  code_spans_evenly(weights, width, lows, highs, static_cast<float>(result.scheme.lowest_code()), static_cast<float>(result.scheme.highest_code()), std::span(result.codes).subspan(static_cast<size_t>(row) * weights.size(), weights.size()));
+  code_spans_evenly(weights, width, lows, highs, static_cast<float>(result.scheme.lowest_code()), static_cast<float>(result.scheme.highest_code()), codes_of_row(result, row));
 }
 
 }  // namespace

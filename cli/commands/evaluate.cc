@@ -43,7 +43,6 @@ LoadedModels load_models(const EvaluateOptions& options, const RunContext& conte
   LoadedModels loaded;
   for (const std::string& path : options.models) loaded.run.models.push_back(&loaded.memory.emplace_back(load_model(path, ignored, context)));
   for (const std::string& path : options.references) loaded.run.references.push_back(&loaded.memory.emplace_back(load_model(path, ignored, context)));
-  if (options.hidden_errors && options.references.empty()) throw Error(ErrorKind::usage, "--hidden-errors: needs a --reference to compare with");
   if (options.hidden_errors) loaded.run.hidden_errors = HiddenErrors::measured;
   return loaded;
 }
@@ -111,6 +110,7 @@ int run_evaluate(const EvaluateOptions& options, const CommandContext& context) 
   const WindowOptions window_options = read_window_options(options.evaluation);
   const bool is_on_text = options.choices.empty() || !options.data.empty();
   if (!is_on_text && !options.logits.empty()) throw Error(ErrorKind::usage, "--logits: are of text; with --choices give --data too");
+  if (options.hidden_errors && options.references.empty()) throw Error(ErrorKind::usage, "--hidden-errors: needs a --reference to compare with");
   if (!is_on_text && options.hidden_errors) throw Error(ErrorKind::usage, "--hidden-errors: are of text; with --choices give --data too");
   const LoadedModels loaded = load_models(options, context.run);
   const std::optional<OnText> text = is_on_text ? std::optional(judge_text(options, loaded.run, forward, window_options, context.run)) : std::nullopt;
