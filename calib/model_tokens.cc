@@ -39,8 +39,15 @@ std::vector<int32_t> read_ids(const json& object, const char* key, const std::st
 
 }  // namespace
 
+std::optional<int32_t> find_first_token(const Model& model, const Tokenizer& tokenizer) {
+  const auto id = tokenizer.first_token();
+  if (id && *id >= model.config().vocabulary)
+    throw Error(ErrorKind::input, fmt::format("{}: post_processor: token id {} is outside the model's vocabulary of {}", tokenizer_name(model), *id, model.config().vocabulary));
+  return id;
+}
+
 std::optional<int32_t> find_begin_token(const Model& model, const Tokenizer* tokenizer) {
-  if (tokenizer && tokenizer->first_token()) return tokenizer->first_token();
+  if (const auto first = tokenizer ? find_first_token(model, *tokenizer) : std::nullopt) return first;
   const std::vector<int32_t> ids = read_ids(model.checkpoint().config, "bos_token_id", model.checkpoint().config_name(), model.config().vocabulary);
   return ids.size() == 1 ? std::optional(ids.front()) : std::nullopt;
 }

@@ -15,6 +15,8 @@ using nlohmann::json;
 
 namespace {
 
+constexpr size_t most_tokens = 1024;  // around a text; a template may name the same long list again and again
+
 const json& get_list(FieldReader& fields, const std::string& key) {
   const json* list = fields.find(key);
   if (!list || !list->is_array()) throw Error(ErrorKind::input, fmt::format("{}: field \"{}\" is missing or not a list", fields.where(), key));
@@ -109,6 +111,7 @@ class Reader {
       if (ids == tokens.end()) throw Error(ErrorKind::input, fmt::format("{}: \"{}\" is not among the special_tokens", kinds.where(), id));
       std::vector<int32_t>& side = has_text ? result.after : result.before;
       side.insert(side.end(), ids->second.begin(), ids->second.end());
+      if (side.size() > most_tokens) throw Error(ErrorKind::input, fmt::format("{}: more than {} special tokens are not supported", kinds.where(), most_tokens));
     }
     if (!has_text) throw Error(ErrorKind::input, where_ + ": template: expected the sequence A once, found none");
   }

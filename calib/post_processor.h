@@ -19,7 +19,7 @@ struct PostProcessor {
   using FindId = std::function<std::optional<int32_t>(std::string_view token)>;
   /// Reads null, ByteLevel (which changes offsets only), TemplateProcessing, RobertaProcessing, BertProcessing or a Sequence
   /// in which at most one adds tokens. Throws Error(input) naming any other type, and tokens that `find_id` does not know by
-  /// the same id.
+  /// the same id, and a template of more than 1024 tokens.
   static PostProcessor parse(const nlohmann::json* post_processor, const FindId& find_id, const std::string& where);
 };
 

@@ -10,6 +10,7 @@
 #include "calib/byte_alphabet.h"
 #include "calib/oniguruma_syntax.h"
 #include "calib/replacement.h"
+#include "calib/text_growth.h"
 #include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -188,9 +189,22 @@ void PreTokenizer::add(const json& pre_tokenizer, const std::string& where) {
   fields.finish();
 }
 
-void PreTokenizer::split_from(size_t step, std::string_view text, bool is_first, const Visit& visit) const {
+/// Where words go, and how many bytes were handed from step to step on the way.
+struct PreTokenizer::Output {
+  const Visit& visit;
+  size_t most;
+  size_t bytes = 0;
+};
+
+void PreTokenizer::split(std::string_view text, const Visit& visit, bool is_first) const {
+  Output output{.visit = visit, .most = (steps_.size() + 1) * most_grown_bytes(text.size())};
+  split_from(0, text, is_first, output);
+}
+
+void PreTokenizer::split_from(size_t step, std::string_view text, bool is_first, Output& output) const {
   if (text.empty()) return;
-  if (step == steps_.size()) return visit(text);
+  check_growth(output.bytes += text.size(), output.most, "pre_tokenizer");
+  if (step == steps_.size()) return output.visit(text);
   const Step& current = steps_[step];
   std::string changed;
   if (!current.space_mark.empty()) text = changed = replace_spaces(text, current.space_mark);
@@ -201,8 +215,8 @@ void PreTokenizer::split_from(size_t step, std::string_view text, bool is_first,
   bool next_is_first = is_first;
   const Visit next = [&](std::string_view part) {
     const bool part_is_first = std::exchange(next_is_first, false) && part.data() == text.data();
-    if (current.spells_bytes) split_from(step + 1, spell_bytes(part), part_is_first, visit);
-    else split_from(step + 1, part, part_is_first, visit);
+    if (current.spells_bytes) split_from(step + 1, spell_bytes(part), part_is_first, output);
+    else split_from(step + 1, part, part_is_first, output);
   };
   if (!current.pattern) return next(text);
   PartJoiner joiner(text, current.behavior, next);

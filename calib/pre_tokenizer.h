@@ -26,8 +26,9 @@ class PreTokenizer {
   static PreTokenizer parse(const nlohmann::json* pre_tokenizer, const std::string& where);
 
   /// Calls `visit` with each word of valid UTF-8, from left to right; none is empty. Words borrow `text` or live until
-  /// `visit` returns. `is_first`: nothing comes before the text in what the user gave, which matters to Metaspace.
-  void split(std::string_view text, const Visit& visit, bool is_first = true) const { split_from(0, text, is_first, visit); }
+  /// `visit` returns. `is_first`: nothing comes before the text in what the user gave, which matters to Metaspace. Throws Error(input) when
+  /// an expression backtracks too much, and when steps that put something before pieces, or spell them, multiply each other.
+  void split(std::string_view text, const Visit& visit, bool is_first = true) const;
   /// True when the words are to be spelled in the byte alphabet (byte_alphabet.h) before they meet the vocabulary.
   bool is_byte_level() const { return is_byte_level_; }
 
@@ -47,7 +48,8 @@ class PreTokenizer {
   static Step make_step(const std::string& expression, SplitBehavior behavior, bool invert = false);
   static Step read_byte_level(FieldReader& fields);
   static Step read_metaspace(FieldReader& fields);
-  void split_from(size_t step, std::string_view text, bool is_first, const Visit& visit) const;
+  struct Output;
+  void split_from(size_t step, std::string_view text, bool is_first, Output& output) const;
 
   std::vector<Step> steps_;
   bool is_byte_level_ = false;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "calib/oniguruma_syntax.h"
+#include "calib/text_growth.h"
 #include "core/error.h"
 
 namespace llmc {
@@ -29,6 +30,7 @@ std::string Replacement::apply(std::string_view text) const {
   TextPattern::Search search(pattern_, text);
   while (const auto match = search.find_next()) {
     result.append(text.substr(done, match->begin - done)).append(content_);
+    check_growth(result.size(), most_grown_bytes(text.size()), "Replace");
     done = match->end;
   }
   return result.append(text.substr(done));

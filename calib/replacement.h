@@ -19,7 +19,7 @@ class Replacement {
   /// Reads "pattern" and "content".
   explicit Replacement(FieldReader& fields);
 
-  /// Throws Error(input) when the expression backtracks too much.
+  /// Throws Error(input) when the expression backtracks too much, and when the text grows beyond measure (text_growth.h).
   std::string apply(std::string_view text) const;
 
  private:

@@ -10,6 +10,7 @@
 #include "calib/byte_alphabet.h"
 #include "calib/precompiled_charsmap.h"
 #include "calib/replacement.h"
+#include "calib/text_growth.h"
 #include "calib/unicode_text.h"
 #include "calib/utf8.h"
 #include "core/error.h"
@@ -22,9 +23,6 @@ using nlohmann::json;
 namespace {
 
 constexpr size_t most_steps = 64;
-
-/// A text may grow by what NFKD's longest entry (U+FDFA: 3 bytes become 33) does in every character, and again as much.
-constexpr size_t most_bytes(size_t before) { return 64 * before + 65536; }
 
 /// Each character becomes what `change` appends.
 template <typename Change>
@@ -134,12 +132,12 @@ void TextNormalizer::add(const json& normalizer, const std::string& where) {
 }
 
 std::string_view TextNormalizer::apply(std::string_view text, std::string& storage) const {
-  const size_t most = most_bytes(text.size());
+  const size_t most = most_grown_bytes(text.size());
   for (const Step& step : steps_) {
     if (step.keeps_ascii && find_non_ascii(text) == text.size()) continue;
     storage = step.apply(text);
     text = storage;
-    if (text.size() > most) throw Error(ErrorKind::input, fmt::format("normalizer: makes more than {} bytes of a text", most));
+    check_growth(text.size(), most, "normalizer");
   }
   return text;
 }

@@ -6,10 +6,12 @@
 #include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 
 #include "calib/byte_alphabet.h"
 #include "calib/replacement.h"
+#include "calib/text_growth.h"
 #include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -22,6 +24,10 @@ namespace {
 
 using Tokens = std::vector<std::string>;
 constexpr size_t most_steps = 64;
+
+size_t total_bytes(const Tokens& tokens) {
+  return std::accumulate(tokens.begin(), tokens.end(), size_t{0}, [](size_t sum, const std::string& token) { return sum + token.size(); });
+}
 
 std::string concatenate(const Tokens& tokens) {
   std::string text;
@@ -218,14 +224,20 @@ void TokenDecoder::add(const json& decoder, const std::string& where) {
 }
 
 std::string TokenDecoder::decode(std::vector<std::string> tokens) const {
-  for (const Step& step : steps_) tokens = step.decode(std::move(tokens));
+  const size_t most = most_grown_bytes(total_bytes(tokens));
+  for (const Step& step : steps_) {
+    tokens = step.decode(std::move(tokens));
+    check_growth(total_bytes(tokens), most, "decoder");
+  }
   return replace_invalid_utf8(concatenate(tokens));
 }
 
 size_t TokenDecoder::count_bytes(std::string_view token) const {
   std::string text(token);
-  for (const Step& step : steps_)
+  for (const Step& step : steps_) {
     if (step.decode_one) text = step.decode_one(std::move(text));
+    check_growth(text.size(), most_grown_bytes(token.size()), "decoder");
+  }
   return text.size();
 }
 

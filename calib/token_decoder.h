@@ -17,7 +17,8 @@ class TokenDecoder {
   /// others. Throws Error(input) naming any other type.
   static TokenDecoder parse(const nlohmann::json* decoder, bool is_byte_level, const std::string& where);
 
-  /// Text from the names of all tokens; what is not UTF-8 becomes U+FFFD.
+  /// Text from the names of all tokens; what is not UTF-8 becomes U+FFFD. Throws Error(input) when steps make it grow beyond measure
+  /// (text_growth.h), as count_bytes does.
   std::string decode(std::vector<std::string> tokens) const;
   /// Bytes of text that one token within a text stands for, as far as that can be said of one: the space between words, which
   /// a WordPiece decoder writes, counts with the word after it; what depends on a token's place (Strip after Fuse) is left out.

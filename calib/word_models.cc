@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
 
@@ -43,23 +42,21 @@ WordPiece WordPiece::parse(const json& model, const std::string& where) {
   fields.finish();
   if (most < 0 || most > 65536) throw Error(ErrorKind::input, fmt::format("{}: max_input_chars_per_word: expected 0 to 65536, found {}", where, most));
   result.most_characters_ = static_cast<size_t>(most);
-  for (const auto& [token, id] : result.vocabulary_.ids()) result.longest_ = std::max(result.longest_, token.size());
+  for (const auto& [token, id] : result.vocabulary_.ids()) {
+    if (!token.empty()) result.first_.add(token, static_cast<size_t>(id));
+    if (token.size() > result.prefix_.size() && token.starts_with(result.prefix_)) result.next_.add(std::string_view(token).substr(result.prefix_.size()), static_cast<size_t>(id));
+  }
   return result;
 }
 
 bool WordPiece::append_pieces(std::string_view word, std::vector<int32_t>& ids) const {
-  std::string piece;
   for (size_t begin = 0; begin < word.size();) {
-    piece = begin > 0 ? prefix_ : "";
-    const size_t before = piece.size();
-    size_t end = std::min(word.size(), begin + longest_);
-    while (end < word.size() && is_continuation(word[end])) --end;
-    piece += word.substr(begin, end - begin);
-    std::optional<int32_t> id;
-    while (piece.size() > before && !(id = vocabulary_.find_id(piece))) piece.resize(piece.size() - last_code_point(piece).bytes);
-    if (!id) return false;
-    ids.push_back(*id);
-    begin += piece.size() - before;
+    size_t end = begin;
+    int32_t id = 0;
+    (begin == 0 ? first_ : next_).for_each_at(word, begin, [&](size_t longer, size_t phrase) { end = longer, id = static_cast<int32_t>(phrase); });
+    if (end == begin) return false;
+    ids.push_back(id);
+    begin = end;
   }
   return true;
 }

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "calib/phrase_matcher.h"
 #include "calib/token_model.h"
 
 namespace llmc {
@@ -17,7 +18,7 @@ class WordPiece final : public TokenModel {
  public:
   static WordPiece parse(const nlohmann::json& model, const std::string& where);
 
-  /// Takes O(n m²) for n bytes and tokens of at most m. Throws Error(input) when the unknown token is needed and not in the
+  /// Takes O(n m) for n bytes and tokens of at most m. Throws Error(input) when the unknown token is needed and not in the
   /// vocabulary.
   void encode(std::string_view word, std::vector<int32_t>& ids) const override;
   const Vocabulary& vocabulary() const override { return vocabulary_; }
@@ -28,9 +29,10 @@ class WordPiece final : public TokenModel {
 
   Vocabulary vocabulary_;
   std::string unknown_;
-  std::string prefix_;         ///< of tokens that go on with a word
+  std::string prefix_;          ///< of tokens that go on with a word
   size_t most_characters_ = 0;  ///< longer words are unknown
-  size_t longest_ = 0;          ///< bytes of the longest token
+  PhraseMatcher first_;         ///< ids by what starts a word
+  PhraseMatcher next_;          ///< ids by what goes on with it, without the prefix
 };
 
 /// Every word is a token or unknown.

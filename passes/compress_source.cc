@@ -106,7 +106,7 @@ RunText load_run_text(const Model& model, const CompressRequest& request) {
     text.data = std::move(separated.evaluation);
   }
   const bool is_text = tokenizer && !(file && holds_token_ids(*file));
-  const auto bos = is_text && request.windows.convention == Convention::second_half ? tokenizer->first_token() : std::nullopt;
+  const auto bos = is_text && request.windows.convention == Convention::second_half ? find_first_token(model, *tokenizer) : std::nullopt;
   if (bos) start_windows_with(*bos, text.data, request.windows, context);
   text.windows = cut_windows(text.data, request.windows, context);
   text.windows.starts_with_bos = bos.has_value();
