@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Holds what llmc's evaluator says of a model to transformers: generated tokens, perplexities, answers to questions.
 
-    python test_evaluator.py --llmc build/dev/llmc --model sample_models/quill-7m [--tiny tests/golden/tiny] [--text FILE] [--choices FILE ...]
+    python test_evaluator.py --llmc build/dev/llmc --model sample_models/quill-7m [--tiny tests/golden/tiny] [--text FILE] [--characters N]
+        [--choices FILE ...]
 
 Of every tiny model: the likeliest continuation of its first tokens. Of the model: the continuation of a prompt; perplexity of the text (the
-model's held_out.txt, or FILE: of the first 60,000 characters) in whole windows, with a stride, and over second halves, to 1e-4 of transformers' in f32; log-probabilities
+model's held_out.txt, or FILE: of the first 60,000 characters, or N) in whole windows, with a stride, and over second halves, to 1e-4 of transformers' in f32; log-probabilities
 behind the answers to the questions (a few here, or those of the FILEs). Exit code: 0 all agree, 1 something differs, 77 the peers are not there.
 """
 
@@ -128,6 +129,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--tiny")
     parser.add_argument("--text")
+    parser.add_argument("--characters", type=int, default=60_000)
     parser.add_argument("--choices", nargs="*", default=[])
     args = parser.parse_args()
     torch.set_num_threads(2)
@@ -142,7 +144,7 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     peer = Peer(args.model)
     check_continuation(judge, args.model, peer, tokenizer.encode("The old king looked at the sea and said"), 48)
-    text = Path(args.text or Path(args.model) / "held_out.txt").read_text(encoding="utf-8")[:60_000]
+    text = Path(args.text or Path(args.model) / "held_out.txt").read_text(encoding="utf-8")[:args.characters]
     check_perplexities(judge, args.model, peer, tokenizer, text)
     begin = peer.model.config.bos_token_id
     check_choices(judge, args.model, peer, tokenizer, args.choices, [] if begin is None else [begin])
