@@ -78,7 +78,7 @@ void measure_layers() {
     Matrix y(x.rows(), out);
     const auto dense = matmul_list()[0].pack(random_matrix(out, in, "weight").view(), {}, Precision::f32);
     const auto print = [&](const std::string& name, const Matrix& weight, StripHeight height) {
-      fmt::print("  {} {:.2f}x{}", name, dense_over_sparse(*dense, *pack_strips(weight.view(), {}, height), x.view(), y.view(), rounds), find_strip_height(weight.view()) == height ? "*" : "");
+      fmt::print("  {} {:.2f}x{}", name, dense_over_sparse(*dense, *pack_strips(weight.view(), {}, height), x.view(), y.view(), rounds), find_strip_height(weight.view(), matmul_list()[0].f32_time) == height ? "*" : "");
       std::fflush(stdout);
     };
     for (const Pattern& pattern : patterns) {

@@ -105,6 +105,8 @@ class TensorRows {
 
   int64_t rows() const { return tensor_ ? tensor_->rows() : 0; }
   int64_t cols() const { return tensor_ ? tensor_->cols() : 0; }
+  /// Whether they are read from bf16 floats.
+  bool is_bf16() const { return tensor_ && values_.empty() && tensor_->dtype == DType::bf16; }
   void read(int64_t row, std::span<float> values) const;
 
  private:

@@ -4,7 +4,7 @@ namespace llmc {
 
 std::unique_ptr<IntegerMatrix> pack_codes(const CodesView& codes, [[maybe_unused]] MatmulBackend backend) {
 #ifdef LLMC_ONEDNN
-  if (backend == MatmulBackend::onednn)
+  if (backend != MatmulBackend::eigen)
     if (auto packed = pack_codes_onednn(codes)) return packed;
 #endif
   return pack_codes_eigen(codes);

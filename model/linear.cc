@@ -9,28 +9,53 @@
 #include "core/parallel.h"
 #include "model/kernels.h"
 #include "model/matmul.h"
+#include "model/matmul_amx.h"
 #include "model/quantized_linear.h"
 #include "model/sparse_matrix.h"
 
 namespace llmc {
 namespace {
 
-constexpr MatmulRow rows[] = {
+constexpr MatmulRow libraries[] = {
 #ifdef LLMC_ONEDNN
-    {.backend = MatmulBackend::onednn, .name = "onednn", .pack = pack_onednn, .multiply = multiply_onednn, .add_transposed = add_transposed_onednn, .add_transposed_bf16 = add_transposed_bf16_onednn},
+    {.backend = MatmulBackend::onednn, .name = "onednn", .pack = pack_onednn, .pack_rows = nullptr, .multiply = multiply_onednn, .add_transposed = add_transposed_onednn, .add_transposed_bf16 = add_transposed_bf16_onednn},
 #endif
-    {.backend = MatmulBackend::eigen, .name = "eigen", .pack = pack_eigen, .multiply = multiply_eigen, .add_transposed = add_transposed_eigen, .add_transposed_bf16 = add_transposed_bf16_eigen},
+    {.backend = MatmulBackend::eigen, .name = "eigen", .pack = pack_eigen, .pack_rows = nullptr, .multiply = multiply_eigen, .add_transposed = add_transposed_eigen, .add_transposed_bf16 = add_transposed_bf16_eigen},
 };
 
+std::vector<MatmulRow> list_backends() {
+  std::vector<MatmulRow> list(std::begin(libraries), std::end(libraries));
+#ifdef __x86_64__
+  if (has_amx()) {
+    MatmulRow amx = list.front();
+    amx.backend = MatmulBackend::amx;
+    amx.name = "amx";
+    amx.f32_time = 0.4;
+    amx.pack = pack_amx;
+    amx.pack_rows = pack_amx_rows;
+    list.insert(list.begin(), amx);
+  }
+#endif
+  return list;
+}
+
+const MatmulRow* find_row(MatmulBackend backend) {
+  const auto row = std::ranges::find(matmul_list(), backend, &MatmulRow::backend);
+  return row == matmul_list().end() ? nullptr : &*row;
+}
+
 const MatmulRow& get_row(MatmulBackend backend) {
-  const auto row = std::ranges::find(rows, backend, &MatmulRow::backend);
-  if (row == std::end(rows)) throw Error(ErrorKind::usage, fmt::format("this llmc was built without {}", to_string(backend)));
+  const MatmulRow* row = find_row(backend);
+  if (!row) throw Error(ErrorKind::usage, fmt::format("no products by {} in this build or on this processor", to_string(backend)));
   return *row;
 }
 
 }  // namespace
 
-std::span<const MatmulRow> matmul_list() { return rows; }
+std::span<const MatmulRow> matmul_list() {
+  static const std::vector<MatmulRow> list = list_backends();
+  return list;
+}
 
 std::string_view to_string(Precision precision) { return precision == Precision::f32 ? "f32" : "bf16"; }
 Precision parse_precision(const std::string& text, const std::string& what) {
@@ -38,9 +63,12 @@ Precision parse_precision(const std::string& text, const std::string& what) {
     if (text == to_string(precision)) return precision;
   throw Error(ErrorKind::usage, fmt::format("{}: expected f32 or bf16, found '{}'", what, text));
 }
-std::string_view to_string(MatmulBackend backend) { return backend == MatmulBackend::onednn ? "onednn" : "eigen"; }
-bool has_backend(MatmulBackend backend) { return std::ranges::find(rows, backend, &MatmulRow::backend) != std::end(rows); }
-MatmulBackend default_backend() { return rows[0].backend; }
+std::string_view to_string(MatmulBackend backend) {
+  constexpr std::string_view names[] = {"amx", "onednn", "eigen"};
+  return names[static_cast<size_t>(backend)];
+}
+bool has_backend(MatmulBackend backend) { return find_row(backend) != nullptr; }
+MatmulBackend default_backend() { return matmul_list().front().backend; }
 
 /// Rows of a matrix one below the other, each piece packed by itself.
 class SlicedMatrix final : public PackedMatrix {
@@ -65,6 +93,19 @@ class SlicedMatrix final : public PackedMatrix {
   std::vector<std::pair<std::unique_ptr<PackedMatrix>, int64_t>> slices_;
 };
 
+/// Whether so few of a sample of the weight's rows are not zero that skipping the zeros may be faster: one that is kept costs more
+/// than a dense one.
+static bool seems_sparse(const TensorRows& weight, double dense_time) {
+  const int64_t every = weight.rows() < 1024 ? 1 : 16;
+  std::vector<float> row(static_cast<size_t>(weight.cols()));
+  int64_t zeros = 0, count = 0;
+  for (int64_t r = 0; r < weight.rows(); r += every) {
+    weight.read(r, row);
+    zeros += std::ranges::count(row, 0.0f), count += weight.cols();
+  }
+  return static_cast<double>(count - zeros) < dense_time * static_cast<double>(count);
+}
+
 struct Linear::Weights {
   int64_t out = 0;
   int64_t in = 0;
@@ -81,13 +122,18 @@ Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision p
   if (find_execution(weight) == Execution::integers) {
     weights_->packed = make_integer_linear(read_codes(weight), bias_values.values(), *input, backend);
   } else {
+    const MatmulRow& row = get_row(backend);
+    const bool skips = precision == Precision::f32 && zeros == Zeros::skipped;
     const auto pack = [&](ConstMatrixView values, std::span<const float> biases) {
-      const auto strips = precision == Precision::f32 && zeros == Zeros::skipped ? find_strip_height(values) : std::nullopt;
+      const auto strips = skips ? find_strip_height(values, row.f32_time) : std::nullopt;
       weights_->is_sparse |= strips.has_value();
-      return strips ? pack_strips(values, biases, *strips) : get_row(backend).pack(values, biases, precision);
+      return strips ? pack_strips(values, biases, *strips) : row.pack(values, biases, precision);
     };
     constexpr int64_t slice = 16384;  // rows: only output heads have more, and are never in memory a second time
-    if (weights_->out <= slice) {
+    const TensorRows stored_rows = row.pack_rows ? TensorRows(weight) : TensorRows();
+    if (row.pack_rows && !(skips && seems_sparse(stored_rows, row.f32_time))) {
+      weights_->packed = row.pack_rows(stored_rows, bias_values.values(), precision);
+    } else if (weights_->out <= slice) {
       weights_->packed = pack(read_matrix(weight).view(), bias_values.values());
     } else {
       const TensorRows rows(weight);

@@ -15,7 +15,7 @@ enum class Precision {
   f32,   ///< f32 operands, f32 accumulation
   bf16,  ///< operands rounded to bf16 (ties to even), exact products, f32 accumulation
 };
-enum class MatmulBackend { onednn, eigen };
+enum class MatmulBackend { amx, onednn, eigen };
 
 /// What is done with the zeros of a weight.
 enum class Zeros {
@@ -27,9 +27,9 @@ std::string_view to_string(Precision precision);
 std::string_view to_string(MatmulBackend backend);
 /// "f32", "bf16". Throws Error(usage) naming `what`.
 Precision parse_precision(const std::string& text, const std::string& what);
-/// Whether this build has the backend. Eigen is always there.
+/// Whether this build and this processor have the backend. Eigen is always there.
 bool has_backend(MatmulBackend backend);
-/// oneDNN where the build has it.
+/// The fastest there is: AMX where the processor has it, else oneDNN where the build has it.
 MatmulBackend default_backend();
 
 /// y = x · Wᵀ + b with W [out, in]. A weight whose scheme rounds the layer's input runs as find_execution says, in integers

@@ -27,8 +27,12 @@ class PackedMatrix {
 struct MatmulRow {
   MatmulBackend backend;
   std::string_view name;
+  double f32_time = 1;  ///< of a dense f32 product, with that of oneDNN as 1
   /// `weight` [out, in] is read during the call only; an empty bias is zero.
   std::unique_ptr<PackedMatrix> (*pack)(ConstMatrixView weight, std::span<const float> bias, Precision precision);
+  /// The same from rows that are read one at a time, so that the weight is never in memory as f32; nullptr where the backend takes
+  /// all of it at once.
+  std::unique_ptr<PackedMatrix> (*pack_rows)(const TensorRows& weight, std::span<const float> bias, Precision precision);
   /// C = alpha · A · op(B), on this thread alone.
   void (*multiply)(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
   /// C += alpha · Aᵀ · B, on this thread alone.
@@ -38,7 +42,7 @@ struct MatmulRow {
   bool (*add_transposed_bf16)(std::span<const uint16_t> a, std::span<const uint16_t> b, int64_t depth, MatrixView c);
 };
 
-/// The backends of this build, best first.
+/// The backends that there are in this build and on this processor, best first.
 std::span<const MatmulRow> matmul_list();
 
 std::unique_ptr<PackedMatrix> pack_eigen(ConstMatrixView weight, std::span<const float> bias, Precision precision);

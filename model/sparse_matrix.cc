@@ -122,7 +122,7 @@ std::array<double, 3> kept_shares(ConstMatrixView weight, int64_t step = 4) {
 
 }  // namespace
 
-std::optional<StripHeight> find_strip_height(ConstMatrixView weight) {
+std::optional<StripHeight> find_strip_height(ConstMatrixView weight, double dense_time) {
   // Time against the dense product's, fitted to bench/sparse_products.cc: an element that is kept costs more than a dense one
   // (its features come from the cache, not from registers), less so the more rows share them; transposing x and y comes on top.
   constexpr struct {
@@ -138,10 +138,10 @@ std::optional<StripHeight> find_strip_height(ConstMatrixView weight) {
     return best;
   };
   constexpr int64_t sampled = 1024;  // rows, from which on every 16th strip is looked at first: a dense weight shows at once
-  constexpr double never = 1.05;
+  const double never = 1.05 * dense_time;
   if (weight.rows >= sampled && cheapest(kept_shares(weight, 64)).first > never) return std::nullopt;
   const auto [cost, height] = cheapest(kept_shares(weight));
-  return cost < most - transposition / static_cast<double>(weight.cols) - transposition / static_cast<double>(weight.rows) ? std::optional(height) : std::nullopt;
+  return cost < most * dense_time - transposition / static_cast<double>(weight.cols) - transposition / static_cast<double>(weight.rows) ? std::optional(height) : std::nullopt;
 }
 
 std::unique_ptr<PackedMatrix> pack_strips(ConstMatrixView weight, std::span<const float> bias, StripHeight height) { return std::make_unique<StripMatrix>(weight, bias, height); }

@@ -13,9 +13,10 @@ namespace llmc {
 /// kept that are not all zero there. One row suits single weights and N:M, more suit blocks.
 enum class StripHeight { one = 1, two = 2, four = 4 };
 
-/// The height for which skipping zeros is expected to be faster than the dense f32 product; none where that is. It depends on
-/// the weight's zeros and shape alone, so that the same weight runs the same way everywhere (docs/pruning.md has the measurements).
-std::optional<StripHeight> find_strip_height(ConstMatrixView weight);
+/// The height for which skipping zeros is expected to be faster than the dense f32 product, which takes `dense_time` times as
+/// long as oneDNN's; none where that is. It depends on the weight's zeros and shape alone, so that the same weight runs the same
+/// way for any number of threads (docs/pruning.md has the measurements).
+std::optional<StripHeight> find_strip_height(ConstMatrixView weight, double dense_time = 1);
 
 /// The weight in f32 without the zeros. Sums run over the columns in order, so a row of y depends on that row of x alone; where
 /// that holds NaN or infinity it is a row of NaN.

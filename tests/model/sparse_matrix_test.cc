@@ -124,16 +124,19 @@ TEST_CASE("Zeros are skipped where they are many, in strips as high as their blo
   CHECK(find_strip_height(sparse_matrix(256, 256, 0.6, 16, 16).view()) == StripHeight::four);
   CHECK_FALSE(find_strip_height(sparse_matrix(16, 16, 0.5).view()));  // transposing costs more than the product
   CHECK(find_strip_height(Matrix(256, 256).view()));
+  CHECK_FALSE(find_strip_height(sparse_matrix(256, 256, 0.3).view(), 0.4));  // dense products take less time
+  CHECK(find_strip_height(sparse_matrix(256, 256, 0.1).view(), 0.4) == StripHeight::one);
   CHECK_FALSE(find_strip_height(test::random_matrix(1100, 64, "weight").view()));  // a sample of whose rows decides
   CHECK(find_strip_height(sparse_matrix(1100, 256, 0.5).view()) == StripHeight::one);
   CHECK(find_strip_height(sparse_matrix(1100, 256, 0.6, 4, 4).view()) == StripHeight::four);
 }
 
 TEST_CASE("A Linear of a sparse weight skips its zeros in f32, unless told otherwise") {
-  const Matrix weight = two_of_four(130, 256), x = test::random_matrix(200, 256, "x");
-  StoredTensor stored{.name = "weight", .dtype = DType::f32, .shape = {130, 256}};
-  stored.form = make_floats(stored, weight.view());
+  const Matrix x = test::random_matrix(200, 256, "x");
   for (MatmulBackend backend : test::backends()) {
+    const Matrix weight = backend == MatmulBackend::amx ? sparse_matrix(130, 256, 0.1) : two_of_four(130, 256);
+    StoredTensor stored{.name = "weight", .dtype = DType::f32, .shape = {130, 256}};
+    stored.form = make_floats(stored, weight.view());
     const Linear sparse(stored, nullptr, Precision::f32, backend);
     CHECK(sparse.is_sparse());
     CHECK_FALSE(Linear(stored, nullptr, Precision::f32, backend, Zeros::multiplied).is_sparse());
