@@ -49,9 +49,11 @@ class Stage {
   Stage(const Stage&) = delete;
   Stage& operator=(const Stage&) = delete;
   void note(const std::string& text) { context_.sink.note(text); }
-  /// Counts `done` more units, and stops the run here if the user asked for it.
+  /// Counts `done` more units.
+  void count(int64_t done = 1) { context_.sink.advance(done); }
+  /// And stops the run here if the user asked for it.
   void advance(int64_t done = 1) {
-    context_.sink.advance(done);
+    count(done);
     context_.check_stop();
   }
 

@@ -151,15 +151,15 @@ class Distill final : public Pass {
     if (!options_.steps) options_.steps = fit_steps(model, trainable, teacher, samples, plan, context);
     plan.steps = *options_.steps;
     learner.set_schedule(std::min(options_.warmup, plan.steps), plan.steps);
-    learner.set_after_step([&, saved = std::chrono::steady_clock::now()](int64_t done) mutable {
-      const bool stops = context.run.stop.stop_requested() && done < plan.steps;
+    plan.after_step = [&, saved = std::chrono::steady_clock::now()](int64_t done) mutable {
+      const bool stops = context.run.stop.stop_requested();
       constexpr auto interval = std::chrono::minutes(5);
       const bool is_due = context.sweep.persistence == Persistence::resumable && std::chrono::steady_clock::now() - saved > interval;
       if (!stops && !is_due) return;
       learner.save(context.state_directory / "training.safetensors");
       saved = std::chrono::steady_clock::now();
       if (stops) throw Error(ErrorKind::interrupted, fmt::format("interrupted after {} of {} training steps; the same command with --resume {} goes on from there", done, plan.steps, context.state_directory.parent_path().string()));
-    });
+    };
     train(trainable, learner, teacher, samples, plan, context);
     learner.finish();
     int64_t tokens = 0;

@@ -32,7 +32,7 @@ TeacherModel::TeacherModel(Model model, TeacherRuns runs, const Sequences& sampl
   if (runs == TeacherRuns::with_each_batch) return;
   std::vector<size_t> all(samples.size());
   std::iota(all.begin(), all.end(), size_t{0});
-  kept_.emplace(run(all, [](int64_t, const BlockWeights*, size_t, const Matrix&) {}));
+  kept_.emplace(run(all, [&](int64_t, const BlockWeights*, size_t, const Matrix&) { context_.run.check_stop(); }));
 }
 
 void TeacherModel::keep_attention(std::vector<int64_t> blocks) {
@@ -55,7 +55,6 @@ ActivationStore TeacherModel::run(std::span<const size_t> chosen, const Told& to
       if (block + 1 == model_.config().layers) told(block + 1, nullptr, static_cast<size_t>(i), states);
       hidden.write(i, states.view());
     });
-    context_.run.check_stop();
   }
   return hidden;
 }

@@ -38,7 +38,9 @@ void train(TrainableModel& model, Learner& learner, Teacher& teacher, const Sequ
     learner.end_step(step, mean);
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - started;
     stage.note(fmt::format("loss {:.4f}, {:.0f} tokens/s", mean.total(loss), static_cast<double>(tokens) / elapsed.count()));
-    stage.advance();
+    stage.count();
+    if (plan.after_step) plan.after_step(step + 1);
+    else context.run.check_stop();
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "model/trainable_model.h"
@@ -19,6 +20,8 @@ struct TrainingPlan {
   int64_t accumulate = 1;  ///< such batches in a step
   LossWeights loss;
   HiddenMatch* hidden = nullptr;  ///< what loss.hidden weighs, if it is not 0
+  /// Called between two steps, the only place where training stops, with the number of steps done; none: stops if the user asked for it.
+  std::function<void(int64_t done)> after_step = nullptr;
 };
 
 /// What changes the weights while they are trained. Gradients come to it batch by batch: the sum over the batches of a step is

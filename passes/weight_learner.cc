@@ -74,7 +74,6 @@ void WeightLearner::end_step(int64_t step, const HeadLosses& losses) {
   });
   for (const auto& [block, weights] : by_block_) hand_on(block);
   losses_.push_back(losses);
-  if (after_step_) after_step_(step + 1);
 }
 
 void WeightLearner::finish() {

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -32,8 +31,6 @@ class WeightLearner final : public Learner {
 
   /// How long the schedule is.
   void set_schedule(int64_t warmup, int64_t steps) { warmup_ = warmup, steps_ = steps; }
-  /// Called after every step with the number of steps done.
-  void set_after_step(std::function<void(int64_t)> after_step) { after_step_ = std::move(after_step); }
 
   void begin_step(int64_t /*step*/) override {}
   BlockTensors prepare(int64_t block) override;
@@ -84,7 +81,6 @@ class WeightLearner final : public Learner {
   std::string signature_;
   std::vector<HeadLosses> losses_;
   double gradient_norm_ = 0;
-  std::function<void(int64_t)> after_step_;
 };
 
 }  // namespace llmc

@@ -259,7 +259,7 @@ class Bundles(Runs):
 
 class GoingOn(Runs):
     def interrupt(self, *flags):
-        """Starts a long training and sends Ctrl-C once it is under way; returns what it said."""
+        """Starts a long training and sends Ctrl-C once it is about to start; returns what it said."""
         command = [str(part) for part in [support.LLMC, *self.run_of(*flags, steps=("--steps", 300, "--batch", 16))]]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         os.set_blocking(process.stderr.fileno(), False)
