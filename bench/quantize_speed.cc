@@ -1,6 +1,6 @@
 // Speed of quantization without calibration beside a copy of the same bytes in memory, scheme by scheme.
 //
-//     bench_quantize_speed [MODEL [THREADS [ROUNDS]]]      (default: bench/llama_250m.json, 2 threads, 7 rounds)
+//     bench_quantize_speed [MODEL [THREADS [ROUNDS [SCHEME]]]]      (default: bench/llama_250m.json, 2 threads, 7 rounds, six schemes)
 //
 // MODEL is a directory, or a config.json whose model gets random weights, which lie in memory as bf16. Quantization is the pass quantize.rtn over the model's
 // linear layers (reading the floats, choosing grids, rounding) and the codec that `llmc quantize` would store them with (compressed-tensors), up to
@@ -85,6 +85,7 @@ int main(int argc, char** argv) try {
   with_threads(threads, [&] {
     SilentSink sink;
     Source source(std::filesystem::is_directory(path) ? load_model(path, {}, {.sink = sink, .stop = {}}) : make_random_model(path, 1, {}));
+    if (argc > 4) return measure_scheme(source, argv[4], threads, rounds);
     for (const char* scheme : {"W8A16-channel", "W8A16-g128", "W4A16-channel", "W4A16-g128", "W4A16-g32", "W4A16-g128-linear"}) measure_scheme(source, scheme, threads, rounds);
   });
   return 0;

@@ -2,7 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdlib>
+#include <limits>
+#include <new>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 namespace llmc {
@@ -30,6 +34,40 @@ class PageMemory {
  private:
   void* address_ = nullptr;
   size_t size_ = 0;
+};
+
+/// Zeroed memory whose huge pages start where it starts; `size` is not 0. Throws std::bad_alloc.
+void* map_pages(size_t size);
+void unmap_pages(void* address, size_t size);
+
+/// Allocator for containers that are filled right after they are made: large ones lie in huge pages, and nothing is zeroed twice. Elements without
+/// a value are 0, but for those that a container gets back after it had become smaller in place.
+template <typename T>
+struct PageAllocator {
+  static_assert(std::is_trivial_v<T>);
+  using value_type = T;
+  static constexpr size_t large = size_t{2} << 20;  ///< bytes
+
+  PageAllocator() = default;
+  template <typename Other>
+  PageAllocator(const PageAllocator<Other>&) {}
+
+  T* allocate(size_t count) {
+    if (count > std::numeric_limits<size_t>::max() / 2 / sizeof(T)) throw std::bad_alloc();
+    if (count * sizeof(T) >= large) return static_cast<T*>(map_pages(count * sizeof(T)));
+    void* const address = std::calloc(count, sizeof(T));
+    return address ? static_cast<T*>(address) : throw std::bad_alloc();
+  }
+  void deallocate(T* address, size_t count) {
+    if (count * sizeof(T) >= large) unmap_pages(address, count * sizeof(T));
+    else std::free(address);
+  }
+  void construct(T*) {}  // zero already
+  template <typename Value>
+  void construct(T* address, const Value& value) {
+    *address = value;
+  }
+  bool operator==(const PageAllocator&) const = default;
 };
 
 }  // namespace llmc

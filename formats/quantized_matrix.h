@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/page_memory.h"
 #include "core/tensor.h"
 #include "formats/scheme.h"
 
@@ -26,7 +27,7 @@ struct QuantizedMatrix {
   DType scale_dtype = DType::f32;    ///< every scale (or centroid) is exactly representable in it
   int64_t rows = 0;
   int64_t cols = 0;
-  std::vector<int8_t> codes;         ///< [rows, cols], from scheme.lowest_code() to scheme.highest_code()
+  std::vector<int8_t, PageAllocator<int8_t>> codes;  ///< [rows, cols], from scheme.lowest_code() to scheme.highest_code()
   std::vector<float> scales;         ///< [scale_rows, scale_cols]; empty for a codebook
   std::vector<int8_t> zero_points;   ///< [scale_rows, scale_cols] for linear, empty for symmetric
   float global_scale = 1;            ///< divides every scale; other than 1 for ScaleKind::e4m3 only

@@ -270,7 +270,7 @@ TEST_CASE("bits lie least significant first, across byte borders", "[bit_stream]
   pack_codes(codes, 3, packed);
   CHECK(packed == std::vector<std::byte>{std::byte{0b11001000}, std::byte{0b01011001}});
   for (int bits = 1; bits <= 8; ++bits)
-    for (int64_t count : {0, 1, 31, 33, 255}) {
+    for (int64_t count : {0, 1, 31, 33, 64, 255}) {
       std::vector<int8_t> values;
       for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<int8_t>(i * 37 % (1 << bits) - (1 << (bits - 1))));
       std::vector<std::byte> bytes(static_cast<size_t>(packed_bytes(count, bits)));
