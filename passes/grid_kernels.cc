@@ -68,17 +68,6 @@ void widen_range(const float* x, size_t count, float* low, float* high) {
   for (; i < count; ++i) *low = std::min(*low, x[i]), *high = std::max(*high, x[i]);
 }
 
-void find_ranges(const float* row, size_t count, size_t width, float* lows, float* highs) {
-  for (size_t i = 0; i < count; ++i) {
-    lows[i] = INFINITY, highs[i] = -INFINITY;
-    widen_range(row + i * width, width, lows + i, highs + i);
-  }
-}
-
-void code_spans_evenly(const float* row, size_t count, size_t width, const float* scales, const float* zeros, float lowest, float highest, int8_t* codes) {
-  for (size_t i = 0; i < count; ++i) code_evenly(row + i * width, width, scales[i], zeros[i], lowest, highest, codes + i * width);
-}
-
 /// One division serves both grids: round(x / −s) = −round(x / s).
 template <bool both>
 void add_squared_errors(const float* x, const float* importance, size_t count, float scale, float zero, float lowest, float highest, float* sums, float* mirrored) {
@@ -129,8 +118,6 @@ namespace {
 HWY_EXPORT(round_evenly);
 HWY_EXPORT(code_evenly);
 HWY_EXPORT(widen_range);
-HWY_EXPORT(find_ranges);
-HWY_EXPORT(code_spans_evenly);
 HWY_EXPORT(add_errors_of_both);
 HWY_EXPORT(add_errors_of_one);
 HWY_EXPORT(round_by_thresholds);
@@ -143,16 +130,6 @@ void code_evenly(std::span<const float> x, float scale, float zero, float lowest
 }
 
 void widen_range(std::span<const float> x, float& low, float& high) { HWY_DYNAMIC_DISPATCH(widen_range)(x.data(), x.size(), &low, &high); }
-
-void find_ranges(std::span<const float> row, size_t width, std::span<float> lows, std::span<float> highs) {
-  assert(row.size() == lows.size() * width && row.size() == highs.size() * width);
-  HWY_DYNAMIC_DISPATCH(find_ranges)(row.data(), lows.size(), width, lows.data(), highs.data());
-}
-
-void code_spans_evenly(std::span<const float> row, size_t width, std::span<const float> scales, std::span<const float> zeros, float lowest, float highest, std::span<int8_t> codes) {
-  assert(row.size() == scales.size() * width && row.size() == zeros.size() * width && row.size() == codes.size());
-  HWY_DYNAMIC_DISPATCH(code_spans_evenly)(row.data(), scales.size(), width, scales.data(), zeros.data(), lowest, highest, codes.data());
-}
 
 void round_evenly(std::span<const float> x, float scale, float zero, float lowest, float highest, std::span<float> rounded) {
   assert(x.size() == rounded.size());

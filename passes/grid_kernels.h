@@ -17,10 +17,6 @@ void code_evenly(std::span<const float> x, float scale, float zero, float lowest
 /// Lowers `low` to the smallest value, where it is above that, and raises `high` to the largest.
 void widen_range(std::span<const float> x, float& low, float& high);
 
-// The same span by span along a row that holds a whole number of spans of `width` values, each with an entry of the others of its own.
-void find_ranges(std::span<const float> row, size_t width, std::span<float> lows, std::span<float> highs);
-void code_spans_evenly(std::span<const float> row, size_t width, std::span<const float> scales, std::span<const float> zeros, float lowest, float highest, std::span<int8_t> codes);
-
 /// Sums of squared errors, each of every sixteenth value.
 using PartialSums = std::array<float, 16>;
 
