@@ -135,6 +135,26 @@ void widen_bf16(std::span<const std::byte> bytes, std::span<float> out) {
   }
 }
 
+/// f32_to_bf16 of sixteen at a time.
+void narrow_bf16(std::span<const float> values, std::span<std::byte> out) {
+  using Halves = uint16_t __attribute__((vector_size(32)));
+  using Words = uint32_t __attribute__((vector_size(64)));
+  using Integers = int32_t __attribute__((vector_size(64)));
+  size_t i = 0;
+  for (; i + 16 <= values.size(); i += 16) {
+    Words bits;
+    std::memcpy(&bits, values.data() + i, sizeof bits);
+    const Words upper = bits >> 16, rounded = (bits + 0x7fffu + (upper & 1u)) >> 16;
+    const Words nan = reinterpret_cast<Words>(reinterpret_cast<Integers>(bits & 0x7fffffffu) > 0x7f800000);
+    const Halves halves = __builtin_convertvector((nan & (upper | 0x40u)) | (~nan & rounded), Halves);
+    std::memcpy(out.data() + 2 * i, &halves, sizeof halves);
+  }
+  for (; i < values.size(); ++i) {
+    const uint16_t bits = f32_to_bf16(values[i]);
+    std::memcpy(out.data() + 2 * i, &bits, 2);
+  }
+}
+
 }  // namespace
 
 void decode_floats(DType dtype, std::span<const std::byte> bytes, std::span<float> out) {
@@ -186,13 +206,11 @@ void encode_floats(DType dtype, std::span<const float> values, std::span<std::by
     return;
   }
   assert(dtype == DType::f16 || dtype == DType::bf16);
-  const auto convert = [&](auto narrow) {
-    for (size_t i = 0; i < values.size(); ++i) {
-      const uint16_t bits = narrow(values[i]);
-      std::memcpy(out.data() + 2 * i, &bits, 2);
-    }
-  };
-  dtype == DType::bf16 ? convert(f32_to_bf16) : convert(f32_to_f16);
+  if (dtype == DType::bf16) return narrow_bf16(values, out);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const uint16_t bits = f32_to_f16(values[i]);
+    std::memcpy(out.data() + 2 * i, &bits, 2);
+  }
 }
 
 float round_to(DType dtype, float value) {

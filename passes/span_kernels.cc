@@ -4,9 +4,12 @@
 
 #include "passes/grid_kernels.h"
 
+// Vectors of a size that is known only at run time cannot be halved down to four floats.
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "passes/span_kernels.cc"  // compiled once per instruction set
 #include <hwy/foreach_target.h>
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include "model/kernels_inl.h"
@@ -22,6 +25,7 @@ class FloatRow {
  public:
   explicit FloatRow(const float* values) : values_(values) {}
   HWY_INLINE void load(size_t at, V& even, V& odd) const { hn::LoadInterleaved2(D(), values_ + at, even, odd); }
+  void prefetch(size_t) const {}  // it was made a moment ago
   void copy(size_t at, size_t count, float* out) const { std::memcpy(out, values_ + at, count * sizeof(float)); }
 
  private:
@@ -43,6 +47,8 @@ class HalfRow {
     even = hn::BitCast(D(), hn::ShiftLeft<16>(pairs));
     odd = hn::BitCast(D(), hn::And(pairs, hn::Set(U32(), 0xffff0000u)));
   }
+  /// May lie beyond the row: nothing is read.
+  HWY_INLINE void prefetch(size_t at) const { hwy::Prefetch(reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(bytes_) + 2 * at)); }
   void copy(size_t at, size_t count, float* out) const {
     for (size_t i = 0; i < count; ++i) {
       uint16_t half;
@@ -56,22 +62,63 @@ class HalfRow {
   const uint8_t* bytes_;
 };
 
+/// Lane by lane over part of a span, from its start on.
+template <typename Row>
+HWY_INLINE void find_lane_ranges(Row row, size_t at, size_t end, V& least, V& most) {
+  const D d;
+  V odd_least = hn::Set(d, INFINITY), odd_most = hn::Set(d, -INFINITY), even, odd;
+  least = odd_least, most = odd_most;
+  for (const size_t both = 2 * hn::Lanes(d); at + both <= end; at += both) {
+    row.load(at, even, odd);
+    least = hn::Min(even, least), most = hn::Max(even, most);
+    odd_least = hn::Min(odd, odd_least), odd_most = hn::Max(odd, odd_most);
+  }
+  least = hn::Min(least, odd_least), most = hn::Max(most, odd_most);
+}
+
+#if HWY_TARGET != HWY_SCALAR
+/// Joins the halves of a vector until it has four lanes.
+template <typename Tag, typename Join>
+HWY_INLINE void halve(Tag d, hn::Vec<Tag> v, Join join, float* out) {
+  if constexpr (hn::MaxLanes(Tag()) > 4) {
+    const hn::Half<Tag> half;
+    halve(half, join(hn::LowerHalf(half, v), hn::UpperHalf(half, v)), join, out);
+  } else {
+    hn::StoreU(v, d, out);
+  }
+}
+
+/// out[i] = the lanes of vector i joined by `join`, for four vectors: by pairs of lanes, by lanes, then by halves down to four.
+template <typename Join>
+HWY_INLINE void join_lanes(const V& a, const V& b, const V& c, const V& e, Join join, float* out) {
+  const D d;
+  const hn::Repartition<double, D> f64;
+  const auto pairs_of = [&](V x, V y) HWY_ATTR { return hn::BitCast(f64, join(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y))); };
+  const auto ab = pairs_of(a, b), ce = pairs_of(c, e);
+  halve(d, join(hn::BitCast(d, hn::InterleaveLower(f64, ab, ce)), hn::BitCast(d, hn::InterleaveUpper(f64, ab, ce))), join, out);
+}
+#endif
+
 template <typename Row>
 void find_ranges(Row row, size_t count, size_t width, float* lows, float* highs) {
   const D d;
-  const size_t both = 2 * hn::Lanes(d);
-  for (size_t span = 0; span < count; ++span) {
-    V least = hn::Set(d, INFINITY), most = hn::Set(d, -INFINITY), odd_least = least, odd_most = most, even, odd;
-    size_t at = span * width;
-    const size_t end = at + width;
-    for (; at + both <= end; at += both) {
-      row.load(at, even, odd);
-      least = hn::Min(even, least), most = hn::Max(even, most);
-      odd_least = hn::Min(odd, odd_least), odd_most = hn::Max(odd, odd_most);
+  size_t span = 0;
+#if HWY_TARGET != HWY_SCALAR
+  if (width % (2 * hn::Lanes(d)) == 0)
+    for (; span + 4 <= count; span += 4) {
+      V least[4], most[4];
+      for (size_t i = 0; i < 4; ++i) find_lane_ranges(row, (span + i) * width, (span + i + 1) * width, least[i], most[i]);
+      join_lanes(least[0], least[1], least[2], least[3], [](auto x, auto y) HWY_ATTR { return hn::Min(x, y); }, lows + span);
+      join_lanes(most[0], most[1], most[2], most[3], [](auto x, auto y) HWY_ATTR { return hn::Max(x, y); }, highs + span);
     }
-    float& low = lows[span] = hn::GetLane(hn::MinOfLanes(d, hn::Min(least, odd_least)));
-    float& high = highs[span] = hn::GetLane(hn::MaxOfLanes(d, hn::Max(most, odd_most)));
-    for (; at < end; ++at) {
+#endif
+  for (; span < count; ++span) {
+    const size_t begin = span * width, end = begin + width;
+    V least, most;
+    find_lane_ranges(row, begin, end, least, most);
+    float& low = lows[span] = hn::GetLane(hn::MinOfLanes(d, least));
+    float& high = highs[span] = hn::GetLane(hn::MaxOfLanes(d, most));
+    for (size_t at = end - width % (2 * hn::Lanes(d)); at < end; ++at) {
       float value;
       row.copy(at, 1, &value);
       low = std::min(low, value), high = std::max(high, value);
@@ -134,13 +181,14 @@ void code_spans(Row row, size_t count, size_t width, const float* scales, const 
   const hn::RebindToSigned<D> i32;
   const auto nearly_half = hn::BitCast(i32, hn::Set(d, 0.4998f));
   const auto low = static_cast<int16_t>(lowest), high = static_cast<int16_t>(highest);
-  const size_t both = 2 * hn::Lanes(d), whole = width / both * both;
+  const size_t both = 2 * hn::Lanes(d), whole = width / both * both, next_row = count * width;
   V even, odd;
   for (size_t span = 0; span < count; ++span) {
     const V inverse = hn::Set(d, inverses[span]), shift = hn::Set(d, 0x1.8p23f + zeros[span]);
     const size_t begin = span * width;
     for (size_t at = begin; at < begin + whole; at += both) {
       row.load(at, even, odd);
+      row.prefetch(at + next_row);
       V even_code = hn::MulAdd(even, inverse, shift), odd_code = hn::MulAdd(odd, inverse, shift);
       const V even_error = hn::MulSub(even, inverse, hn::Sub(even_code, shift)), odd_error = hn::MulSub(odd, inverse, hn::Sub(odd_code, shift));
       // As integers, NaN is beyond any number.

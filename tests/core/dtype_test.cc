@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "tests/catch.h"
@@ -87,6 +88,30 @@ TEST_CASE("F64 is rounded to nearest, and widened exactly", "[dtype]") {
   double back[5];
   encode_floats(DType::f64, narrow, std::as_writable_bytes(std::span(back)));
   CHECK(back[2] == double{-0.1f});
+}
+
+TEST_CASE("many floats are narrowed to bf16 as one is", "[dtype]") {
+  for (const size_t count : {1, 16, 37}) {
+    std::vector<float> values(count);
+    std::vector<std::byte> bytes(2 * count);
+    for (uint64_t pattern = 0; pattern < uint64_t{1} << 32; pattern += 0x7ff1 * count) {
+      for (size_t i = 0; i < count; ++i) values[i] = std::bit_cast<float>(static_cast<uint32_t>(pattern + 0x7ff1 * i));
+      encode_floats(DType::bf16, values, bytes);
+      for (size_t i = 0; i < count; ++i) {
+        uint16_t bits;
+        std::memcpy(&bits, bytes.data() + 2 * i, 2);
+        CAPTURE(values[i]);
+        REQUIRE(bits == f32_to_bf16(values[i]));
+      }
+    }
+  }
+  for (const float value : {INFINITY, -INFINITY, std::bit_cast<float>(0x7f800001u), std::bit_cast<float>(0xffffffffu), std::bit_cast<float>(0x7f7fffffu), 1e-45f, -0.0f}) {
+    std::vector<std::byte> bytes(32);
+    encode_floats(DType::bf16, std::vector<float>(16, value), bytes);
+    uint16_t bits;
+    std::memcpy(&bits, bytes.data() + 14, 2);
+    CHECK(bits == f32_to_bf16(value));
+  }
 }
 
 TEST_CASE("encode_floats and decode_floats work on unaligned bytes", "[dtype]") {
