@@ -135,20 +135,24 @@ void widen_bf16(std::span<const std::byte> bytes, std::span<float> out) {
   }
 }
 
-/// f32_to_bf16 of sixteen at a time.
+/// f32_to_bf16 of four at a time, as the upper halves of words. Larger vectors than every processor has would be taken apart to compare.
+auto round_words(const float* values) {
+  using Words = uint32_t __attribute__((vector_size(16)));
+  using Integers = int32_t __attribute__((vector_size(16)));
+  using Halves = uint16_t __attribute__((vector_size(16)));
+  Words bits;
+  std::memcpy(&bits, values, sizeof bits);
+  const Words nan = reinterpret_cast<Words>(reinterpret_cast<Integers>(bits & 0x7fffffffu) > 0x7f800000);
+  return reinterpret_cast<Halves>((nan & (bits | 0x400000u)) | (~nan & (bits + 0x7fffu + (bits >> 16 & 1u))));
+}
+
 void narrow_bf16(std::span<const float> values, std::span<std::byte> out) {
-  using Halves = uint16_t __attribute__((vector_size(32)));
-  using Words = uint32_t __attribute__((vector_size(64)));
-  using Integers = int32_t __attribute__((vector_size(64)));
   size_t i = 0;
-  for (; i + 16 <= values.size(); i += 16) {
-    Words bits;
-    std::memcpy(&bits, values.data() + i, sizeof bits);
-    const Words upper = bits >> 16, rounded = (bits + 0x7fffu + (upper & 1u)) >> 16;
-    const Words nan = reinterpret_cast<Words>(reinterpret_cast<Integers>(bits & 0x7fffffffu) > 0x7f800000);
-    const Halves halves = __builtin_convertvector((nan & (upper | 0x40u)) | (~nan & rounded), Halves);
-    std::memcpy(out.data() + 2 * i, &halves, sizeof halves);
-  }
+  if constexpr (std::endian::native == std::endian::little)
+    for (; i + 8 <= values.size(); i += 8) {
+      const auto halves = __builtin_shufflevector(round_words(values.data() + i), round_words(values.data() + i + 4), 1, 3, 5, 7, 9, 11, 13, 15);
+      std::memcpy(out.data() + 2 * i, &halves, sizeof halves);
+    }
   for (; i < values.size(); ++i) {
     const uint16_t bits = f32_to_bf16(values[i]);
     std::memcpy(out.data() + 2 * i, &bits, 2);
