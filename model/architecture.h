@@ -23,7 +23,7 @@ enum class Role {
   key,
   value,
   query_key_value,  ///< the three in one matrix, in this order along the output
-  query_norm,       ///< of each head, the same for all, or of all heads together
+  query_norm,       ///< of each head, the same for all or its own (TensorRow::each), or of all heads together
   key_norm,
   attention_output,
   attention_output_norm,  ///< of what attention adds
@@ -63,13 +63,14 @@ enum class Bias { never, always, if_attention_bias, if_ffn_bias };
 
 struct TensorRow {
   Role role;
-  const char* name;  ///< without .weight or .bias; {} is the number of the block, a second one that of the expert
+  const char* name;  ///< without .weight or .bias; {} is the number of the block, a second one that of the expert or head
   TensorKind kind;
   Dimension out;
   Dimension in = Dimension::hidden;  ///< of linear, conv1d and embedding
   Bias bias = Bias::never;
   bool ModelConfig::* only_if = nullptr;  ///< a field without which the tensor is not there
   bool ModelConfig::* unless = nullptr;   ///< a field with which it is not there
+  int64_t ModelConfig::* each = nullptr;  ///< heads, of which each has one of its own
   const char* gguf_name = nullptr;        ///< in GGUF files, {} as above; none: that of its role
 };
 

@@ -57,13 +57,14 @@ int64_t SequenceRows::tokens() const {
 
 void check_trainable(const Model& model, const std::string& where) {
   const auto& rows = model.architecture().config;
+  if (model.config().own_head_norms) throw Error(ErrorKind::usage, fmt::format("{}: field \"{}\": {} has a norm of each head's own, and llmc has no gradient through them; methods without gradients work on such models", where, std::ranges::find(rows, &ModelConfig::own_head_norms, &ConfigRow::flag)->key, model.architecture().causal_class));
   const auto row = std::ranges::find(rows, &ModelConfig::experts, &ConfigRow::count);
   if (model.config().experts > 0) throw Error(ErrorKind::usage, fmt::format("{}: field \"{}\": {} sends each token to {} of {} experts, and llmc has no gradient through them; methods without gradients work on such models", where, row->key, model.architecture().causal_class, model.config().experts_per_token, model.config().experts));
 }
 
 BlockTensors read_block(const Model& model, int64_t block) {
   BlockTensors tensors;
-  if (block >= 0 && model.config().experts > 0) throw Error(ErrorKind::bug, fmt::format("block {} has experts, which have no gradient", block));
+  if (block >= 0 && (model.config().experts > 0 || model.config().own_head_norms)) throw Error(ErrorKind::bug, fmt::format("block {} has experts or norms of each head's own, which have no gradient", block));
   for (const PlacedTensor& placed : model.tensors())
     if (placed.block == block) tensors(placed.row->role, placed.part) = read_matrix(*placed.tensor);
   return tensors;

@@ -53,6 +53,7 @@ struct ModelConfig {
   bool tied_head = false;
   bool attention_bias = false;
   bool ffn_bias = false;
+  bool own_head_norms = false;  ///< StableLM's: each head of queries and keys has a norm of its own
   bool parallel = false;  ///< the feed-forward reads what attention reads: x += attention(norm(x)) + feed_forward(norm'(x))
   bool two_norms = false;  ///< Falcon's, in parallel: each sublayer has a norm; else both read what one gives
   FusedOrder fused_order = FusedOrder::parts;

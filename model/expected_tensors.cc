@@ -33,8 +33,9 @@ std::vector<ExpectedTensor> list_expected_tensors(const Architecture& architectu
   };
   const auto add = [&](const TensorRow& row, int64_t block) {
     if (!is_there(row, config)) return;
-    if (!is_of_each_expert(row.role)) return add_one(row, block, -1);
-    for (int64_t expert = 0; expert < config.experts; ++expert) add_one(row, block, expert);
+    const auto each = is_of_each_expert(row.role) ? &ModelConfig::experts : row.each;
+    if (!each) return add_one(row, block, -1);
+    for (int64_t number = 0; number < config.*each; ++number) add_one(row, block, number);
   };
   for (const TensorRow& row : architecture.tensors)
     if (is_outer(row)) add(row, -1);

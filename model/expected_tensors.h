@@ -16,7 +16,7 @@ struct ExpectedTensor {
   int64_t block;
   std::string name;
   Shape shape;
-  int64_t expert = -1;  ///< or of no single one
+  int64_t expert = -1;  ///< of that expert, or of that head; or of no single one
 };
 
 /// Outer ones first, then block by block in the order of the rows.

@@ -45,15 +45,11 @@ void add(MatrixView y, ConstMatrixView x) {
 
 class NormWeights {
  public:
-  NormWeights(const Model& model, Role role, int64_t block) : kind_(model.config().norm), epsilon_(model.config().norm_epsilon), weight_(read_matrix(model.get(role, block))) {
+  NormWeights(const Model& model, Role role, int64_t block, int64_t head = -1)
+      : kind_(model.config().norm), epsilon_(model.config().norm_epsilon), weight_(read_matrix(model.get(role, block, Part::weight, head))) {
     if (const auto offset = static_cast<float>(model.config().norm_offset); offset != 0)
       for (float& value : weight_.values()) value += offset;
-    if (const StoredTensor* bias = model.find(role, block, Part::bias)) bias_ = read_matrix(*bias);
-  }
-
-  /// Every head of every row, or all heads together, in place.
-  void apply_to_heads(MatrixView rows) const {
-    for (int64_t at = 0; at < rows.cols; at += weight_.cols()) apply(rows.column_range(at, weight_.cols()), rows.column_range(at, weight_.cols()));
+    if (const StoredTensor* bias = model.find(role, block, Part::bias, head)) bias_ = read_matrix(*bias);
   }
 
   void apply(ConstMatrixView x, MatrixView y) const {
@@ -62,6 +58,8 @@ class NormWeights {
       else layer_norm(x.row_span(r), weight_.values(), bias_.values(), epsilon_, y.row_span(r));
     });
   }
+
+  int64_t width() const { return weight_.cols(); }
 
  private:
   Norm kind_;
@@ -74,6 +72,24 @@ std::optional<NormWeights> find_norm(const Model& model, Role role, int64_t bloc
   if (!model.find(role, block)) return std::nullopt;
   return NormWeights(model, role, block);
 }
+
+/// Norms of heads: one for all, each by itself or together, or one for each.
+class HeadNorms {
+ public:
+  HeadNorms(const Model& model, Role role, int64_t block) {
+    if (model.find(role, block)) norms_.emplace_back(model, role, block);
+    for (int64_t head = 0; model.find(role, block, Part::weight, head); ++head) norms_.emplace_back(model, role, block, head);
+  }
+
+  /// In place; nothing where there are none.
+  void apply(MatrixView rows) const {
+    size_t next = 0;
+    for (int64_t at = 0; at < rows.cols && !norms_.empty(); at += norms_[next].width(), next = (next + 1) % norms_.size()) norms_[next].apply(rows.column_range(at, norms_[next].width()), rows.column_range(at, norms_[next].width()));
+  }
+
+ private:
+  std::vector<NormWeights> norms_;
+};
 
 void apply(const std::optional<NormWeights>& norm, ConstMatrixView x, MatrixView y) {
   if (norm) return norm->apply(x, y);
@@ -100,7 +116,7 @@ class StageWeights {
     if (config.experts > 0 && tap == Tap::ffn_activation) expert_outputs.emplace(model, block, options);
     for (const TensorRow& row : model.architecture().tensors)
       if (!expert_inputs && !expert_outputs && find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
-    if (tap == Tap::attention_input && model.find(Role::query_norm, block)) query_norm.emplace(model, Role::query_norm, block), key_norm.emplace(model, Role::key_norm, block);
+    if (tap == Tap::attention_input) query_norms.emplace(model, Role::query_norm, block), key_norms.emplace(model, Role::key_norm, block);
     if (tap == Tap::attention_context) next_norm = find_norm(model, config.parallel && !model.find(Role::ffn_norm, block) ? Role::attention_norm : Role::ffn_norm, block);
     if (tap == Tap::attention_context) output_norm = find_norm(model, Role::attention_output_norm, block);
     if (tap == Tap::ffn_activation) output_norm = find_norm(model, Role::ffn_output_norm, block);
@@ -117,7 +133,7 @@ class StageWeights {
   std::optional<ExpertInputs> expert_inputs;        ///< of a model with experts, in place of linears
   std::optional<ExpertOutputs> expert_outputs;
   ModelConfig config;                               ///< of this block
-  std::optional<NormWeights> query_norm, key_norm;  ///< of heads, or none
+  std::optional<HeadNorms> query_norms, key_norms;  ///< of the stage that makes them
   std::optional<NormWeights> output_norm;           ///< of what is added, or none
   std::optional<NormWeights> next_norm;             ///< in front of the feed-forward, or none
 };
@@ -251,8 +267,8 @@ Projected project(const ModelConfig& config, const StageWeights& stage, const Ro
   }
   for (const MatrixView& part : {q, k, v})
     for (int64_t r = length; r < rows; ++r) std::ranges::fill(part.row_span(r), 0.0f);
-  if (stage.query_norm) stage.query_norm->apply_to_heads(q.row_range(0, length));
-  if (stage.key_norm) stage.key_norm->apply_to_heads(k.row_range(0, length));
+  stage.query_norms->apply(q.row_range(0, length));
+  stage.key_norms->apply(k.row_range(0, length));
   if (rotary) {
     rotary->rotate(q.row_range(0, length));
     rotary->rotate(k.row_range(0, length));
@@ -285,8 +301,8 @@ void run_attention_next(const ModelConfig& config, const StageWeights& stage, co
     stage.get(Role::key).apply(normed, k);
     stage.get(Role::value).apply(normed, v);
   }
-  if (stage.query_norm) stage.query_norm->apply_to_heads(q);
-  if (stage.key_norm) stage.key_norm->apply_to_heads(k);
+  stage.query_norms->apply(q);
+  stage.key_norms->apply(k);
   for (int64_t r = 0; rotary && r < normed.rows; ++r) {
     rotary->rotate_row(q.row_span(r), cache.length());
     rotary->rotate_row(k.row_span(r), cache.length());

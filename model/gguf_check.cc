@@ -70,6 +70,7 @@ class Check {
 void check_gguf_model(const Model& model) {
   const std::string where = model.checkpoint().directory.string();
   if (model.config().experts > 0) throw Error(ErrorKind::usage, fmt::format("{}: {} has experts, which llmc writes to no GGUF file", where, model.architecture().causal_class));
+  if (model.config().own_head_norms) throw Error(ErrorKind::usage, fmt::format("{}: {} has a norm of each head's own (qk_layernorm), which llmc writes to no GGUF file", where, model.architecture().causal_class));
   if (!model.architecture().gguf.name) throw Error(ErrorKind::usage, fmt::format("{}: cannot be written as GGUF: llama.cpp has no architecture for {}", where, model.architecture().causal_class));
   Problems problems;
   for (const std::string& problem : Check(model).run()) problems.add(problem);

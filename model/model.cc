@@ -71,9 +71,9 @@ Model place_tensors(Checkpoint opened, const std::set<std::string>& ignored) {
   model.architecture_ = &architecture;
   model.config_ = read_config(checkpoint.config, architecture, ignored, config_path);
 
-  const int64_t experts = std::max<int64_t>(model.config_.experts, 1);
-  if (model.config_.layers > static_cast<int64_t>(checkpoint.tensors.size()) / experts)  // before a list of that length fills the memory
-    throw Error(ErrorKind::input, fmt::format("{}: asks for {} blocks{}, but the checkpoint holds {} tensors", config_path, model.config_.layers, experts > 1 ? fmt::format(" of {} experts", experts) : "", checkpoint.tensors.size()));
+  const int64_t experts = std::max<int64_t>(model.config_.experts, 1), norms = model.config_.own_head_norms ? model.config_.heads : 1;
+  if (model.config_.layers > static_cast<int64_t>(checkpoint.tensors.size()) / experts / norms)  // before a list of that length fills the memory
+    throw Error(ErrorKind::input, fmt::format("{}: asks for {} blocks{}{}, but the checkpoint holds {} tensors", config_path, model.config_.layers, experts > 1 ? fmt::format(" of {} experts", experts) : "", norms > 1 ? fmt::format(" of {} heads with norms", norms) : "", checkpoint.tensors.size()));
   std::vector<ExpectedTensor> expected = list_expected_tensors(architecture, model.config_);
   const auto is_stored = [&](const std::string& name) { return std::ranges::find(checkpoint.tensors, name, &StoredTensor::name) != checkpoint.tensors.end(); };
   const bool has_prefix = std::ranges::any_of(checkpoint.tensors, [&](const StoredTensor& tensor) { return tensor.name.starts_with(architecture.prefix); });

@@ -17,7 +17,8 @@ namespace llmc {
 
 enum class Part { weight, bias };
 
-/// A tensor in its place. `block` is −1 outside the blocks, `expert` where it is of no single one.
+/// A tensor in its place. `block` is −1 outside the blocks; `expert` is the number of the expert, or of the head (TensorRow::each), that it
+/// is of, −1 where it is of no single one.
 struct PlacedTensor {
   const TensorRow* row = nullptr;
   Part part = Part::weight;

@@ -42,6 +42,7 @@ Model make_random_model(const std::filesystem::path& config_file, uint64_t seed,
   if (config.layers > most_blocks) throw Error(ErrorKind::input, fmt::format("{}: asks for {} blocks; expected at most {}", where, config.layers, most_blocks));
   constexpr int64_t most_experts = 1'000'000;
   if (config.layers * config.experts > most_experts) throw Error(ErrorKind::input, fmt::format("{}: asks for {} blocks of {} experts; expected at most {} together", where, config.layers, config.experts, most_experts));
+  if (config.own_head_norms && config.layers * config.heads > most_experts) throw Error(ErrorKind::input, fmt::format("{}: asks for {} blocks of {} heads with norms; expected at most {} together", where, config.layers, config.heads, most_experts));
   for (const ExpectedTensor& expected : list_expected_tensors(architecture, config))
     if (!config.tied_head || expected.row->role != Role::output_head) checkpoint.tensors.push_back({.name = expected.name, .dtype = dtype, .shape = expected.shape});
   std::ranges::sort(checkpoint.tensors, {}, &StoredTensor::name);

@@ -128,6 +128,17 @@ class Oracle {
     return x;
   }
 
+  /// By one norm, each head by itself or all together, or by a norm for each; or not at all.
+  void normalize_heads(Rows& rows, Role role, int64_t block) const {
+    if (!model_.find(role, block, Part::weight, 0)) {
+      rows = normalize(std::move(rows), role, block);
+      return;
+    }
+    const auto width = static_cast<size_t>(config_.head_dim);
+    for (auto& row : rows)
+      for (size_t head = 0; head < row.size() / width; ++head) normalize_piece(std::span(row).subspan(head * width, width), read_vector(&model_.get(role, block, Part::weight, static_cast<int64_t>(head))), {});
+  }
+
   void normalize_piece(std::span<double> values, const std::vector<double>& weight, const std::vector<double>& bias) const {
     double mean = 0;
     if (config_.norm == Norm::layer) {
@@ -222,7 +233,8 @@ class Oracle {
     const int64_t window = sees_window ? config_.window : 0;
     Rows q, k, v;
     project(x, block, q, k, v);
-    if (model_.find(Role::query_norm, block)) q = normalize(q, Role::query_norm, block), k = normalize(k, Role::key_norm, block);
+    normalize_heads(q, Role::query_norm, block);
+    normalize_heads(k, Role::key_norm, block);
     if (config_.positions == Positions::rope) rotate(q, config_.heads, rope), rotate(k, config_.kv_heads, rope);
     if (options_.kv_cache_bits) store_in_cache(k), store_in_cache(v);
     const auto width = static_cast<size_t>(config_.head_dim);

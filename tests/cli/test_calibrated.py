@@ -46,6 +46,17 @@ class Methods(Calibrated):
         self.assertEqual(report["recipe"]["steps"][0]["pass"], "quantize.gptq")
         self.refused(2, ["--method 'gtpq'", "did you mean", "gptq", "rtn"], *self.run_of(method="gtpq"))
 
+    def test_norms_of_each_head_go_with_what_needs_no_gradient(self):
+        model = tiny("stablelm-head-norms")
+        data = ["--calibration", model / "input_ids.npy", "--nsamples", 4, "--seqlen", 8, "--eval-data", model / "input_ids.npy", "--force"]
+        for method in ("awq", "gptq"):
+            self.assertTrue(self.json("quantize", model, "-o", self.dir / "out", "--bits", 4, "--granularity", "channel", "--method", method, *data)["passed"])
+        self.assertGreaterEqual(self.json("prune", model, "-o", self.dir / "out", "--sparsity", 0.5, "--method", "sparsegpt", *data)["sparsity"], 0.5)
+        self.json("prune", model, "-o", self.dir / "out", "--structured", "layers=0,", "--structured", "ffn=25%", *data)
+        for flags, step in ((["quantize", "--bits", 4, "--granularity", "channel", "--method", "learned"], "quantize.learned"), (["prune", "--sparsity", 0.5, "--method", "fisher"], "prune.fisher"), (["prune", "--sparsity", 0.5, "--method", "wanda", "--heal"], "heal")):
+            self.refused(2, [f'{step}: field "qk_layernorm": StableLmForCausalLM has a norm of each head\'s own', "no gradient"], flags[0], model, "-o", self.dir / "out", *flags[1:], *data)
+        self.refused(2, ["heads", "no field for the size of a head"], "prune", model, "-o", self.dir / "out", "--structured", "heads=2", *data)
+
     def test_every_method_on_every_architecture(self):
         for name in MODELS:
             data = tiny(name) / "input_ids.npy"

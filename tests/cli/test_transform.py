@@ -70,7 +70,7 @@ class Rotation(Transform):
         self.refused(2, ["not tied", "--untie"], "quantize", tiny("llama-mha-untied"), "-o", self.dir / "no", "--bits", 8, "--untie", "--eval-data", self.data(model))
 
     def test_a_rotated_checkpoint_of_every_model_is_the_same_model(self):
-        for name in ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "gpt2-noprefix", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "gemma", "gpt-neox", "gpt-neox-sequential", "opt", "stablelm-parallel", "falcon", "falcon-groups", "falcon-refined", "falcon-one-norm", "phi3-longrope"):
+        for name in ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "gpt2-tied", "gpt2-untied", "gpt2-noprefix", "qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "qwen3-tied", "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "stablelm-head-norms", "gemma", "gpt-neox", "gpt-neox-sequential", "opt", "stablelm-parallel", "falcon", "falcon-groups", "falcon-refined", "falcon-one-norm", "phi3-longrope"):
             with self.subTest(name):
                 model = tiny(name)
                 tied = json.loads((model / "config.json").read_text()).get("tie_word_embeddings", name.startswith("gpt2"))

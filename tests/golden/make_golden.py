@@ -294,6 +294,7 @@ TINY = {
     "opt": (other(OPTConfig, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32), {}),
     "bloom": (other(BloomConfig, n_layer=2, n_head=4), {}),
     "bloom-untied": (make_odd_bloom(), {}),
+    "stablelm-head-norms": (small(StableLmConfig, layer_norm_eps=1e-4, qk_layernorm=True, partial_rotary_factor=0.5), {}),
     "stablelm-parallel": (small(StableLmConfig, layer_norm_eps=1e-5, use_parallel_residual=True), {}),
     "falcon-refined": (make_refined_falcon(), {}),
     "falcon-heads": (falcon(multi_query=False, tie_word_embeddings=False), {}),

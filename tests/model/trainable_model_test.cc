@@ -84,6 +84,17 @@ TEST_CASE("A trainable model's hidden states are those of the forward pass") {
   }
 }
 
+TEST_CASE("Norms of each head's own have no gradient") {
+  const Model model = load_model(golden_root() / "stablelm-head-norms", {}, test::context());
+  try {
+    check_trainable(model, "heal");
+    FAIL("nothing was thrown");
+  } catch (const Error& problem) {
+    CHECK(std::string(problem.what()).starts_with("heal: field \"qk_layernorm\": StableLmForCausalLM has a norm of each head's own"));
+  }
+  CHECK_THROWS_AS(read_block(model, 0), Error);
+}
+
 TEST_CASE("Gradients of a whole model are those of central differences") {
   for (const char* name : names) {
     const Model model = load_model(golden_root() / name, {}, test::context());

@@ -108,7 +108,7 @@ TEST_CASE("A model of every architecture comes back from a GGUF file as it was",
 }
 
 TEST_CASE("Every tiny model is written as GGUF or refused", "[gguf][architectures]") {
-  std::set<std::string> names = {"opt", "llama-rope-dynamic", "llama-rope-longrope", "phi3-longrope", "falcon-refined", "mixtral", "mixtral-window", "qwen2-moe", "qwen2-moe-normed", "qwen3-moe"};
+  std::set<std::string> names = {"opt", "llama-rope-dynamic", "llama-rope-longrope", "phi3-longrope", "falcon-refined", "mixtral", "mixtral-window", "qwen2-moe", "qwen2-moe-normed", "qwen3-moe", "stablelm-head-norms"};
   for (const Written& c : written()) names.insert(c.name);
   for (const auto& entry : std::filesystem::directory_iterator(golden_root())) CHECK(names.contains(entry.path().filename().string()));
 }
@@ -122,6 +122,7 @@ TEST_CASE("What llama.cpp runs otherwise or does not load is refused with the re
       {"opt", no_changes, "llama.cpp has no architecture for OPTForCausalLM"},
       {"mixtral", no_changes, "MixtralForCausalLM has experts, which llmc writes to no GGUF file"},
       {"qwen2-moe", no_changes, "Qwen2MoeForCausalLM has experts"},
+      {"stablelm-head-norms", no_changes, "StableLmForCausalLM has a norm of each head's own (qk_layernorm), which llmc writes to no GGUF file"},
       {"gpt2-untied", no_changes, "its activation is gelu, but llama.cpp runs gpt2 with gelu_tanh"},
       {"llama-rope-dynamic", no_changes, "its rotary positions scale with the length of a sequence (dynamic), which llama.cpp does not"},
       {"mistral-window", no_changes, "its queries see 7 of 64 positions, but llama.cpp runs llama without a window; with max_position_embeddings of at most 7 both are the same"},
