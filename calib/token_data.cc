@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
+#include "core/parallel.h"
 #include "core/sha256.h"
 
 namespace llmc {
@@ -76,10 +77,11 @@ std::vector<int32_t> read_raw(DType dtype, std::span<const std::byte> bytes, con
 
 /// Adds a sequence per line.
 void read_jsonl(std::string_view text, const TextReading& reading, TokenData& data) {
-  for_each_json_line(text, data.name, [&](const nlohmann::json& object, const std::string& where) {
-    data.sequences.push_back(reading.tokenizer->encode(FieldReader(object, where).get_string(reading.field), SpecialTokens::omit));
-    data.byte_lengths.push_back(reading.tokenizer->byte_lengths(data.sequences.back()));
-  });
+  std::vector<std::string> texts;
+  for_each_json_line(text, data.name, [&](const nlohmann::json& object, const std::string& where) { texts.push_back(FieldReader(object, where).get_string(reading.field)); });
+  data.sequences = reading.tokenizer->encode_all(texts, SpecialTokens::omit);
+  data.byte_lengths.resize(data.sequences.size());
+  parallel_for(std::ssize(data.sequences), [&](int64_t i) { data.byte_lengths[static_cast<size_t>(i)] = reading.tokenizer->byte_lengths(data.sequences[static_cast<size_t>(i)]); });
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/parallel.h"
 
 namespace llmc {
 
@@ -27,8 +28,10 @@ void attempt(Problems& problems, Read read) {
   }
 }
 
+}  // namespace
+
 /// The ids of words seen before, since most words of a text are repetitions.
-class WordCache {
+class Tokenizer::WordCache {
  public:
   explicit WordCache(const TokenModel& model) : model_(model) {}
 
@@ -60,8 +63,6 @@ class WordCache {
   const TokenModel& model_;
   TextMap<std::vector<int32_t>> known_;
 };
-
-}  // namespace
 
 Tokenizer Tokenizer::parse(std::string_view text, const std::string& where) {
   const json file = parse_json(text, where);
@@ -101,10 +102,33 @@ Tokenizer Tokenizer::parse(std::string_view text, const std::string& where) {
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view utf8, SpecialTokens special) const {
+  WordCache cache(*model_);
+  return encode(utf8, special, cache);
+}
+
+std::vector<std::vector<int32_t>> Tokenizer::encode_all(std::span<const std::string> texts, SpecialTokens special) const {
+  constexpr size_t most_bytes = 65536;  // of texts that share what is known of words, but for a longer one
+  std::vector<size_t> ends;             // of such pieces
+  size_t bytes = 0;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    bytes += texts[i].size();
+    if (bytes < most_bytes && i + 1 < texts.size()) continue;
+    ends.push_back(i + 1);
+    bytes = 0;
+  }
+  std::vector<std::vector<int32_t>> ids(texts.size());
+  parallel_for(std::ssize(ends), [&](int64_t piece) {
+    const auto p = static_cast<size_t>(piece);
+    WordCache cache(*model_);
+    for (size_t i = p == 0 ? 0 : ends[p - 1]; i < ends[p]; ++i) ids[i] = encode(texts[i], special, cache);
+  });
+  return ids;
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view utf8, SpecialTokens special, WordCache& cache) const {
   if (const auto position = find_invalid_utf8(utf8)) throw Error(ErrorKind::input, "text: " + describe_invalid_utf8(utf8, *position));
   const bool add_special = special == SpecialTokens::add;
   std::vector<int32_t> ids = add_special ? post_processor_.before : std::vector<int32_t>();
-  WordCache cache(*model_);
   const bool spells = pre_tokenizer_.is_byte_level() && !model_->takes_bytes();
   const PreTokenizer::Visit encode_word = [&](std::string_view word) {
     if (spells) cache.encode(spell_bytes(word), ids);

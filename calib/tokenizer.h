@@ -33,6 +33,9 @@ class Tokenizer {
   /// (Hugging Face drops that silently).
   std::vector<int32_t> encode(std::string_view utf8, SpecialTokens special) const;
 
+  /// The same of many texts, on several threads. Throws as encode() does at the first text of those that it refuses.
+  std::vector<std::vector<int32_t>> encode_all(std::span<const std::string> texts, SpecialTokens special) const;
+
   /// The text of ids, special tokens included; bytes that do not form characters become U+FFFD.
   /// Throws Error(input) naming an id that no token has.
   std::string decode(std::span<const int32_t> ids) const;
@@ -54,7 +57,9 @@ class Tokenizer {
   std::vector<int32_t> byte_lengths(std::span<const int32_t> ids) const;
 
  private:
+  class WordCache;
   Tokenizer() = default;
+  std::vector<int32_t> encode(std::string_view utf8, SpecialTokens special, WordCache& cache) const;
   std::string_view get_name(int32_t id) const;
 
   std::string where_;

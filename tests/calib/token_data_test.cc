@@ -83,6 +83,10 @@ TEST_CASE("token data: text goes through the tokenizer") {
   CHECK(data.sequences == Rows{{257, 259, 258}});
   CHECK(data.byte_lengths == Rows{{3, 0, 4}});
   CHECK(data.name == file.path().string());
+  const TemporaryFile lines("a.jsonl", "{\"text\": \"the<|end|>\"}\n\n{\"text\": \" the\"}\n");
+  const TokenData documents = load_token_data(lines.path(), {.tokenizer = &tokenizer}, 260);
+  CHECK(documents.sequences == Rows{{257, 259}, {258}});
+  CHECK(documents.byte_lengths == Rows{{3, 0}, {4}});
   CHECK(tokenize_text("the", "bundled text", tokenizer, 260).name == "bundled text");
   CHECK(message_of([&] { tokenize_text("the", "bundled text", tokenizer, 257); }) == "bundled text: sequence 0, position 0: expected a token id from 0 to 256, found 257");
   CHECK(message_of([&] { tokenize_text("ab\xFF", "bundled text", tokenizer, 260); }) == "bundled text: byte 2 (0xFF) is not valid UTF-8");

@@ -9,6 +9,7 @@
 
 #include "calib/utf8.h"
 #include "core/mapped_file.h"
+#include "core/parallel.h"
 #include "tests/calib/small_tokenizer.h"
 
 using namespace llmc;
@@ -146,6 +147,18 @@ TEST_CASE("tokenizer: many threads may share one") {
     });
   }
   for (int ok : same) CHECK(ok == 50);
+}
+
+TEST_CASE("tokenizer: many texts together are the same for any number of threads") {
+  const Tokenizer tokenizer = quill();
+  std::vector<std::string> texts = {"", std::string(100'000, 'a')};
+  std::vector<Ids> expected;
+  for (int i = 0; i < 5000; ++i) texts.push_back("Text " + std::to_string(i) + " of the naïve king, and of what he said to text " + std::to_string(i / 7));
+  for (const std::string& text : texts) expected.push_back(tokenizer.encode(text, SpecialTokens::add));
+  for (int threads : {1, 2, 5}) with_threads(threads, [&] { CHECK(tokenizer.encode_all(texts, SpecialTokens::add) == expected); });
+  CHECK(tokenizer.encode_all({}, SpecialTokens::add).empty());
+  texts[4000] = "a\xFF", texts[4900] = "\xFE";
+  CHECK(message_of([&] { tokenizer.encode_all(texts, SpecialTokens::add); }) == "text: byte 1 (0xFF) is not valid UTF-8");
 }
 
 TEST_CASE("tokenizer: text that cannot be encoded is refused with its place") {
