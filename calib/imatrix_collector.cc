@@ -106,11 +106,11 @@ class Collection {
 
   void run_head() {
     const auto norm = forward_.load_head_entry();
-    const std::array widths = {model_.config().hidden};
+    const std::array widths = {model_.config().embedding_width()};
     const auto sums = add_up(widths, [&](int64_t i, std::vector<ColumnSums>& part) {
       Matrix buffer;
       const ConstMatrixView states = hidden_.view(i, buffer);
-      Matrix input(states.rows, states.cols);
+      Matrix input(states.rows, model_.config().embedding_width());
       forward_.enter_block(*norm, states, input.view());
       add_squares(input.view(), part[0]);
     });

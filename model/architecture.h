@@ -44,11 +44,13 @@ enum class Role {
   embedding_norm,
   final_norm,
   output_head,
+  embedding_projection,  ///< from embeddings to hidden states
+  head_projection,       ///< from hidden states to what the head reads
 };
 std::string_view to_string(Role role);
 
 /// A size in terms of the config.
-enum class Dimension { hidden, head, query_width, kv_width, query_key_value_width, ffn, gate_up_width, vocabulary, context, experts, expert_ffn, shared_ffn, one };
+enum class Dimension { hidden, head, query_width, kv_width, query_key_value_width, ffn, gate_up_width, vocabulary, context, token_width, experts, expert_ffn, shared_ffn, one };
 int64_t get_size(Dimension dimension, const ModelConfig& config);
 
 enum class TensorKind {
@@ -93,12 +95,6 @@ struct ConfigRow {
   int64_t ModelConfig::* fallback_count = nullptr;  ///< field to copy when the key is absent
   std::optional<double> fallback;                   ///< value when the key is absent
   std::optional<double> null = {};                  ///< value of a null count or number; else it means the same as absent
-};
-
-/// A config key that must have the value of a field.
-struct SameRow {
-  const char* key;
-  int64_t ModelConfig::* count;
 };
 
 /// A config key that must have this value (as JSON text) when it is there: llmc implements no other.
@@ -172,7 +168,6 @@ struct Architecture {
   void (*gguf_more)(const ModelConfig& facts, nlohmann::json& config) = nullptr;  ///< the same of a GGUF file: config keys from what it says
   std::vector<FixedRow> fixed;
   std::vector<FixedRow> fixed_by_block = {};  ///< config keys of lists with an entry for each block, which must all have this value
-  std::vector<SameRow> same = {};
   std::vector<const char*> harmless;  ///< config keys that do not change the forward pass
   std::vector<TensorRow> tensors;
   std::vector<const char*> buffers;  ///< patterns of stored tensors that are constants of the code, not weights

@@ -57,14 +57,18 @@ int64_t SequenceRows::tokens() const {
 
 void check_trainable(const Model& model, const std::string& where) {
   const auto& rows = model.architecture().config;
-  if (model.config().own_head_norms) throw Error(ErrorKind::usage, fmt::format("{}: field \"{}\": {} has a norm of each head's own, and llmc has no gradient through them; methods without gradients work on such models", where, std::ranges::find(rows, &ModelConfig::own_head_norms, &ConfigRow::flag)->key, model.architecture().causal_class));
+  const auto refuse = [&](const char* key, const char* what) { throw Error(ErrorKind::usage, fmt::format("{}: field \"{}\": {} {}, and llmc has no gradient through them; methods without gradients work on such models", where, key, model.architecture().causal_class, what)); };
+  const auto key_of = [&](bool ModelConfig::* flag) { return std::ranges::find(rows, flag, &ConfigRow::flag)->key; };
+  if (!model.config().norms_before_sum) refuse(key_of(&ModelConfig::norms_before_sum), "has norms of the sums behind its sublayers");
+  if (model.config().projects_embedding) refuse(std::ranges::find(rows, &ModelConfig::embedding, &ConfigRow::count)->key, "has matrices between embeddings and hidden states");
+  if (model.config().own_head_norms) refuse(key_of(&ModelConfig::own_head_norms), "has a norm of each head's own");
   const auto row = std::ranges::find(rows, &ModelConfig::experts, &ConfigRow::count);
   if (model.config().experts > 0) throw Error(ErrorKind::usage, fmt::format("{}: field \"{}\": {} sends each token to {} of {} experts, and llmc has no gradient through them; methods without gradients work on such models", where, row->key, model.architecture().causal_class, model.config().experts_per_token, model.config().experts));
 }
 
 BlockTensors read_block(const Model& model, int64_t block) {
   BlockTensors tensors;
-  if (block >= 0 && (model.config().experts > 0 || model.config().own_head_norms)) throw Error(ErrorKind::bug, fmt::format("block {} has experts or norms of each head's own, which have no gradient", block));
+  if (block >= 0 && (model.config().experts > 0 || model.config().own_head_norms || !model.config().norms_before_sum)) throw Error(ErrorKind::bug, fmt::format("block {} has a part that has no gradient", block));
   for (const PlacedTensor& placed : model.tensors())
     if (placed.block == block) tensors(placed.row->role, placed.part) = read_matrix(*placed.tensor);
   return tensors;

@@ -96,11 +96,6 @@ void check_class(FieldReader& fields, const Architecture& architecture) {
     throw Error(ErrorKind::input, fmt::format("field \"architectures\": expected {}, found {}", architecture.causal_class, classes.front()));
 }
 
-void check_same(const SameRow& row, FieldReader& fields, const ModelConfig& config) {
-  const auto value = fields.find_int(row.key);
-  if (value && *value != config.*row.count) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected {} (llmc implements no other), found {}", row.key, config.*row.count, *value));
-}
-
 /// In which blocks the window holds: a list, or all but every so-many-th block.
 void read_window_pattern(FieldReader& fields, const Architecture& architecture, ModelConfig& config) {
   if (architecture.window_period == 0) return;
@@ -134,6 +129,7 @@ void settle_experts(const Architecture& architecture, ModelConfig& config) {
 void complete(const Architecture& architecture, ModelConfig& config) {
   if (config.kv_heads == 0) config.kv_heads = config.heads;
   if (config.experts > 0) settle_experts(architecture, config);
+  config.projects_embedding = config.embedding != 0 && config.embedding != config.hidden;
   if (config.ffn == 0) config.ffn = 4 * config.hidden;
   if (config.head_dim == 0) {
     if (config.hidden % config.heads != 0) throw Error(ErrorKind::input, fmt::format("hidden size {} is not a multiple of {} attention heads", config.hidden, config.heads));
@@ -166,7 +162,6 @@ ModelConfig read_config(const json& object, const Architecture& architecture, co
   attempt([&] { config.activation = read_activation(fields, architecture); });
   if (architecture.positions == Positions::rope) attempt([&] { read_ropes(fields, architecture, config); });
   attempt([&] { read_window_pattern(fields, architecture, config); });
-  for (const SameRow& row : architecture.same) attempt([&] { check_same(row, fields, config); });
   for (const FixedRow& row : fixed_everywhere) attempt([&] { check_fixed(row, fields); });
   for (const FixedRow& row : architecture.fixed) attempt([&] { check_fixed(row, fields); });
   for (const FixedRow& row : architecture.fixed_by_block) attempt([&] { check_fixed_by_block(row, fields, config.layers); });

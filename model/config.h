@@ -25,7 +25,7 @@ enum class Activation { silu, gelu, gelu_tanh, relu };
 enum class FusedOrder { parts, groups };
 
 /// Sizes are counts of elements. One decoder block is: x += attention(norm(x)); x += feed_forward(norm(x)), where a norm may be
-/// missing, and another one may follow the sublayer before its result is added.
+/// missing, and another one may follow the sublayer before its result is added; or after, x = norm(x + sublayer(x)).
 struct ModelConfig {
   int64_t vocabulary = 0;
   int64_t hidden = 0;
@@ -33,6 +33,7 @@ struct ModelConfig {
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
+  int64_t embedding = 0;    ///< width of embeddings and of what the head reads, where projects_embedding
   int64_t ffn = 0;          ///< with experts: of all of them, and of the shared one, side by side
   int64_t context = 0;      ///< most positions the model was made for
   int64_t window = 0;       ///< most positions that a query sees, its own among them; 0: all before it
@@ -53,6 +54,8 @@ struct ModelConfig {
   bool tied_head = false;
   bool attention_bias = false;
   bool ffn_bias = false;
+  bool norms_before_sum = true;     ///< false: a norm behind a sublayer is of the sum of what it gives and what it read
+  bool projects_embedding = false;  ///< embeddings have another width than hidden states, and matrices lead from one to the other and back
   bool own_head_norms = false;  ///< StableLM's: each head of queries and keys has a norm of its own
   bool parallel = false;  ///< the feed-forward reads what attention reads: x += attention(norm(x)) + feed_forward(norm'(x))
   bool two_norms = false;  ///< Falcon's, in parallel: each sublayer has a norm; else both read what one gives
@@ -65,6 +68,7 @@ struct ModelConfig {
 
   int64_t query_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
+  int64_t embedding_width() const { return projects_embedding ? embedding : hidden; }
   bool has_alibi() const { return positions == Positions::alibi || positions == Positions::rounded_alibi; }
   double score_scale() const { return 1 / std::sqrt(score_divisor > 0 ? score_divisor : static_cast<double>(head_dim)); }
   /// The config of one block: its window and its rotary positions are `window` and `rope`.

@@ -72,6 +72,7 @@ std::optional<Indices> find_kept(Dimension dimension, const Kept& kept, size_t b
     case Dimension::hidden: return all_or(kept.hidden);
     case Dimension::vocabulary: return all_or(kept.tokens);
     case Dimension::context:
+    case Dimension::token_width:
     case Dimension::experts:
     case Dimension::expert_ffn:
     case Dimension::shared_ffn:

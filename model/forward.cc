@@ -100,13 +100,18 @@ Linear load_linear(const Model& model, Role role, int64_t block, const ForwardOp
   return Linear(model.get(role, block), model.find(role, block, Part::bias), options.precision, options.backend, options.zeros);
 }
 
+std::optional<Linear> find_linear(const Model& model, Role role, const ForwardOptions& options) {
+  return model.find(role, -1) ? std::optional(load_linear(model, role, -1, options)) : std::nullopt;
+}
+
 }  // namespace
 
 class BlockEntry {
  public:
   BlockEntry(const Model& model, Role role, int64_t block) : norm(find_norm(model, role, block)) {}
 
-  std::optional<NormWeights> norm;  ///< or none
+  std::optional<NormWeights> norm;    ///< or none
+  std::optional<Linear> projection;  ///< of the head, or none
 };
 
 class StageWeights {
@@ -150,12 +155,13 @@ class BlockWeights {
 class HeadWeights {
  public:
   HeadWeights(const Model& model, const ForwardOptions& options, const HeadWeights* other)
-      : norm(model, Role::final_norm, -1), cap(static_cast<float>(model.config().logit_cap)), stored(model.get(Role::output_head, -1)), has_bias(model.find(Role::output_head, -1, Part::bias) != nullptr) {
+      : entry(model, Role::final_norm, -1), cap(static_cast<float>(model.config().logit_cap)), stored(model.get(Role::output_head, -1)), has_bias(model.find(Role::output_head, -1, Part::bias) != nullptr) {
+    entry.projection = find_linear(model, Role::head_projection, options);
     output = other && can_borrow(*other) ? other->output : std::make_shared<const Linear>(load_linear(model, Role::output_head, -1, options));
     model.checkpoint().release_pages_after(stored);
   }
 
-  NormWeights norm;
+  BlockEntry entry;
   std::shared_ptr<const Linear> output;
   float cap;  ///< of logits; 0: none
 
@@ -171,7 +177,8 @@ struct Forward::State {
 
   const Model& model;
   ForwardOptions options;
-  TensorRows tokens;                  ///< [vocabulary, hidden]
+  TensorRows tokens;                  ///< [vocabulary, width of embeddings]
+  std::optional<Linear> projection;   ///< from there to hidden states, or none
   TensorRows positions;               ///< [context and what is in front of it, hidden], or none
   std::optional<NormWeights> embedding_norm;
   std::vector<std::pair<Rope, std::unique_ptr<const RotaryTable>>> rotary;  ///< of the model's blocks
@@ -187,6 +194,7 @@ struct Forward::State {
 Forward::Forward(const Model& model, const ForwardOptions& options) : state_(std::make_unique<State>(model, options)) {
   const ModelConfig& config = model.config();
   state_->tokens = TensorRows(model.get(Role::token_embedding));
+  state_->projection = find_linear(model, Role::embedding_projection, options);
   if (config.positions == Positions::learned) state_->positions = TensorRows(model.get(Role::position_embedding));
   state_->embedding_norm = find_norm(model, Role::embedding_norm, -1);
   if (config.positions != Positions::rope) return;
@@ -207,20 +215,20 @@ void Forward::embed(std::span<const int32_t> tokens, MatrixView hidden) const {
 void Forward::embed_next(std::span<const int32_t> tokens, int64_t position, MatrixView hidden) const {
   const TensorRows& table = state_->tokens;
   const TensorRows& positions = state_->positions;
-  assert(hidden.cols == table.cols());
+  const Scratch narrow(state_->projection ? hidden.rows : 0, table.cols());
   std::vector<float> of_position(static_cast<size_t>(positions.cols()));
   const ModelConfig& config = state_->model.config();
   if (!of_position.empty() && position >= config.context) throw Error(ErrorKind::input, fmt::format("a sequence is longer than the model's {} positions", config.context));
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= table.rows()) throw Error(ErrorKind::input, fmt::format("token id {} at position {} is outside the vocabulary of {}", tokens[i], position, table.rows()));
-    const std::span<float> row = hidden.row_span(static_cast<int64_t>(i));
+    const std::span<float> row = (state_->projection ? narrow.view() : hidden).row_span(static_cast<int64_t>(i));
     table.read(tokens[i], row);
     if (config.embedding_scale != 1)
       for (float& value : row) value *= static_cast<float>(config.embedding_scale);
-    if (of_position.empty()) continue;
-    if (i == 0) positions.read(position + config.position_offset, of_position);
-    add_to(row, of_position);
   }
+  if (state_->projection) state_->projection->apply(narrow.view(), hidden);
+  if (!of_position.empty()) positions.read(position + config.position_offset, of_position);
+  for (int64_t r = 0; r < hidden.rows && !of_position.empty(); ++r) add_to(hidden.row_span(r), of_position);
   if (state_->embedding_norm) state_->embedding_norm->apply(hidden, hidden);
 }
 
@@ -342,9 +350,18 @@ void run_feed_forward(const ModelConfig& config, const StageWeights& stage, Cons
 
 std::shared_ptr<const BlockEntry> Forward::load_entry(int64_t block) const { return std::make_shared<const BlockEntry>(state_->model, Role::attention_norm, block); }
 
-std::shared_ptr<const BlockEntry> Forward::load_head_entry() const { return std::make_shared<const BlockEntry>(state_->model, Role::final_norm, -1); }
+std::shared_ptr<const BlockEntry> Forward::load_head_entry() const {
+  BlockEntry entry(state_->model, Role::final_norm, -1);
+  entry.projection = find_linear(state_->model, Role::head_projection, state_->options);
+  return std::make_shared<const BlockEntry>(std::move(entry));
+}
 
-void Forward::enter_block(const BlockEntry& entry, ConstMatrixView hidden, MatrixView input) const { apply(entry.norm, hidden, input); }
+void Forward::enter_block(const BlockEntry& entry, ConstMatrixView hidden, MatrixView input) const {
+  if (!entry.projection) return apply(entry.norm, hidden, input);
+  const Scratch normed(hidden.rows, hidden.cols);
+  apply(entry.norm, hidden, normed.view());
+  entry.projection->apply(normed.view(), input);
+}
 
 std::shared_ptr<const StageWeights> Forward::load_stage(int64_t block, Tap tap) const { return std::make_shared<const StageWeights>(state_->model, block, tap, state_->options); }
 
@@ -355,8 +372,9 @@ void Forward::run_stage(const StageWeights& stage, ConstMatrixView input, Matrix
     const Scratch change(hidden.rows, hidden.cols);
     if (stage.expert_outputs) stage.expert_outputs->run_all(input, change.view());
     else stage.get(role).apply(input, change.view());
-    if (stage.output_norm) stage.output_norm->apply(change.view(), change.view());
+    if (stage.output_norm && config.norms_before_sum) stage.output_norm->apply(change.view(), change.view());
     add(hidden, change.view());
+    if (stage.output_norm && !config.norms_before_sum) stage.output_norm->apply(hidden, hidden);
   };
   switch (stage.tap) {
     case Tap::attention_input: return run_attention(config, state_->options, stage, state_->find_rotary(config), input, next_input, nullptr);
@@ -416,9 +434,9 @@ void Forward::run_block_next(const BlockWeights& block, MatrixView hidden, KeyVa
 }
 
 void Forward::run_head(const HeadWeights& head, ConstMatrixView hidden, MatrixView logits) const {
-  const Scratch normed(hidden.rows, hidden.cols);
-  head.norm.apply(hidden, normed.view());
-  head.output->apply(normed.view(), logits);
+  const Scratch input(hidden.rows, state_->model.config().embedding_width());
+  enter_block(head.entry, hidden, input.view());
+  head.output->apply(input.view(), logits);
   if (head.cap > 0) for_each_row(logits.rows, [&](int64_t r) { cap_values(head.cap, logits.row_span(r)); });
 }
 

@@ -14,7 +14,7 @@
 namespace llmc {
 namespace {
 
-/// By role: names without .weight or .bias; {} is the number of the block. Source: gguf-py's constants.py (TENSOR_NAMES).
+/// By role, of those that GGUF files have: names without .weight or .bias; {} is the number of the block. Source: gguf-py's constants.py (TENSOR_NAMES).
 constexpr std::array role_names = {"token_embd", "position_embd", "blk.{}.attn_norm", "blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v", "blk.{}.attn_qkv", "blk.{}.attn_q_norm", "blk.{}.attn_k_norm", "blk.{}.attn_output", "blk.{}.post_attention_norm", "blk.{}.ffn_norm", "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_up", "blk.{}.ffn_down", "blk.{}.post_ffw_norm", "blk.{}.ffn_gate_inp", "blk.{}.ffn_gate.{}", "blk.{}.ffn_up.{}", "blk.{}.ffn_down.{}", "blk.{}.ffn_gate_inp_shexp", "blk.{}.ffn_gate_shexp", "blk.{}.ffn_up_shexp", "blk.{}.ffn_down_shexp", "token_embd_norm", "output_norm", "output"};
 
 const Architecture& find_architecture(const GgufMetadata& metadata) {

@@ -13,8 +13,8 @@ InputStatistics measure_head_input(const Model& model, const Sequences& sequence
   const int64_t width = model.config().hidden, layers = model.config().layers;
   const int64_t most_tokens = std::max<int64_t>(1, most_bytes / (width * static_cast<int64_t>(sizeof(float))));
   const Forward forward(model, options);
-  const auto norm = forward.load_head_entry();
-  InputAccumulator sums(width, options);
+  const auto entry = forward.load_head_entry();
+  InputAccumulator sums(model.config().embedding_width(), options);
   Stage stage(context, "measure the head's input", std::ssize(sequences));
   for (size_t first = 0; first < sequences.size();) {
     int64_t tokens = 0;
@@ -31,9 +31,9 @@ InputStatistics measure_head_input(const Model& model, const Sequences& sequence
       parallel_for(count, [&](int64_t i) { forward.run_block(*weights, hidden[static_cast<size_t>(i)].view()); });
     }
     for (Matrix& states : hidden) {
-      Matrix normed(states.rows(), width);
-      forward.enter_block(*norm, states.view(), normed.view());
-      sums.add(normed.view());
+      Matrix input(states.rows(), model.config().embedding_width());
+      forward.enter_block(*entry, states.view(), input.view());
+      sums.add(input.view());
       stage.advance();
     }
     first += hidden.size();

@@ -1,8 +1,11 @@
 #include "passes/teacher.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
+#include "core/error.h"
 #include "core/parallel.h"
 
 namespace llmc {
@@ -26,6 +29,7 @@ Batch::Batch(const Sequences& samples, std::vector<size_t> chosen_samples) : cho
 
 TeacherModel::TeacherModel(Model model, TeacherRuns runs, const Sequences& samples, const PassContext& context)
     : model_(std::move(model)), samples_(samples), context_(context), forward_(model_, context.sweep.forward), head_(model_.config(), context.sweep.forward.precision, context.sweep.forward.backend) {
+  if (model_.config().projects_embedding) throw Error(ErrorKind::usage, fmt::format("teacher {}: has matrices between embeddings and hidden states, which its head is not run with here", model_.checkpoint().directory.string()));
   BlockTensors values = read_block(model_, -1);
   if (model_.config().tied_head) values(Role::output_head) = std::move(values(Role::token_embedding));
   head_.set(values);

@@ -131,6 +131,7 @@ class TransformRotate final : public Pass {
   static void check_residual(const Model& model, Problems& problems) {
     for (const PlacedTensor& placed : model.tensors()) {
       const Role role = placed.row->role;
+      if (role == Role::embedding_projection || role == Role::head_projection) problems.add(fmt::format("tensor {}: stands between embeddings and the residual stream; rotate values only", placed.tensor->name));
       if (placed.part == Part::weight && (role == Role::attention_output_norm || role == Role::ffn_output_norm || role == Role::embedding_norm))
         problems.add(fmt::format("tensor {}: is the weight of a norm behind which the residual stream goes on, and cannot be folded; rotate values only", placed.tensor->name));
     }

@@ -55,14 +55,16 @@ class Oracle {
     Rows x = embed(tokens);
     for (int64_t block = 0; block < config_.layers; ++block) {
       const Rows before = x;
-      add(x, normalize(attention(normalize(x, Role::attention_norm, block), block), Role::attention_output_norm, block));
+      join(x, attention(normalize(x, Role::attention_norm, block), block), Role::attention_output_norm, block);
       // Side by side both read the same; with a single norm in front of the two, what it gives.
       const bool one_norm = config_.parallel && !model_.find(Role::ffn_norm, block);
-      add(x, normalize(feed_forward(normalize(config_.parallel ? before : x, one_norm ? Role::attention_norm : Role::ffn_norm, block), block), Role::ffn_output_norm, block));
+      join(x, feed_forward(normalize(config_.parallel ? before : x, one_norm ? Role::attention_norm : Role::ffn_norm, block), block), Role::ffn_output_norm, block);
       model_.checkpoint().release_pages();
     }
     std::vector<double> logits;
-    for (const auto& row : linear(normalize(x, Role::final_norm, -1), Role::output_head, -1))
+    Rows last = normalize(x, Role::final_norm, -1);
+    if (model_.find(Role::head_projection)) last = linear(std::move(last), Role::head_projection, -1);
+    for (const auto& row : linear(std::move(last), Role::output_head, -1))
       for (double value : row) logits.push_back(cap(value, config_.logit_cap));
     return logits;
   }
@@ -78,6 +80,7 @@ class Oracle {
     }
     for (auto& row : x)
       for (double& value : row) value *= config_.embedding_scale;
+    if (model_.find(Role::embedding_projection)) x = linear(std::move(x), Role::embedding_projection, -1);
     if (config_.positions == Positions::learned) {
       const Matrix positions = read_matrix(model_.get(Role::position_embedding));
       for (size_t t = 0; t < x.size(); ++t)
@@ -109,6 +112,12 @@ class Oracle {
       case Positions::rounded_alibi: return to_bfloat16(to_bfloat16(slope(head)) * to_bfloat16(static_cast<double>(key))) / std::sqrt(static_cast<double>(config_.head_dim));
       default: return 0;
     }
+  }
+
+  /// What a sublayer gives joins the stream: its norm, if there is one, is of the change or of the sum.
+  void join(Rows& x, Rows change, Role norm, int64_t block) const {
+    add(x, config_.norms_before_sum ? normalize(std::move(change), norm, block) : change);
+    if (!config_.norms_before_sum) x = normalize(std::move(x), norm, block);
   }
 
   static void add(Rows& x, const Rows& y) {

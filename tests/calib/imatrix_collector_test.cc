@@ -46,9 +46,9 @@ class Squares final : public BlockVisitor {
 /// Σ x² of what the head reads, from whole passes of the forward model.
 std::vector<double> head_squares(const Model& model, const Sequences& sequences) {
   const Forward forward(model, {});
-  std::vector<double> sums(static_cast<size_t>(model.config().hidden));
+  std::vector<double> sums(static_cast<size_t>(model.config().embedding_width()));
   for (const auto& tokens : sequences) {
-    Matrix hidden(std::ssize(tokens), model.config().hidden), input(hidden.rows(), hidden.cols());
+    Matrix hidden(std::ssize(tokens), model.config().hidden), input(hidden.rows(), model.config().embedding_width());
     forward.embed(tokens, hidden.view());
     for (int64_t block = 0; block < model.config().layers; ++block) forward.run_block(*forward.load_block(block), hidden.view());
     forward.enter_block(*forward.load_head_entry(), hidden.view(), input.view());

@@ -46,16 +46,27 @@ class Methods(Calibrated):
         self.assertEqual(report["recipe"]["steps"][0]["pass"], "quantize.gptq")
         self.refused(2, ["--method 'gtpq'", "did you mean", "gptq", "rtn"], *self.run_of(method="gtpq"))
 
-    def test_norms_of_each_head_go_with_what_needs_no_gradient(self):
-        model = tiny("stablelm-head-norms")
-        data = ["--calibration", model / "input_ids.npy", "--nsamples", 4, "--seqlen", 8, "--eval-data", model / "input_ids.npy", "--force"]
-        for method in ("awq", "gptq"):
-            self.assertTrue(self.json("quantize", model, "-o", self.dir / "out", "--bits", 4, "--granularity", "channel", "--method", method, *data)["passed"])
-        self.assertGreaterEqual(self.json("prune", model, "-o", self.dir / "out", "--sparsity", 0.5, "--method", "sparsegpt", *data)["sparsity"], 0.5)
-        self.json("prune", model, "-o", self.dir / "out", "--structured", "layers=0,", "--structured", "ffn=25%", *data)
-        for flags, step in ((["quantize", "--bits", 4, "--granularity", "channel", "--method", "learned"], "quantize.learned"), (["prune", "--sparsity", 0.5, "--method", "fisher"], "prune.fisher"), (["prune", "--sparsity", 0.5, "--method", "wanda", "--heal"], "heal")):
-            self.refused(2, [f'{step}: field "qk_layernorm": StableLmForCausalLM has a norm of each head\'s own', "no gradient"], flags[0], model, "-o", self.dir / "out", *flags[1:], *data)
-        self.refused(2, ["heads", "no field for the size of a head"], "prune", model, "-o", self.dir / "out", "--structured", "heads=2", *data)
+    def test_forms_without_gradients_go_with_what_needs_none(self):
+        for name, field in (("stablelm-head-norms", "qk_layernorm"), ("opt-350m", "do_layer_norm_before"), ("opt-narrow", "word_embed_proj_dim")):
+            model = tiny(name)
+            data = ["--calibration", model / "input_ids.npy", "--nsamples", 4, "--seqlen", 8, "--eval-data", model / "input_ids.npy", "--force"]
+            out = [model, "-o", self.dir / "out"]
+            with self.subTest(name):
+                for method in ("awq", "gptq"):
+                    self.assertTrue(self.json("quantize", *out, "--bits", 4, "--granularity", "channel", "--method", method, *data)["passed"])
+                self.assertGreaterEqual(self.json("prune", *out, "--sparsity", 0.5, "--method", "sparsegpt", *data)["sparsity"], 0.5)
+                self.json("prune", *out, "--structured", "layers=0,", "--structured", "ffn=25%", *data)
+                refused = ["field \"" + field, "no gradient"]
+                self.refused(2, ["quantize.learned", *refused], "quantize", *out, "--bits", 4, "--granularity", "channel", "--method", "learned", *data)
+                self.refused(2, ["prune.fisher", *refused], "prune", *out, "--sparsity", 0.5, "--method", "fisher", *data)
+                self.refused(2, ["heal", *refused], "prune", *out, "--sparsity", 0.5, "--method", "wanda", "--heal", *data)
+                self.refused(2, ["heads", "no field for the size of a head"], "prune", *out, "--structured", "heads=2", *data)
+                if name != "stablelm-head-norms":
+                    self.refused(2, ["transform.rotate", "rotate values only"], "quantize", *out, "--bits", 4, "--granularity", "channel", "--rotate", "residual", *data[6:])
+        head = ["--bits", 4, "--granularity", "channel", "--method", "gptq", "--output-tensor-type", "W8A16"]
+        self.assertEqual(treatments(self.json("quantize", *out, *head, *data))["lm_head.weight"], "W8A16-channel-symmetric")
+        for student, words in ((["--student-layers", 1], ['distill: field "word_embed_proj_dim"', "no gradient"]), (["--student", tiny("opt") / "config.json"], ["teacher", "matrices between embeddings and hidden states"])):
+            self.refused(2, words, "distill", model, "-o", self.dir / "student", *student, "--steps", 1, "--data", model / "input_ids.npy", "--seqlen", 8, "--eval-data", model / "input_ids.npy", "--eval-seqlen", 8)
 
     def test_every_method_on_every_architecture(self):
         for name in MODELS:

@@ -312,7 +312,7 @@ class Config(Compress):
         self.assertEqual(self.weights("plain"), self.weights("same"))
 
     def test_every_golden_model_compresses(self):
-        for name in ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "llama-toplevel-theta", "llama-bf16", "llama-f16", "llama-sharded", "gpt2-tied", "gpt2-untied", "gpt2-noprefix", "qwen2-untied", "qwen2-tied", "mistral-window", "mistral-whole", "qwen3-untied", "qwen3-tied", "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "stablelm-head-norms", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "bloom", "stablelm-parallel", "falcon", "falcon-groups", "falcon-refined", "falcon-heads", "falcon-one-norm", "phi3-longrope", "llama-rope-yarn"):
+        for name in ("llama-gqa-tied", "llama-mha-untied", "llama-headdim", "llama-bias", "llama-toplevel-theta", "llama-bf16", "llama-f16", "llama-sharded", "gpt2-tied", "gpt2-untied", "gpt2-noprefix", "qwen2-untied", "qwen2-tied", "mistral-window", "mistral-whole", "qwen3-untied", "qwen3-tied", "phi3-whole", "phi3-part", "stablelm", "stablelm-bias", "stablelm-head-norms", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt", "opt-350m", "opt-narrow", "bloom", "stablelm-parallel", "falcon", "falcon-groups", "falcon-refined", "falcon-heads", "falcon-one-norm", "phi3-longrope", "llama-rope-yarn"):
             with self.subTest(name):
                 report = self.json("compress", tiny(name), "-o", self.dir / name, "--recipe", self.write("r.yaml", TWO_STEPS.replace("W4A16-g16", "W6A16-g8")), "--eval-data", tiny(name) / "input_ids.npy")
                 self.assertGreater(report["ratio"], 1)

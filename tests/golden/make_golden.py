@@ -233,6 +233,11 @@ def longrope(context):
                                    "short_factor": [1.0, 1.05, 1.1, 1.25], "long_factor": [1.0, 1.5, 3.25, 7.0]}
 
 
+def projected_opt(**changes):
+    return OPTConfig(vocab_size=64, hidden_size=64, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32, word_embed_proj_dim=48,
+                     bos_token_id=0, eos_token_id=1, pad_token_id=None, **changes)
+
+
 def make_refined_falcon():
     """As falcon-rw-1b. Twelve heads: slopes of ALiBi that bfloat16 rounds."""
     return FalconConfig(vocab_size=64, hidden_size=48, ffn_hidden_size=64, num_hidden_layers=2, num_attention_heads=12, max_position_embeddings=64,
@@ -292,6 +297,8 @@ TINY = {
         other(GPTNeoXConfig, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64,
               use_parallel_residual=False, tie_word_embeddings=True), {}),
     "opt": (other(OPTConfig, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32), {}),
+    "opt-350m": (projected_opt(do_layer_norm_before=False), {}),
+    "opt-narrow": (projected_opt(tie_word_embeddings=False), {}),
     "bloom": (other(BloomConfig, n_layer=2, n_head=4), {}),
     "bloom-untied": (make_odd_bloom(), {}),
     "stablelm-head-norms": (small(StableLmConfig, layer_norm_eps=1e-4, qk_layernorm=True, partial_rotary_factor=0.5), {}),

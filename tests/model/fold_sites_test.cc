@@ -51,7 +51,7 @@ TEST_CASE("rescaling a fold site does not change what a model computes", "[fold]
 
     for (const PlacedTensor& placed : model.tensors()) round_floats(*placed.tensor);
     // Rounding the weights once more to a 16-bit type: 2^-9 (bf16) or 2^-12 (f16) of each, as in forward_test.
-    const bool is_narrow = model.get(Role::final_norm).dtype != DType::f32;
+    const bool is_narrow = model.get(Role::output_head).dtype != DType::f32;
     CHECK(test::largest_difference(logits_of(model, directory), before) <= (is_narrow ? 0.1 : 1e-4));
   }
 }
