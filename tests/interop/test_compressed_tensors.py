@@ -373,7 +373,7 @@ def main():
         cases[name] = lambda work, options=options, symmetric=symmetric: check_static_inputs(llmc, model, work, options, symmetric)
     cases["pruned-dense"] = lambda work: check_pruned(llmc, model, work)
     cases["pruned-sparsegpt-2of4"] = lambda work: check_pruned_as_dense(llmc, model, work, ["--method", "sparsegpt", "--pattern", "2:4", "--reconstruct", "--nsamples", "4", "--seqlen", "128"])
-    for name in ("qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm-bias", "stablelm-head-norms", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "opt", "bloom", "stablelm-parallel"):
+    for name in ("qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm-bias", "stablelm-head-norms", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "opt", "opt-350m", "opt-narrow", "bloom", "stablelm-parallel"):
         cases[name] = lambda work, tiny=GOLDEN / "tiny" / name: check_quantized(llmc, tiny, work, ["--bits", "4", "--group-size", "16", "--eval-data", tiny / "input_ids.npy"])
     for name in ("mixtral", "qwen2-moe", "qwen3-moe"):
         cases[name] = lambda work, tiny=GOLDEN / "tiny" / name: check_experts(llmc, tiny, work)
