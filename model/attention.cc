@@ -96,7 +96,7 @@ void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatri
 
 int64_t first_key(const ModelConfig& config, int64_t first) { return config.first_seen(first) / attention_tile * attention_tile; }
 
-void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
+void attend(const ModelConfig& config, MatmulBackend backend, Precision precision, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
   constexpr int64_t tile = attention_tile;
   const int64_t width = config.head_dim;
   const int64_t group = config.heads / config.kv_heads;
@@ -105,14 +105,19 @@ void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, Co
   const std::vector<float> slopes = find_slopes(config);
   assert(q.rows == tiles * tile && k.rows == q.rows && v.rows == q.rows && out.rows == q.rows && length <= q.rows);
   assert(q.cols == config.query_width() && k.cols == config.kv_width() && v.cols == config.kv_width() && out.cols == q.cols);
+  const auto of_head = [&](auto rows, int64_t number) { return rows.column_range(number * width, width); };
+  std::vector<std::unique_ptr<PackedFactor>> keys_of(static_cast<size_t>(config.kv_heads)), values_of(keys_of.size());
+  parallel_for(config.kv_heads, [&](int64_t head) {
+    keys_of[static_cast<size_t>(head)] = pack_factor(backend, precision, of_head(k, head), Transpose::yes);
+    values_of[static_cast<size_t>(head)] = pack_factor(backend, precision, of_head(v, head), Transpose::no);
+  });
   parallel_for(config.heads * tiles, [&](int64_t index) {
     const int64_t head = index / tiles;
     const int64_t first = index % tiles * tile;
     const int64_t from = first_key(config, first), keys = first + tile - from;  // a query sees no key after itself
-    const auto of_head = [&](auto rows, int64_t number) { return rows.column_range(number * width, width); };
     // The scores of one tile are all that is kept of [T, T].
     const MatrixView scores{thread_scratch<float, 2>(static_cast<size_t>(tile * keys)).data(), tile, keys, keys};
-    multiply(backend, scale, of_head(q, head).row_range(first, tile), of_head(k, head / group).row_range(from, keys), Transpose::yes, scores);
+    keys_of[static_cast<size_t>(head / group)]->multiply(scale, of_head(q, head).row_range(first, tile), 0, from, scores);
     for (int64_t r = 0; r < std::min(tile, length - first); ++r) {
       const std::span<float> row = scores.row_span(r);
       const auto begin = static_cast<size_t>(config.first_seen(first + r) - from), end = static_cast<size_t>(first + r + 1 - from);
@@ -121,7 +126,7 @@ void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, Co
       std::ranges::fill(row.first(begin), 0.0f);
       std::ranges::fill(row.subspan(end), 0.0f);
     }
-    multiply(backend, 1.0f, scores, of_head(v, head / group).row_range(from, keys), Transpose::no, of_head(out, head).row_range(first, tile));
+    values_of[static_cast<size_t>(head / group)]->multiply(1.0f, scores, from, 0, of_head(out, head).row_range(first, tile));
   });
 }
 

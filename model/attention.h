@@ -35,8 +35,9 @@ void shape_scores(const ModelConfig& config, float slope, int64_t first, std::sp
 /// out = softmax(shaped Q · Kᵀ · scale, causal, within the window) · V for each head, of the first `length` rows of q [rows, query_width] and
 /// k, v [rows, kv_width]; query heads share key and value heads in equal groups, in order. `rows` is a multiple of
 /// attention_tile and the rows from `length` on are zero: so the products have the same shapes for any length, and what
-/// a query finds depends, bit for bit, on nothing after it.
-void attend(const ModelConfig& config, MatmulBackend backend, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out);
+/// a query finds depends, bit for bit, on nothing after it. In bf16 the operands of both products are rounded by the backends whose
+/// products are faster then, of which oneDNN is none.
+void attend(const ModelConfig& config, MatmulBackend backend, Precision precision, int64_t length, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out);
 
 /// Keys and values of sequences that grow together, one position at a time, in one decoder block.
 class KeyValueCache {

@@ -291,9 +291,9 @@ void run_attention(const ModelConfig& config, const ForwardOptions& options, con
   if (options.kv_cache_bits)
     for (const MatrixView& part : {k, v}) round_cache(part.row_range(0, length), config.head_dim, *options.kv_cache_bits);
   if (cache) cache->fill(k.row_range(0, length), v.row_range(0, length));
-  if (rows == length) return attend(config, options.backend, length, q, k, v, context);
+  if (rows == length) return attend(config, options.backend, options.precision, length, q, k, v, context);
   const Scratch padded(rows, config.query_width());
-  attend(config, options.backend, length, q, k, v, padded.view());
+  attend(config, options.backend, options.precision, length, q, k, v, padded.view());
   for_each_row(length, [&](int64_t r) { std::ranges::copy(padded.view().row_span(r), context.row(r)); });
 }
 

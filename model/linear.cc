@@ -18,9 +18,9 @@ namespace {
 
 constexpr MatmulRow libraries[] = {
 #ifdef LLMC_ONEDNN
-    {.backend = MatmulBackend::onednn, .name = "onednn", .pack = pack_onednn, .pack_rows = nullptr, .multiply = multiply_onednn, .add_transposed = add_transposed_onednn, .add_transposed_bf16 = add_transposed_bf16_onednn},
+    {.backend = MatmulBackend::onednn, .name = "onednn", .pack = pack_onednn, .pack_rows = nullptr, .multiply = multiply_onednn, .pack_factor = nullptr, .add_transposed = add_transposed_onednn, .add_transposed_bf16 = add_transposed_bf16_onednn},
 #endif
-    {.backend = MatmulBackend::eigen, .name = "eigen", .pack = pack_eigen, .pack_rows = nullptr, .multiply = multiply_eigen, .add_transposed = add_transposed_eigen, .add_transposed_bf16 = add_transposed_bf16_eigen},
+    {.backend = MatmulBackend::eigen, .name = "eigen", .pack = pack_eigen, .pack_rows = nullptr, .multiply = multiply_eigen, .pack_factor = nullptr, .add_transposed = add_transposed_eigen, .add_transposed_bf16 = add_transposed_bf16_eigen},
 };
 
 std::vector<MatmulRow> list_backends() {
@@ -33,6 +33,7 @@ std::vector<MatmulRow> list_backends() {
     amx.f32_time = 0.4;
     amx.pack = pack_amx;
     amx.pack_rows = pack_amx_rows;
+    amx.pack_factor = pack_amx_factor;
     list.insert(list.begin(), amx);
   }
 #endif
@@ -172,6 +173,27 @@ void Linear::apply(ConstMatrixView x, MatrixView y) const {
   parallel_pieces(x.rows, weights_->packed->most_rows(), [&](int64_t first, int64_t last) {
     weights_->packed->apply(x.row_range(first, last - first), y.row_range(first, last - first));
   });
+}
+
+/// A view of B.
+class PlainFactor final : public PackedFactor {
+ public:
+  PlainFactor(const MatmulRow& by, ConstMatrixView b, Transpose transpose) : row_(by), b_(b), transpose_(transpose) {}
+
+  void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, MatrixView c) const override {
+    const bool is_transposed = transpose_ == Transpose::yes;
+    row_.multiply(alpha, a, is_transposed ? b_.row_range(column, c.cols).column_range(row, a.cols) : b_.row_range(row, a.cols).column_range(column, c.cols), transpose_, c);
+  }
+
+ private:
+  const MatmulRow& row_;
+  ConstMatrixView b_;
+  Transpose transpose_;
+};
+
+std::unique_ptr<PackedFactor> pack_factor(MatmulBackend backend, Precision precision, ConstMatrixView b, Transpose transpose) {
+  const MatmulRow& row = get_row(backend);
+  return row.pack_factor ? row.pack_factor(b, transpose, precision) : std::make_unique<PlainFactor>(row, b, transpose);
 }
 
 void multiply(MatmulBackend backend, float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c) {

@@ -24,6 +24,15 @@ class PackedMatrix {
   virtual void apply(ConstMatrixView x, MatrixView y) const = 0;
 };
 
+/// B of products that take a part of it each, as those inside attention do. Safe to call from several threads.
+class PackedFactor {
+ public:
+  virtual ~PackedFactor() = default;
+  /// C = alpha · A · op(B)[row…, column…] of as many rows of op(B) as A has columns and as many columns as C has, on this thread
+  /// alone. Both start at multiples of 32, and A ends at one or where op(B) does. A row of C depends on that row of A alone.
+  virtual void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, MatrixView c) const = 0;
+};
+
 struct MatmulRow {
   MatmulBackend backend;
   std::string_view name;
@@ -35,6 +44,8 @@ struct MatmulRow {
   std::unique_ptr<PackedMatrix> (*pack_rows)(const TensorRows& weight, std::span<const float> bias, Precision precision);
   /// C = alpha · A · op(B), on this thread alone.
   void (*multiply)(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
+  /// Reads B during the call only. nullptr where `multiply` is as fast.
+  std::unique_ptr<PackedFactor> (*pack_factor)(ConstMatrixView b, Transpose transpose_b, Precision precision);
   /// C += alpha · Aᵀ · B, on this thread alone.
   void (*add_transposed)(float alpha, ConstMatrixView a, ConstMatrixView b, MatrixView c);
   /// C += Aᵀ · B of bf16 operands, dense [depth, C's rows] and [depth, C's columns], on this thread alone. Answers false and
@@ -44,6 +55,10 @@ struct MatmulRow {
 
 /// The backends that there are in this build and on this processor, best first.
 std::span<const MatmulRow> matmul_list();
+
+/// B in the backend's form, or a view of it, which then must outlive the factor. Where the backend has no form of its own, products
+/// are f32 whatever the precision.
+std::unique_ptr<PackedFactor> pack_factor(MatmulBackend backend, Precision precision, ConstMatrixView b, Transpose transpose);
 
 std::unique_ptr<PackedMatrix> pack_eigen(ConstMatrixView weight, std::span<const float> bias, Precision precision);
 void multiply_eigen(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);

@@ -32,6 +32,7 @@ constexpr int64_t block = 32;            ///< rows and columns of a block
 constexpr int64_t depth = 32;            ///< numbers of a row in a step
 constexpr int64_t tile = 16 * depth;     ///< bf16 numbers in a tile, 1 KiB
 constexpr int64_t step_size = 2 * tile;  ///< of one part of an operand
+constexpr int64_t line = 32;             ///< bf16 numbers in a cache line
 constexpr int max_parts = 3;
 
 int64_t count_blocks(int64_t rows) { return (rows + block - 1) / block; }
@@ -54,9 +55,15 @@ class Tiles {
   Tiles& operator=(const Tiles&) = delete;
 };
 
+/// What is to be in the second-level cache next, and how much of it (in cache lines) a step is to ask for.
+struct Ahead {
+  const uint16_t* next;
+  int64_t lines;
+};
+
 /// out [32, 32] = A · B of so many steps. With `few` rows the lower half of out is left alone.
 template <int parts_a, int parts_b, bool few>
-LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps, float* out) {
+LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps, Ahead ahead, float* out) {
   constexpr int row = 64, out_row = block * sizeof(float);
   _tile_zero(0);
   _tile_zero(1);
@@ -81,7 +88,9 @@ LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps
     _tile_dpbf16ps(3, 5, 7); \
   }
   for (int64_t step = 0; step < steps; ++step, a += parts_a * step_size, b += parts_b * step_size) {
-    LLMC_LOAD_A(0) LLMC_LOAD_B(0) LLMC_ADD_PRODUCTS()
+    LLMC_LOAD_A(0) LLMC_LOAD_B(0)
+    for (int64_t i = 0; i < ahead.lines; ++i, ahead.next += line) _mm_prefetch(ahead.next, _MM_HINT_T1);
+    LLMC_ADD_PRODUCTS()
     if constexpr (parts_a > 1) {
       LLMC_LOAD_A(1) LLMC_ADD_PRODUCTS()
       LLMC_LOAD_A(2) LLMC_ADD_PRODUCTS()
@@ -105,7 +114,7 @@ LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps
   }
 }
 
-using BlockProduct = void (*)(const uint16_t*, const uint16_t*, int64_t, float*);
+using BlockProduct = void (*)(const uint16_t*, const uint16_t*, int64_t, Ahead, float*);
 struct BlockProducts {
   BlockProduct whole, few;
 };
@@ -193,6 +202,24 @@ LLMC_AMX void pack_columns(ConstMatrixView weight, int parts, uint16_t* out) {
     }
 }
 
+/// 32 columns of a matrix, from `first` on, as the B of a product.
+LLMC_AMX void pack_untransposed(ConstMatrixView matrix, int64_t first, int parts, uint16_t* out) {
+  // Words of two rows in turn, of the first 16 columns and of the others.
+  const __m512i front = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i back = _mm512_add_epi16(front, _mm512_set1_epi16(16));
+  const auto load_row = [&](int64_t r) LLMC_AMX -> Numbers { return r < matrix.rows ? load(matrix.row(r) + first, matrix.cols - first) : Numbers{_mm512_setzero_ps(), _mm512_setzero_ps()}; };
+  for (int64_t k = 0; k < matrix.rows; k += depth, out += parts * step_size)
+    for (int64_t pair = 0; pair < 16; ++pair) {
+      Numbers even = load_row(k + 2 * pair), odd = load_row(k + 2 * pair + 1);
+      for (int part = 0; part < parts; ++part) {
+        const __m512i even_words = narrow(even), odd_words = narrow(odd);
+        _mm512_store_si512(out + part * step_size + pair * depth, _mm512_permutex2var_epi16(even_words, front, odd_words));
+        _mm512_store_si512(out + part * step_size + tile + pair * depth, _mm512_permutex2var_epi16(even_words, back, odd_words));
+        if (part + 1 < parts) even = subtract(even, even_words), odd = subtract(odd, odd_words);
+      }
+    }
+}
+
 /// How many parts they have.
 LLMC_AMX int count_parts(std::span<const float> values) {
   __m512i beyond_one = _mm512_setzero_si512(), beyond_two = beyond_one;
@@ -207,13 +234,13 @@ LLMC_AMX int count_parts(std::span<const float> values) {
   return _mm512_test_epi32_mask(beyond_one, lower_half) ? 2 : 1;
 }
 
-/// At most 32 rows and columns of a block, and the bias.
-LLMC_AMX void add_bias(const float* products, const float* bias, MatrixView y) {
-  const Numbers biases = load(bias, block);
+/// y = alpha · products + bias, for at most 32 rows and columns of a block.
+LLMC_AMX void finish_block(float alpha, const float* products, const float* bias, MatrixView y) {
+  const __m512 factor = _mm512_set1_ps(alpha), low = _mm512_loadu_ps(bias), high = _mm512_loadu_ps(bias + 16);
   const uint32_t mask = y.cols >= block ? ~uint32_t{0} : (uint32_t{1} << y.cols) - 1;
   for (int64_t r = 0; r < y.rows; ++r, products += block) {
-    _mm512_mask_storeu_ps(y.row(r), static_cast<__mmask16>(mask), _mm512_add_ps(_mm512_load_ps(products), biases.low));
-    _mm512_mask_storeu_ps(y.row(r) + 16, static_cast<__mmask16>(mask >> 16), _mm512_add_ps(_mm512_load_ps(products + 16), biases.high));
+    _mm512_mask_storeu_ps(y.row(r), static_cast<__mmask16>(mask), _mm512_add_ps(_mm512_mul_ps(factor, _mm512_load_ps(products)), low));
+    _mm512_mask_storeu_ps(y.row(r) + 16, static_cast<__mmask16>(mask >> 16), _mm512_add_ps(_mm512_mul_ps(factor, _mm512_load_ps(products + 16)), high));
   }
 }
 
@@ -237,58 +264,89 @@ class PackedMemory {
   std::unique_ptr<uint16_t, Free> values_;
 };
 
+/// B [depth, columns] of products C = alpha · A · B.
+class Factor {
+ public:
+  Factor(int64_t rows, int64_t columns, int parts, Precision precision)
+      : steps_((rows + depth - 1) / depth), columns_(columns), parts_(parts), parts_a_(precision == Precision::f32 ? max_parts : 1), products_(find_products(parts_a_, parts)), packed_(count_blocks(columns) * panel_size()) {}
+
+  /// 32 columns in the layout [steps][parts][2 tiles], to be packed before the first product.
+  uint16_t* panel(int64_t number) const { return packed_.data() + number * panel_size(); }
+  int64_t panels() const { return count_blocks(columns_); }
+  int parts() const { return parts_; }
+  /// bf16 numbers that a row of A takes up.
+  int64_t packed_row() const { return steps_ * depth * parts_a_; }
+
+  /// Of the rows of B from `row` on, as many as A has columns, and the columns from `column` on, as many as C has: multiples of 32.
+  void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, const float* bias, MatrixView c) const {
+    const int64_t steps = (a.cols + depth - 1) / depth, row_block = steps * parts_a_ * step_size;
+    const std::span<uint16_t> scratch = thread_scratch<uint16_t, 7>(static_cast<size_t>(count_blocks(a.rows) * row_block + line));
+    uint16_t* const packed = reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
+    for (int64_t r = 0; r < a.rows; r += block) (parts_a_ == 1 ? pack_rows<1> : pack_rows<max_parts>)(a.row_range(r, std::min(block, a.rows - r)), packed + r / block * row_block);
+    static constexpr float no_bias[block] = {};
+    alignas(64) float products[block * block];
+    const Tiles tiles;
+    for (int64_t at = 0; at < c.cols; at += block) {
+      const uint16_t* const b = panel((column + at) / block) + row / depth * parts_ * step_size;
+      const int64_t lines = (parts_ * step_size / line + count_blocks(c.rows) - 1) / count_blocks(c.rows);  // of the next panel, so that it is there in time
+      for (int64_t r = 0; r < c.rows; r += block) {
+        const Ahead ahead{b + panel_size() + r / block * steps * lines * line, lines};
+        const MatrixView part = c.row_range(r, std::min(block, c.rows - r)).column_range(at, std::min(block, c.cols - at));
+        (part.rows > 16 ? products_.whole : products_.few)(packed + r / block * row_block, b, steps, ahead, products);
+        finish_block(alpha, products, bias ? bias + at : no_bias, part);
+      }
+    }
+  }
+
+ private:
+  int64_t panel_size() const { return steps_ * parts_ * step_size; }
+
+  int64_t steps_, columns_;
+  int parts_, parts_a_;
+  BlockProducts products_;
+  PackedMemory packed_;
+};
+
 class AmxMatrix final : public PackedMatrix {
  public:
   /// `read(first, rows)` gives rows of W, on any thread, for use until the thread's next call.
   AmxMatrix(int64_t out, int64_t in, std::span<const float> bias, Precision precision, int parts, const std::function<ConstMatrixView(int64_t, int64_t)>& read)
-      : in_(in), out_(out), parts_x_(precision == Precision::f32 ? max_parts : 1), parts_(parts), products_(find_products(parts_x_, parts)), weight_(count_blocks(out) * panel_size()), bias_(static_cast<size_t>(count_blocks(out) * block)) {
+      : factor_(in, out, parts, precision), bias_(static_cast<size_t>(factor_.panels() * block)) {
     std::ranges::copy(bias, bias_.begin());
-    parallel_for(count_blocks(out), [&](int64_t panel) {
-      const ConstMatrixView rows = read(panel * block, std::min(block, out - panel * block));
-      pack_columns(rows, parts, weight_.data() + panel * panel_size());
-    });
+    parallel_for(factor_.panels(), [&](int64_t panel) { pack_columns(read(panel * block, std::min(block, out - panel * block)), parts, factor_.panel(panel)); });
   }
 
   int64_t most_rows() const override { return 4 * tile_rows; }
 
   void apply(ConstMatrixView x, MatrixView y) const override {
-    const int64_t at_once = count_rows_at_once(), row_block = steps() * parts_x_ * step_size;
-    constexpr size_t line = 64 / sizeof(uint16_t);
-    const std::span<uint16_t> scratch = thread_scratch<uint16_t, 7>(static_cast<size_t>(count_blocks(std::min(at_once, x.rows)) * row_block) + line);
-    uint16_t* const packed = reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
+    constexpr int64_t in_cache = 384 << 10;  // bf16 numbers that stay in the second-level cache (2 MB) while the weights go by
+    const int64_t at_once = std::clamp(in_cache / factor_.packed_row() / block * block, 2 * block, most_rows());
     for (int64_t first = 0; first < x.rows; first += at_once) {
       const int64_t rows = std::min(at_once, x.rows - first);
-      for (int64_t r = 0; r < rows; r += block) (parts_x_ == 1 ? pack_rows<1> : pack_rows<max_parts>)(x.row_range(first + r, std::min(block, rows - r)), packed + r / block * row_block);
-      multiply(packed, y.row_range(first, rows));
+      factor_.multiply(1, x.row_range(first, rows), 0, 0, bias_.data(), y.row_range(first, rows));
     }
   }
 
  private:
-  int64_t steps() const { return (in_ + depth - 1) / depth; }
-  int64_t panel_size() const { return steps() * parts_ * step_size; }
-
-  /// So many that they stay in the second-level cache (2 MB) while the weights go by.
-  int64_t count_rows_at_once() const {
-    constexpr int64_t most = 384 << 10;  // numbers
-    return std::clamp(most / (steps() * depth * parts_x_) / block * block, 2 * block, most_rows());
-  }
-
-  void multiply(const uint16_t* x, MatrixView y) const {
-    alignas(64) float products[block * block];
-    const Tiles tiles;
-    for (int64_t c = 0; c < out_; c += block)
-      for (int64_t r = 0; r < y.rows; r += block) {
-        const MatrixView part = y.row_range(r, std::min(block, y.rows - r)).column_range(c, std::min(block, out_ - c));
-        (part.rows > 16 ? products_.whole : products_.few)(x + r / block * steps() * parts_x_ * step_size, weight_.data() + c / block * panel_size(), steps(), products);
-        add_bias(products, bias_.data() + c, part);
-      }
-  }
-
-  int64_t in_, out_;
-  int parts_x_, parts_;
-  BlockProducts products_;
-  PackedMemory weight_;  ///< [blocks of out][steps][parts][2 tiles]
+  Factor factor_;
   std::vector<float> bias_;
+};
+
+class AmxFactor final : public PackedFactor {
+ public:
+  AmxFactor(ConstMatrixView b, Transpose transpose, Precision precision)
+      : factor_(transpose == Transpose::yes ? b.cols : b.rows, transpose == Transpose::yes ? b.rows : b.cols, precision == Precision::f32 ? max_parts : 1, precision) {
+    for (int64_t panel = 0; panel < factor_.panels(); ++panel) {
+      const int64_t first = panel * block;
+      if (transpose == Transpose::yes) pack_columns(b.row_range(first, std::min(block, b.rows - first)), factor_.parts(), factor_.panel(panel));
+      else pack_untransposed(b, first, factor_.parts(), factor_.panel(panel));
+    }
+  }
+
+  void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, MatrixView c) const override { factor_.multiply(alpha, a, row, column, nullptr, c); }
+
+ private:
+  Factor factor_;
 };
 
 /// Of all rows together; `read` as AmxMatrix has it.
@@ -330,6 +388,8 @@ std::unique_ptr<PackedMatrix> pack_amx_rows(const TensorRows& weight, std::span<
   };
   return std::make_unique<AmxMatrix>(weight.rows(), weight.cols(), bias, precision, precision == Precision::bf16 || weight.is_bf16() ? 1 : count_parts(weight.rows(), read), read);
 }
+
+std::unique_ptr<PackedFactor> pack_amx_factor(ConstMatrixView b, Transpose transpose, Precision precision) { return std::make_unique<AmxFactor>(b, transpose, precision); }
 
 }  // namespace llmc
 

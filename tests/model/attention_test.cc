@@ -75,13 +75,13 @@ TEST_CASE("Attention agrees with one query at a time, across tiles and head grou
           const ConstMatrixView keys = k.view().column_range(5, config.kv_width());
           const ConstMatrixView values = v.view().column_range(5, config.kv_width());
           Matrix out(rows, config.query_width());
-          with_threads(1, [&] { attend(config, backend, length, queries, keys, values, out.view()); });
+          with_threads(1, [&] { attend(config, backend, Precision::f32, length, queries, keys, values, out.view()); });
           const Matrix expected = attend_plainly(config, queries.row_range(0, length), keys, values);
           double worst = 0;
           for (size_t i = 0; i < expected.values().size(); ++i) worst = std::max(worst, std::abs(double{out.values()[i]} - expected.values()[i]));
           CHECK(worst <= 5e-6);  // scores to about 30 are off by up to 30·2⁻²³, so weights by 4e-6 of themselves; values are a few
           Matrix again(rows, config.query_width());
-          with_threads(4, [&] { attend(config, backend, length, queries, keys, values, again.view()); });
+          with_threads(4, [&] { attend(config, backend, Precision::f32, length, queries, keys, values, again.view()); });
           CHECK(std::memcmp(again.row(0), out.row(0), expected.values().size_bytes()) == 0);
         }
   }
@@ -139,7 +139,7 @@ TEST_CASE("Through a window attention sees the last positions only, forward, one
       config.window = window;
       Operands all(config, rows);
       Matrix out(rows, config.query_width()), next(1, config.query_width());
-      attend(config, backend, rows, all.q.view(), all.k.view(), all.v.view(), out.view());
+      attend(config, backend, Precision::f32, rows, all.q.view(), all.k.view(), all.v.view(), out.view());
       const Matrix expected = attend_plainly(config, all.q.view(), all.k.view(), all.v.view());
       const auto largest = [](std::span<const float> a, std::span<const float> b) {
         double worst = 0;
