@@ -198,7 +198,7 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
       w.rotary->rotate(operands.k.row_range(first, length));
     }
     const auto of_sequence = [&, first = first](auto matrix) { return matrix.row_range(first, end - first); };
-    attend(config, w.backend, Precision::f32, length, of_sequence(operands.q), of_sequence(operands.k), of_sequence(operands.v), of_sequence(context));
+    attend(config, w.backend, w.precision, length, of_sequence(operands.q), of_sequence(operands.k), of_sequence(operands.v), of_sequence(context));
   }
 
   const auto resize_if = [&](Buffer& buffer, bool is_there) { return buffer.resize(is_there ? rows : 0, config.hidden); };

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "core/pooled_memory.h"
 #include "model/attention.h"
 #include "model/experts.h"
 #include "model/fused_heads.h"
@@ -23,11 +24,11 @@ namespace {
 /// An f32 matrix that is written before it is read: unlike Matrix it does not start as zeros.
 class Scratch {
  public:
-  Scratch(int64_t rows, int64_t cols) : values_(std::make_unique_for_overwrite<float[]>(static_cast<size_t>(rows * cols))), view_{values_.get(), rows, cols, cols} {}
+  Scratch(int64_t rows, int64_t cols) : memory_(static_cast<size_t>(rows * cols) * sizeof(float)), view_{memory_.as<float>(), rows, cols, cols} {}
   const MatrixView& view() const { return view_; }
 
  private:
-  std::unique_ptr<float[]> values_;
+  PooledMemory memory_;
   MatrixView view_;
 };
 

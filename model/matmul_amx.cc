@@ -7,18 +7,16 @@
 #endif
 #include <cpuid.h>
 #include <immintrin.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <new>
 
 #include "core/parallel.h"
+#include "core/pooled_memory.h"
 
 #define LLMC_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 
@@ -61,10 +59,10 @@ struct Ahead {
   int64_t lines;
 };
 
-/// out [32, 32] = A · B of so many steps. With `few` rows the lower half of out is left alone.
+/// sums [32, 32] = A · B of so many steps. With `few` rows the lower half is left alone.
 template <int parts_a, int parts_b, bool few>
-LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps, Ahead ahead, float* out) {
-  constexpr int row = 64, out_row = block * sizeof(float);
+LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps, Ahead ahead, float* sums) {
+  constexpr int row = 64, sums_row = block * sizeof(float);
   _tile_zero(0);
   _tile_zero(1);
   if constexpr (!few) {
@@ -106,11 +104,11 @@ LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps
 #undef LLMC_LOAD_A
 #undef LLMC_LOAD_B
 #undef LLMC_ADD_PRODUCTS
-  _tile_stored(0, out, out_row);
-  _tile_stored(1, out + 16, out_row);
+  _tile_stored(0, sums, sums_row);
+  _tile_stored(1, sums + 16, sums_row);
   if constexpr (!few) {
-    _tile_stored(2, out + 16 * block, out_row);
-    _tile_stored(3, out + 16 * block + 16, out_row);
+    _tile_stored(2, sums + 16 * block, sums_row);
+    _tile_stored(3, sums + 16 * block + 16, sums_row);
   }
 }
 
@@ -234,44 +232,24 @@ LLMC_AMX int count_parts(std::span<const float> values) {
   return _mm512_test_epi32_mask(beyond_one, lower_half) ? 2 : 1;
 }
 
-/// y = alpha · products + bias, for at most 32 rows and columns of a block.
-LLMC_AMX void finish_block(float alpha, const float* products, const float* bias, MatrixView y) {
+/// y = alpha · sums + bias, for at most 32 rows and columns of a block.
+LLMC_AMX void finish_block(float alpha, const float* sums, const float* bias, MatrixView y) {
   const __m512 factor = _mm512_set1_ps(alpha), low = _mm512_loadu_ps(bias), high = _mm512_loadu_ps(bias + 16);
   const uint32_t mask = y.cols >= block ? ~uint32_t{0} : (uint32_t{1} << y.cols) - 1;
-  for (int64_t r = 0; r < y.rows; ++r, products += block) {
-    _mm512_mask_storeu_ps(y.row(r), static_cast<__mmask16>(mask), _mm512_add_ps(_mm512_mul_ps(factor, _mm512_load_ps(products)), low));
-    _mm512_mask_storeu_ps(y.row(r) + 16, static_cast<__mmask16>(mask >> 16), _mm512_add_ps(_mm512_mul_ps(factor, _mm512_load_ps(products + 16)), high));
+  for (int64_t r = 0; r < y.rows; ++r, sums += block) {
+    _mm512_mask_storeu_ps(y.row(r), static_cast<__mmask16>(mask), _mm512_add_ps(_mm512_mul_ps(factor, _mm512_load_ps(sums)), low));
+    _mm512_mask_storeu_ps(y.row(r) + 16, static_cast<__mmask16>(mask >> 16), _mm512_add_ps(_mm512_mul_ps(factor, _mm512_load_ps(sums + 16)), high));
   }
 }
-
-/// Memory for packed operands, in large pages where there are any.
-class PackedMemory {
- public:
-  explicit PackedMemory(int64_t count) {
-    constexpr size_t large_page = size_t{1} << 21;
-    const size_t bytes = static_cast<size_t>(count) * sizeof(uint16_t), alignment = bytes < large_page ? 64 : large_page;
-    const size_t size = (bytes + alignment - 1) / alignment * alignment;
-    values_.reset(static_cast<uint16_t*>(std::aligned_alloc(alignment, size)));
-    if (!values_) throw std::bad_alloc();
-    if (alignment == large_page) ::madvise(values_.get(), size, MADV_HUGEPAGE);  // a hint: nothing is lost where it is refused
-  }
-  uint16_t* data() const { return values_.get(); }
-
- private:
-  struct Free {
-    void operator()(uint16_t* values) const { std::free(values); }
-  };
-  std::unique_ptr<uint16_t, Free> values_;
-};
 
 /// B [depth, columns] of products C = alpha · A · B.
 class Factor {
  public:
   Factor(int64_t rows, int64_t columns, int parts, Precision precision)
-      : steps_((rows + depth - 1) / depth), columns_(columns), parts_(parts), parts_a_(precision == Precision::f32 ? max_parts : 1), products_(find_products(parts_a_, parts)), packed_(count_blocks(columns) * panel_size()) {}
+      : steps_((rows + depth - 1) / depth), columns_(columns), parts_(parts), parts_a_(precision == Precision::f32 ? max_parts : 1), products_(find_products(parts_a_, parts)), packed_(static_cast<size_t>(count_blocks(columns) * panel_size()) * sizeof(uint16_t)) {}
 
   /// 32 columns in the layout [steps][parts][2 tiles], to be packed before the first product.
-  uint16_t* panel(int64_t number) const { return packed_.data() + number * panel_size(); }
+  uint16_t* panel(int64_t number) const { return packed_.as<uint16_t>() + number * panel_size(); }
   int64_t panels() const { return count_blocks(columns_); }
   int parts() const { return parts_; }
   /// bf16 numbers that a row of A takes up.
@@ -284,16 +262,16 @@ class Factor {
     uint16_t* const packed = reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
     for (int64_t r = 0; r < a.rows; r += block) (parts_a_ == 1 ? pack_rows<1> : pack_rows<max_parts>)(a.row_range(r, std::min(block, a.rows - r)), packed + r / block * row_block);
     static constexpr float no_bias[block] = {};
-    alignas(64) float products[block * block];
+    alignas(64) float sums[block * block];
     const Tiles tiles;
     for (int64_t at = 0; at < c.cols; at += block) {
       const uint16_t* const b = panel((column + at) / block) + row / depth * parts_ * step_size;
       const int64_t lines = (parts_ * step_size / line + count_blocks(c.rows) - 1) / count_blocks(c.rows);  // of the next panel, so that it is there in time
-      for (int64_t r = 0; r < c.rows; r += block) {
-        const Ahead ahead{b + panel_size() + r / block * steps * lines * line, lines};
+      const uint16_t* next = b + panel_size();
+      for (int64_t r = 0; r < c.rows; r += block, next += steps * lines * line) {
         const MatrixView part = c.row_range(r, std::min(block, c.rows - r)).column_range(at, std::min(block, c.cols - at));
-        (part.rows > 16 ? products_.whole : products_.few)(packed + r / block * row_block, b, steps, ahead, products);
-        finish_block(alpha, products, bias ? bias + at : no_bias, part);
+        (part.rows > 16 ? products_.whole : products_.few)(packed + r / block * row_block, b, steps, {next, lines}, sums);
+        finish_block(alpha, sums, bias ? bias + at : no_bias, part);
       }
     }
   }
@@ -304,7 +282,7 @@ class Factor {
   int64_t steps_, columns_;
   int parts_, parts_a_;
   BlockProducts products_;
-  PackedMemory packed_;
+  PooledMemory packed_;
 };
 
 class AmxMatrix final : public PackedMatrix {

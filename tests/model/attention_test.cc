@@ -79,6 +79,14 @@ TEST_CASE("Attention agrees with one query at a time, across tiles and head grou
           const Matrix expected = attend_plainly(config, queries.row_range(0, length), keys, values);
           double worst = 0;
           for (size_t i = 0; i < expected.values().size(); ++i) worst = std::max(worst, std::abs(double{out.values()[i]} - expected.values()[i]));
+          if (length == 200) {
+            Matrix rounded(rows, config.query_width());
+            attend(config, backend, Precision::bf16, length, queries, keys, values, rounded.view());
+            double most = 0;
+            for (size_t i = 0; i < expected.values().size(); ++i) most = std::max(most, std::abs(double{rounded.values()[i]} - expected.values()[i]));
+            CHECK(most <= 0.3);  // operands are off by up to 2⁻⁹ of themselves, scores of about 30 so by 0.1
+            CHECK((most > 1e-3) == (backend == MatmulBackend::amx));
+          }
           CHECK(worst <= 5e-6);  // scores to about 30 are off by up to 30·2⁻²³, so weights by 4e-6 of themselves; values are a few
           Matrix again(rows, config.query_width());
           with_threads(4, [&] { attend(config, backend, Precision::f32, length, queries, keys, values, again.view()); });

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <thread>
 
 #include "core/parallel.h"
@@ -66,6 +67,34 @@ TEST_CASE("Linear multiplies, whatever the shape") {
           CHECK(error_in_bounds(x.view(), weight.view(), Transpose::yes, 1, {}, operands, plain.view()) <= 1);
           const Matrix biased = test::apply(Linear(stored_weight, &stored_bias, precision, backend), x.view());
           CHECK(error_in_bounds(x.view(), weight.view(), Transpose::yes, 1, bias.values(), operands, biased.view()) <= 1);
+        }
+}
+
+TEST_CASE("Products are as good as f32's, whatever the type of the weights") {
+  for (MatmulBackend backend : test::backends())
+    for (DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+      CAPTURE(to_string(backend), get_info(dtype).name);
+      Matrix weight = test::random_matrix(70, 300, "weight");
+      for (float& value : weight.values()) value = round_to(dtype, value);
+      StoredTensor stored{.name = "weight", .dtype = dtype, .shape = {70, 300}};
+      stored.form = make_floats(stored, weight.view());
+      const Matrix x = test::random_matrix(90, 300, "x"), y = test::apply(Linear(stored, nullptr, Precision::f32, backend), x.view());
+      CHECK(error_in_bounds(x.view(), weight.view(), Transpose::yes, 1, {}, DType::f32, y.view()) <= 1);
+    }
+}
+
+TEST_CASE("A row that holds NaN or infinity is not finite in any output, and concerns no other row") {
+  const Matrix weight = test::random_matrix(45, 70, "weight");
+  for (MatmulBackend backend : test::backends())
+    for (Precision precision : {Precision::f32, Precision::bf16})
+      for (float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()})
+        for (int64_t rows : {9, 40}) {
+          CAPTURE(to_string(backend), to_string(precision), value, rows);
+          Matrix x = test::random_matrix(rows, 70, "x");
+          x.row(4)[69] = value;
+          const Matrix y = test::apply(Linear(weight.view(), {}, precision, backend), x.view());
+          for (int64_t r = 0; r < rows; ++r)
+            for (float result : y.view().row_span(r)) CHECK(std::isfinite(result) == (r != 4));
         }
 }
 
