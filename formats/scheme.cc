@@ -25,9 +25,13 @@ constexpr std::array presets = {
     Preset{"NF4", {.bits = 4, .granularity = Granularity::group, .group_size = 64, .grid = GridKind::nf4}, "16 normal quantiles in groups of 64"},
 };
 
-const Preset& get_preset(const Scheme& scheme) {
-  return *std::ranges::find_if(presets, [&](const Preset& preset) { return preset.scheme.grid == scheme.grid && preset.scheme.scale == scheme.scale; });
+const Preset* find_preset(const Scheme& scheme) {
+  const auto found = std::ranges::find_if(presets, [&](const Preset& preset) { return preset.scheme.grid == scheme.grid && preset.scheme.scale == scheme.scale; });
+  return found == std::end(presets) ? nullptr : &*found;
 }
+
+/// Of a scheme that check_scheme lets pass.
+const Preset& get_preset(const Scheme& scheme) { return *find_preset(scheme); }
 
 }  // namespace
 
@@ -132,6 +136,8 @@ Scheme make_codebook_scheme(int64_t centroids) {
 }
 
 void check_scheme(const Scheme& scheme) {
+  if (scheme.grid != GridKind::integer && scheme.grid != GridKind::codebook && !find_preset(scheme))
+    throw Error(ErrorKind::usage, fmt::format("{}-bit floats: no format has them with scales of such a type", scheme.bits));
   if (scheme.grid == GridKind::integer && (scheme.bits < 2 || scheme.bits > 8))
     throw Error(ErrorKind::usage, fmt::format("bits: expected 2 to 8, found {}", scheme.bits));
   if (scheme.input) check_activation_scheme(*scheme.input);

@@ -53,7 +53,8 @@ bool read_flag(const json& config, const char* key, const std::string& where) {
   return found->get<bool>();
 }
 
-json read_merges(std::string_view text, const std::string& where) {
+/// Every token of a merge is one of `ids`: so it is valid UTF-8 too, as what a JSON file holds is.
+json read_merges(std::string_view text, const json& ids, const std::string& where) {
   json merges = json::array();
   for (int64_t number = 1; !text.empty(); ++number) {
     const size_t end = std::min(text.find('\n'), text.size());
@@ -63,6 +64,8 @@ json read_merges(std::string_view text, const std::string& where) {
     if (line.empty() || (number == 1 && line.starts_with("#version"))) continue;
     const size_t space = line.find(' ');
     if (space == 0 || space == std::string_view::npos || space + 1 == line.size() || line.find(' ', space + 1) != std::string_view::npos) throw Error(ErrorKind::input, fmt::format("{}: line {}: expected two tokens with a space between", where, number));
+    for (const std::string_view token : {line.substr(0, space), line.substr(space + 1)})
+      if (!ids.contains(token)) throw Error(ErrorKind::input, fmt::format("{}: line {}: a token of the merge is not in vocab.json", where, number));
     merges.push_back(json::array({line.substr(0, space), line.substr(space + 1)}));
   }
   return merges;
@@ -91,7 +94,8 @@ json make_byte_level_tokenizer(std::string_view vocabulary, std::string_view mer
   }
   const bool add_prefix_space = read_flag(config, "add_prefix_space", config_name);
   const auto byte_level = [](bool prefix) { return json{{"type", "ByteLevel"}, {"add_prefix_space", prefix}, {"trim_offsets", true}, {"use_regex", true}}; };
-  json model = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", ""}, {"end_of_word_suffix", ""}, {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", false}, {"vocab", std::move(ids)}, {"merges", read_merges(merges, directory + "/merges.txt")}};
+  json pairs = read_merges(merges, ids, directory + "/merges.txt");
+  json model = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", ""}, {"end_of_word_suffix", ""}, {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", false}, {"vocab", std::move(ids)}, {"merges", std::move(pairs)}};
   return {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", std::move(added)}, {"normalizer", nullptr}, {"pre_tokenizer", byte_level(add_prefix_space)}, {"post_processor", std::move(post_processor)}, {"decoder", byte_level(true)}, {"model", std::move(model)}};
 }
 

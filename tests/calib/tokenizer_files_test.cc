@@ -42,6 +42,7 @@ TEST_CASE("Damaged files of GPT-2's kind are refused by name") {
   CHECK_THROWS_WITH(make({{"bos_token", 5}}), Contains("m/tokenizer_config.json") && Contains("bos_token"));
   CHECK_THROWS_WITH(make({{"add_bos_token", "yes"}}), Contains("add_bos_token"));
   CHECK_THROWS_WITH(make({{"pad_token", "[PAD]"}}), Contains("[PAD]"));
+  CHECK_THROWS_WITH(make({}, vocabulary, "#version: 0.2\na \xE2z\n"), Contains("m/merges.txt: line 2: a token of the merge is not in vocab.json"));
   for (const char* line : {"ab", "a b c", " b", "a "}) CHECK_THROWS_WITH(make({}, vocabulary, std::string("#version: 0.2\na b\n") + line + "\n"), Contains("m/merges.txt: line 3"));
   CHECK_THROWS_WITH(make({}, vocabulary, "a x\n"), Contains("x"));  // no such token
   CHECK_THROWS_WITH(make({}, R"({"a": "b", "<|endoftext|>": 7})", ""), Contains("m"));

@@ -64,6 +64,7 @@ TEST_CASE("impossible schemes are refused", "[scheme]") {
   for (const char* wrong : {"", "W4", "W4A7", "W4A", "W44A8", "W4A32", "W4A16-dynamic", "W4A8-dynamic-static", "W4A8-static-g32", "W4A8-dynamic-channel", "W1A16", "W9A16", "W4A16-", "W4A16-g0", "W4A16-gx", "W4A16-g-32", "W4A16-rows", "w4a16", "W4A16-g99999999999999999999"})
     CHECK_THROWS_AS(parse_scheme(wrong), Error);
   CHECK_THROWS_WITH(parse_scheme("W4A16-rows"), Contains("'rows' is not understood"));
+  CHECK_THROWS_WITH(check_scheme({.bits = 8, .granularity = Granularity::group, .group_size = 16, .grid = GridKind::fp8_e4m3, .scale = ScaleKind::e4m3}), Contains("8-bit floats"));
   CHECK_THROWS_WITH(check_scheme({.bits = 8, .granularity = Granularity::channel, .group_size = 32}), Contains("only with granularity group"));
 }
 
