@@ -233,6 +233,15 @@ void check_column_order(const json* order, const std::string& where) {
   throw Error(ErrorKind::input, fmt::format("{}: actorder {} is not supported: its groups are no neighbours (weight_g_idx); expected weight, static or null", where, order->dump()));
 }
 
+/// check_scheme of what a file says: so a mistake is the file's.
+void check_stated_scheme(const Scheme& scheme, const std::string& format, const std::string& where) {
+  try {
+    check_scheme(scheme);
+  } catch (const Error& problem) {
+    throw Error(ErrorKind::input, fmt::format("{}: format '{}': type, num_bits, strategy and group_size do not go together: {}", where, format, problem.what()));
+  }
+}
+
 Scheme read_weights(const json& object, const std::string& format, const std::string& where) {
   FieldReader fields(object, where);
   Scheme scheme;
@@ -253,7 +262,7 @@ Scheme read_weights(const json& object, const std::string& format, const std::st
   if (scheme.granularity == Granularity::group && group_size < 1) throw Error(ErrorKind::input, fmt::format("{}: group_size: expected a positive number, found {}", where, group_size));
   check_column_order(fields.find("actorder"), where);
   if (const json* dynamic = fields.find("dynamic"); dynamic && *dynamic != json(false)) throw refuse("dynamic", dynamic->dump());
-  check_scheme(scheme);
+  check_stated_scheme(scheme, format, where);
   return scheme;
 }
 
@@ -391,7 +400,7 @@ std::map<std::string, ModuleEncoding> read_quantization_config(const json& objec
     const std::string format = group_fields.find_string("format").value_or(whole_format);
     ModuleEncoding encoding{.scheme = read_weights(*weights, format, group_where + ".weights")};
     encoding.scheme.input = read_input(group_fields.find("input_activations"), group_where + ".input_activations");
-    check_scheme(encoding.scheme);
+    check_stated_scheme(encoding.scheme, format, group_where);
     encoding.codec = find_compressed_tensors_codec(plain_format(format, encoding.scheme));
     if (!encoding.codec) throw Error(ErrorKind::input, fmt::format("{}: format '{}' is not supported", group_where, format));
     if (!can_hold(*encoding.codec, encoding.scheme)) throw Error(ErrorKind::input, fmt::format("{}: weights: format '{}' does not store this combination of type, num_bits, strategy and group_size", group_where, format));
