@@ -120,8 +120,10 @@ class StageWeights {
   StageWeights(const Model& model, int64_t block, Tap of, const ForwardOptions& options) : tap(of), config(model.config().at_block(block)) {
     if (config.experts > 0 && tap == Tap::ffn_input) expert_inputs.emplace(model, block, options);
     if (config.experts > 0 && tap == Tap::ffn_activation) expert_outputs.emplace(model, block, options);
+    if (const StoredTensor *gate = model.find(Role::ffn_gate, block), *up = model.find(Role::ffn_up, block); tap == Tap::ffn_input && gate && up)
+      gated = Linear::make_gated({*gate, model.find(Role::ffn_gate, block, Part::bias), *up, model.find(Role::ffn_up, block, Part::bias), config.activation}, options.precision, options.backend, options.zeros);
     for (const TensorRow& row : model.architecture().tensors)
-      if (!expert_inputs && !expert_outputs && find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
+      if (!expert_inputs && !expert_outputs && !gated && find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
     if (tap == Tap::attention_input) query_norms.emplace(model, Role::query_norm, block), key_norms.emplace(model, Role::key_norm, block);
     if (tap == Tap::attention_context) next_norm = find_norm(model, config.parallel && !model.find(Role::ffn_norm, block) ? Role::attention_norm : Role::ffn_norm, block);
     if (tap == Tap::attention_context) output_norm = find_norm(model, Role::attention_output_norm, block);
@@ -136,6 +138,7 @@ class StageWeights {
 
   Tap tap;
   std::map<Role, Linear> linears;
+  std::optional<Linear> gated;                      ///< of the gate and what it is multiplied with, in place of linears
   std::optional<ExpertInputs> expert_inputs;        ///< of a model with experts, in place of linears
   std::optional<ExpertOutputs> expert_outputs;
   ModelConfig config;                               ///< of this block
@@ -322,6 +325,7 @@ void run_attention_next(const ModelConfig& config, const StageWeights& stage, co
 /// activation [T, ffn] of the normalized hidden states [T, hidden].
 void run_feed_forward(const ModelConfig& config, const StageWeights& stage, ConstMatrixView normed, MatrixView activation) {
   if (stage.expert_inputs) return stage.expert_inputs->run_all(normed, activation);
+  if (stage.gated) return stage.gated->apply(normed, activation);
   if (const Linear* both = stage.find(Role::ffn_gate_up)) {
     const Scratch gate_up(normed.rows, 2 * config.ffn);
     both->apply(normed, gate_up.view());
@@ -370,6 +374,7 @@ void Forward::run_stage(const StageWeights& stage, ConstMatrixView input, Matrix
   const ModelConfig& config = stage.config;
   assert(input.cols == get_width(stage.tap, config) && hidden.cols == config.hidden);
   const auto add_change = [&](Role role) {
+    if (!stage.expert_outputs && !stage.output_norm) return stage.get(role).add(input, hidden);
     const Scratch change(hidden.rows, hidden.cols);
     if (stage.expert_outputs) stage.expert_outputs->run_all(input, change.view());
     else stage.get(role).apply(input, change.view());

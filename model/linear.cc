@@ -18,9 +18,9 @@ namespace {
 
 constexpr MatmulRow libraries[] = {
 #ifdef LLMC_ONEDNN
-    {.backend = MatmulBackend::onednn, .name = "onednn", .pack = pack_onednn, .pack_rows = nullptr, .multiply = multiply_onednn, .pack_factor = nullptr, .add_transposed = add_transposed_onednn, .add_transposed_bf16 = add_transposed_bf16_onednn},
+    {.backend = MatmulBackend::onednn, .name = "onednn", .pack = pack_onednn, .pack_rows = nullptr, .pack_gated = nullptr, .multiply = multiply_onednn, .pack_factor = nullptr, .add_transposed = add_transposed_onednn, .add_transposed_bf16 = add_transposed_bf16_onednn},
 #endif
-    {.backend = MatmulBackend::eigen, .name = "eigen", .pack = pack_eigen, .pack_rows = nullptr, .multiply = multiply_eigen, .pack_factor = nullptr, .add_transposed = add_transposed_eigen, .add_transposed_bf16 = add_transposed_bf16_eigen},
+    {.backend = MatmulBackend::eigen, .name = "eigen", .pack = pack_eigen, .pack_rows = nullptr, .pack_gated = nullptr, .multiply = multiply_eigen, .pack_factor = nullptr, .add_transposed = add_transposed_eigen, .add_transposed_bf16 = add_transposed_bf16_eigen},
 };
 
 std::vector<MatmulRow> list_backends() {
@@ -33,6 +33,7 @@ std::vector<MatmulRow> list_backends() {
     amx.f32_time = 0.4;
     amx.pack = pack_amx;
     amx.pack_rows = pack_amx_rows;
+    amx.pack_gated = pack_amx_gated;
     amx.pack_factor = pack_amx_factor;
     list.insert(list.begin(), amx);
   }
@@ -70,6 +71,12 @@ std::string_view to_string(MatmulBackend backend) {
 }
 bool has_backend(MatmulBackend backend) { return find_row(backend) != nullptr; }
 MatmulBackend default_backend() { return matmul_list().front().backend; }
+
+void PackedMatrix::add(ConstMatrixView x, MatrixView y) const {
+  const MatrixView change{thread_scratch<float, 8>(static_cast<size_t>(y.rows * y.cols)).data(), y.rows, y.cols, y.cols};
+  apply(x, change);
+  for (int64_t r = 0; r < y.rows; ++r) add_to(y.row_span(r), change.row_span(r));
+}
 
 /// Rows of a matrix one below the other, each piece packed by itself.
 class SlicedMatrix final : public PackedMatrix {
@@ -160,6 +167,22 @@ Linear::Linear(ConstMatrixView weight, std::span<const float> bias, Precision pr
   weights_->packed = get_row(backend).pack(weight, bias, precision);
 }
 
+std::optional<Linear> Linear::make_gated(const GatedTensors& of, Precision precision, MatmulBackend backend, Zeros zeros) {
+  const MatmulRow& row = get_row(backend);
+  if (!row.pack_gated || find_input_quantization(of.gate) || find_input_quantization(of.up)) return std::nullopt;
+  const TensorRows gate(of.gate), up(of.up);
+  assert(gate.rows() == up.rows() && gate.cols() == up.cols());
+  if (precision == Precision::f32 && zeros == Zeros::skipped && (seems_sparse(gate, row.f32_time) || seems_sparse(up, row.f32_time))) return std::nullopt;
+  const auto read_bias = [](const StoredTensor* bias) { return bias ? read_matrix(*bias) : Matrix(); };
+  const Matrix gate_bias = read_bias(of.gate_bias), up_bias = read_bias(of.up_bias);
+  Linear result;
+  result.weights_->out = gate.rows();
+  result.weights_->in = gate.cols();
+  result.weights_->packed = row.pack_gated({gate, gate_bias.values(), up, up_bias.values(), of.activation}, precision);
+  return result;
+}
+
+Linear::Linear() : weights_(std::make_unique<Weights>()) {}
 Linear::Linear(Linear&&) noexcept = default;
 Linear& Linear::operator=(Linear&&) noexcept = default;
 Linear::~Linear() = default;
@@ -172,6 +195,13 @@ void Linear::apply(ConstMatrixView x, MatrixView y) const {
   assert(x.cols == in() && y.cols == out() && x.rows == y.rows);
   parallel_pieces(x.rows, weights_->packed->most_rows(), [&](int64_t first, int64_t last) {
     weights_->packed->apply(x.row_range(first, last - first), y.row_range(first, last - first));
+  });
+}
+
+void Linear::add(ConstMatrixView x, MatrixView y) const {
+  assert(x.cols == in() && y.cols == out() && x.rows == y.rows);
+  parallel_pieces(x.rows, weights_->packed->most_rows(), [&](int64_t first, int64_t last) {
+    weights_->packed->add(x.row_range(first, last - first), y.row_range(first, last - first));
   });
 }
 

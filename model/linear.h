@@ -2,12 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "core/tensor.h"
 #include "formats/stored_tensor.h"
+#include "model/config.h"
 
 namespace llmc {
 
@@ -32,6 +34,15 @@ bool has_backend(MatmulBackend backend);
 /// The fastest there is: AMX where the processor has it, else oneDNN where the build has it.
 MatmulBackend default_backend();
 
+/// The weights [out, in] of a gated unit, and their biases or nullptr.
+struct GatedTensors {
+  const StoredTensor& gate;
+  const StoredTensor* gate_bias;
+  const StoredTensor& up;
+  const StoredTensor* up_bias;
+  Activation activation;
+};
+
 /// y = x · Wᵀ + b with W [out, in]. A weight whose scheme rounds the layer's input runs as find_execution says, in integers
 /// where it can, whatever the precision; of other weights the zeros may be skipped, which depends on their values alone. A row of y depends, bit for bit, on that row of x and its place modulo 64 only: not on
 /// the number of threads, nor on the other rows. Another processor may give other last bits.
@@ -41,6 +52,9 @@ class Linear {
   Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend, Zeros zeros = Zeros::skipped);
   /// Of f32 values, which are copied; an empty bias is zero.
   Linear(ConstMatrixView weight, std::span<const float> bias, Precision precision, MatmulBackend backend);
+  /// y = activation(x · Gᵀ + g) ⊙ (x · Uᵀ + u) (Shazeer 2020, [arXiv 2002.05202](https://arxiv.org/abs/2002.05202)) in one, bit for
+  /// bit what two of these and the kernels `activate` and `multiply_by` give. nullopt where the backend does not do such weights so.
+  static std::optional<Linear> make_gated(const GatedTensors& of, Precision precision, MatmulBackend backend, Zeros zeros);
   Linear(Linear&&) noexcept;
   Linear& operator=(Linear&&) noexcept;
   ~Linear();
@@ -51,8 +65,12 @@ class Linear {
   bool is_sparse() const;
   /// x [T, in], y [T, out]; y is overwritten.
   void apply(ConstMatrixView x, MatrixView y) const;
+  /// y += x · Wᵀ + b
+  void add(ConstMatrixView x, MatrixView y) const;
 
  private:
+  Linear();
+
   struct Weights;
   std::unique_ptr<Weights> weights_;
 };

@@ -22,6 +22,8 @@ class PackedMatrix {
   /// y = x · Wᵀ + b for at most most_rows() rows, on this thread alone. A row of y depends on the same row of x and on its
   /// place modulo tile_rows, not on the number of rows.
   virtual void apply(ConstMatrixView x, MatrixView y) const = 0;
+  /// y += x · Wᵀ + b, bit for bit what a sum with apply's result is.
+  virtual void add(ConstMatrixView x, MatrixView y) const;
 };
 
 /// B of products that take a part of it each, as those inside attention do. Safe to call from several threads.
@@ -33,6 +35,15 @@ class PackedFactor {
   virtual void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, MatrixView c) const = 0;
 };
 
+/// A gated unit activation(x · Gᵀ + g) ⊙ (x · Uᵀ + u); an empty bias is zero.
+struct GatedRows {
+  const TensorRows& gate;  ///< G [out, in]
+  std::span<const float> gate_bias;
+  const TensorRows& up;  ///< U [out, in]
+  std::span<const float> up_bias;
+  Activation activation;
+};
+
 struct MatmulRow {
   MatmulBackend backend;
   std::string_view name;
@@ -42,6 +53,8 @@ struct MatmulRow {
   /// The same from rows that are read one at a time, so that the weight is never in memory as f32; nullptr where the backend takes
   /// all of it at once.
   std::unique_ptr<PackedMatrix> (*pack_rows)(const TensorRows& weight, std::span<const float> bias, Precision precision);
+  /// Both products of a gated unit at once, bit for bit those of pack_rows; nullptr where that is no faster.
+  std::unique_ptr<PackedMatrix> (*pack_gated)(const GatedRows& of, Precision precision);
   /// C = alpha · A · op(B), on this thread alone.
   void (*multiply)(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
   /// Reads B during the call only. nullptr where `multiply` is as fast.

@@ -17,6 +17,7 @@
 
 #include "core/parallel.h"
 #include "core/pooled_memory.h"
+#include "model/kernels.h"
 
 #define LLMC_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 
@@ -59,21 +60,34 @@ struct Ahead {
   int64_t lines;
 };
 
-/// sums [32, 32] = A · B of so many steps. With `few` rows the lower half is left alone.
+/// sums [32, 32] = A · B of so many steps, or += where they are not the first. With `few` rows the lower half is left alone.
 template <int parts_a, int parts_b, bool few>
-LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps, Ahead ahead, float* sums) {
+LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps, Ahead ahead, bool is_first, float* sums) {
   constexpr int row = 64, sums_row = block * sizeof(float);
-  _tile_zero(0);
-  _tile_zero(1);
-  if constexpr (!few) {
-    _tile_zero(2);
-    _tile_zero(3);
+  if (is_first) {
+    _tile_zero(0);
+    _tile_zero(1);
+    if constexpr (!few) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+  } else {
+    _tile_loadd(0, sums, sums_row);
+    _tile_loadd(1, sums + 16, sums_row);
+    if constexpr (!few) {
+      _tile_loadd(2, sums + 16 * block, sums_row);
+      _tile_loadd(3, sums + 16 * block + 16, sums_row);
+    }
   }
-// Tiles are named by literals alone, so that these are no functions.
-#define LLMC_LOAD_A(part)                      \
-  _tile_loadd(4, a + (part) * step_size, row); \
-  if constexpr (!few) {                        \
-    _tile_loadd(5, a + (part) * step_size + tile, row); \
+// Tiles are named by literals alone, so that these are no functions. Where a step takes each part of A once, A goes by, and B
+// stays in the first-level cache.
+#define LLMC_LOAD(number, from)                                     \
+  if constexpr (parts_b == 1) _tile_stream_loadd(number, from, row); \
+  else _tile_loadd(number, from, row);
+#define LLMC_LOAD_A(part)               \
+  LLMC_LOAD(4, a + (part) * step_size) \
+  if constexpr (!few) {                 \
+    LLMC_LOAD(5, a + (part) * step_size + tile) \
   }
 #define LLMC_LOAD_B(part)                      \
   _tile_loadd(6, b + (part) * step_size, row); \
@@ -101,6 +115,7 @@ LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps
       LLMC_LOAD_B(2) LLMC_ADD_PRODUCTS()
     }
   }
+#undef LLMC_LOAD
 #undef LLMC_LOAD_A
 #undef LLMC_LOAD_B
 #undef LLMC_ADD_PRODUCTS
@@ -112,7 +127,7 @@ LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps
   }
 }
 
-using BlockProduct = void (*)(const uint16_t*, const uint16_t*, int64_t, Ahead, float*);
+using BlockProduct = void (*)(const uint16_t*, const uint16_t*, int64_t, Ahead, bool, float*);
 struct BlockProducts {
   BlockProduct whole, few;
 };
@@ -232,17 +247,49 @@ LLMC_AMX int count_parts(std::span<const float> values) {
   return _mm512_test_epi32_mask(beyond_one, lower_half) ? 2 : 1;
 }
 
-/// y = alpha · sums + bias, for at most 32 rows and columns of a block.
-LLMC_AMX void finish_block(float alpha, const float* sums, const float* bias, MatrixView y) {
+/// y = alpha · sums + bias, or y += that, for at most 32 rows and columns of a block.
+template <bool adds = false>
+LLMC_AMX void finish_block(float alpha, const float* sums, const float* bias, const MatrixView& y) {
   const __m512 factor = _mm512_set1_ps(alpha), low = _mm512_loadu_ps(bias), high = _mm512_loadu_ps(bias + 16);
   const uint32_t mask = y.cols >= block ? ~uint32_t{0} : (uint32_t{1} << y.cols) - 1;
+  const auto finish = [&](__mmask16 columns, const float* of, __m512 offset, float* out) LLMC_AMX {
+    __m512 values = _mm512_add_ps(_mm512_mul_ps(factor, _mm512_load_ps(of)), offset);
+    if constexpr (adds) values = _mm512_add_ps(_mm512_maskz_loadu_ps(columns, out), values);
+    _mm512_mask_storeu_ps(out, columns, values);
+  };
   for (int64_t r = 0; r < y.rows; ++r, sums += block) {
-    _mm512_mask_storeu_ps(y.row(r), static_cast<__mmask16>(mask), _mm512_add_ps(_mm512_mul_ps(factor, _mm512_load_ps(sums)), low));
-    _mm512_mask_storeu_ps(y.row(r) + 16, static_cast<__mmask16>(mask >> 16), _mm512_add_ps(_mm512_mul_ps(factor, _mm512_load_ps(sums + 16)), high));
+    finish(static_cast<__mmask16>(mask), sums, low, y.row(r));
+    finish(static_cast<__mmask16>(mask >> 16), sums + 16, high, y.row(r) + 16);
   }
 }
 
-/// B [depth, columns] of products C = alpha · A · B.
+constexpr float no_bias[block] = {};
+
+/// The part of a matrix that block `r` of its rows and `column` of its columns is.
+MatrixView get_block(const MatrixView& y, int64_t r, int64_t column) {
+  return y.row_range(r * block, std::min(block, y.rows - r * block)).column_range(column * block, std::min(block, y.cols - column * block));
+}
+
+/// A of products, packed on this thread until the next one is.
+class PackedRows {
+ public:
+  PackedRows(ConstMatrixView a, int parts) : rows_(a.rows), steps_((a.cols + depth - 1) / depth), block_size_(steps_ * parts * step_size) {
+    const std::span<uint16_t> scratch = thread_scratch<uint16_t, 7>(static_cast<size_t>(blocks() * block_size_ + line));
+    packed_ = reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
+    for (int64_t r = 0; r < blocks(); ++r) (parts == 1 ? pack_rows<1> : pack_rows<max_parts>)(a.row_range(r * block, rows_of(r)), packed_ + r * block_size_);
+  }
+
+  int64_t blocks() const { return count_blocks(rows_); }
+  int64_t rows_of(int64_t r) const { return std::min(block, rows_ - r * block); }
+  int64_t steps() const { return steps_; }
+  const uint16_t* operator[](int64_t r) const { return packed_ + r * block_size_; }
+
+ private:
+  int64_t rows_, steps_, block_size_;
+  uint16_t* packed_;
+};
+
+/// B [depth, columns] of products with A.
 class Factor {
  public:
   Factor(int64_t rows, int64_t columns, int parts, Precision precision)
@@ -252,29 +299,42 @@ class Factor {
   uint16_t* panel(int64_t number) const { return packed_.as<uint16_t>() + number * panel_size(); }
   int64_t panels() const { return count_blocks(columns_); }
   int parts() const { return parts_; }
-  /// bf16 numbers that a row of A takes up.
-  int64_t packed_row() const { return steps_ * depth * parts_a_; }
+  int parts_a() const { return parts_a_; }
+  /// Rows of A whose packed form stays in the second-level cache (2 MB) while B goes by: 64 to 256.
+  int64_t rows_in_cache() const {
+    constexpr int64_t in_cache = 384 << 10;  // bf16 numbers
+    return std::clamp(in_cache / (steps_ * depth * parts_a_) / block * block, 2 * block, most_blocks * block);
+  }
 
-  /// Of the rows of B from `row` on, as many as A has columns, and the columns from `column` on, as many as C has: multiples of 32.
-  void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, const float* bias, MatrixView c) const {
-    const int64_t steps = (a.cols + depth - 1) / depth, row_block = steps * parts_a_ * step_size;
-    const std::span<uint16_t> scratch = thread_scratch<uint16_t, 7>(static_cast<size_t>(count_blocks(a.rows) * row_block + line));
-    uint16_t* const packed = reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
-    for (int64_t r = 0; r < a.rows; r += block) (parts_a_ == 1 ? pack_rows<1> : pack_rows<max_parts>)(a.row_range(r, std::min(block, a.rows - r)), packed + r / block * row_block);
-    static constexpr float no_bias[block] = {};
-    alignas(64) float sums[block * block];
+  /// A, of at most rows_in_cache() rows, times `count` panels from `first` on, of the rows of B from `row` on, as many as A has
+  /// columns: a multiple of 32. Calls finish(r, panel, sums) with the sums [32, 32] of block r of the rows and of that panel and
+  /// the next ones, `together` in all, each sums_distance behind the one before.
+  template <int together, typename Finish>
+  void multiply(const PackedRows& a, int64_t row, int64_t first, int64_t count, const Finish& finish) const {
+    alignas(64) float sums[together][most_blocks][block * block];
+    // Of one part, so much of B at a time that it stays in the first-level cache (32 KB), or half of it where A has three.
+    const int64_t chunk = parts_ > 1 ? steps_ : parts_a_ > 1 ? 8 : 16;
+    const int64_t lines = (parts_ * step_size / line + a.blocks() - 1) / a.blocks();  // of the next panels, so that they are there in time
     const Tiles tiles;
-    for (int64_t at = 0; at < c.cols; at += block) {
-      const uint16_t* const b = panel((column + at) / block) + row / depth * parts_ * step_size;
-      const int64_t lines = (parts_ * step_size / line + count_blocks(c.rows) - 1) / count_blocks(c.rows);  // of the next panel, so that it is there in time
-      const uint16_t* next = b + panel_size();
-      for (int64_t r = 0; r < c.rows; r += block, next += steps * lines * line) {
-        const MatrixView part = c.row_range(r, std::min(block, c.rows - r)).column_range(at, std::min(block, c.cols - at));
-        (part.rows > 16 ? products_.whole : products_.few)(packed + r / block * row_block, b, steps, {next, lines}, sums);
-        finish_block(alpha, sums, bias ? bias + at : no_bias, part);
+    for (int64_t at = first; at < first + count; at += together) {
+      for (int64_t i = 0; i < together; ++i) {
+        const uint16_t* const b = panel(at + i) + row / depth * parts_ * step_size;
+        const uint16_t* next = b + together * panel_size();
+        for (int64_t step = 0; step < a.steps(); step += chunk) {
+          const int64_t steps = std::min(chunk, a.steps() - step);
+          for (int64_t r = 0; r < a.blocks(); ++r, next += steps * lines * line) {
+            (a.rows_of(r) > 16 ? products_.whole : products_.few)(a[r] + step * parts_a_ * step_size, b + step * parts_ * step_size, steps, {next, lines}, step == 0, sums[i][r]);
+            const bool is_last = i + 1 == together && step + steps == a.steps();
+            if (is_last && r > 0) finish(r - 1, at, sums[0][r - 1]);  // the last sums of r are on their way still
+          }
+        }
       }
+      finish(a.blocks() - 1, at, sums[0][a.blocks() - 1]);
     }
   }
+
+  static constexpr int64_t most_blocks = 4 * PackedMatrix::tile_rows / block;
+  static constexpr int64_t sums_distance = most_blocks * block * block;
 
  private:
   int64_t panel_size() const { return steps_ * parts_ * step_size; }
@@ -285,29 +345,74 @@ class Factor {
   PooledMemory packed_;
 };
 
+/// Rows of a weight, `read(first, rows)`, on any thread, for use until the thread's next call.
+using ReadRows = std::function<ConstMatrixView(int64_t, int64_t)>;
+
+/// Fills every `every`-th panel, from `from` on, with `out` rows of a weight, and gives its bias as many columns as the panels have.
+std::vector<float> pack_weight(const Factor& factor, int64_t out, std::span<const float> bias, const ReadRows& read, int64_t from = 0, int64_t every = 1) {
+  parallel_for(count_blocks(out), [&](int64_t panel) { pack_columns(read(panel * block, std::min(block, out - panel * block)), factor.parts(), factor.panel(from + panel * every)); });
+  std::vector<float> padded(static_cast<size_t>(count_blocks(out) * block));
+  std::ranges::copy(bias, padded.begin());
+  return padded;
+}
+
+/// Calls body(x, y) with as many rows as stay in the cache.
+template <typename Body>
+void for_each_piece(const Factor& factor, ConstMatrixView x, MatrixView y, const Body& body) {
+  for (int64_t first = 0; first < x.rows; first += factor.rows_in_cache()) {
+    const int64_t rows = std::min(factor.rows_in_cache(), x.rows - first);
+    body(PackedRows(x.row_range(first, rows), factor.parts_a()), y.row_range(first, rows));
+  }
+}
+
 class AmxMatrix final : public PackedMatrix {
  public:
-  /// `read(first, rows)` gives rows of W, on any thread, for use until the thread's next call.
-  AmxMatrix(int64_t out, int64_t in, std::span<const float> bias, Precision precision, int parts, const std::function<ConstMatrixView(int64_t, int64_t)>& read)
-      : factor_(in, out, parts, precision), bias_(static_cast<size_t>(factor_.panels() * block)) {
-    std::ranges::copy(bias, bias_.begin());
-    parallel_for(factor_.panels(), [&](int64_t panel) { pack_columns(read(panel * block, std::min(block, out - panel * block)), parts, factor_.panel(panel)); });
+  AmxMatrix(int64_t out, int64_t in, std::span<const float> bias, Precision precision, int parts, const ReadRows& read) : factor_(in, out, parts, precision), bias_(pack_weight(factor_, out, bias, read)) {}
+
+  int64_t most_rows() const override { return 4 * tile_rows; }
+
+  void apply(ConstMatrixView x, MatrixView y) const override { run<false>(x, y); }
+  void add(ConstMatrixView x, MatrixView y) const override { run<true>(x, y); }
+
+ private:
+  template <bool adds>
+  void run(ConstMatrixView x, MatrixView y) const {
+    for_each_piece(factor_, x, y, [&](const PackedRows& a, const MatrixView& c) {
+      factor_.multiply<1>(a, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel, const float* sums) { finish_block<adds>(1, sums, bias_.data() + panel * block, get_block(c, r, panel)); });
+    });
   }
+
+  Factor factor_;
+  std::vector<float> bias_;
+};
+
+/// The gate and what it is multiplied with, a panel of each in turn.
+class AmxGated final : public PackedMatrix {
+ public:
+  AmxGated(const GatedRows& of, Precision precision, int parts, const ReadRows& read_gate, const ReadRows& read_up)
+      : activation_(of.activation), factor_(of.gate.cols(), 2 * count_blocks(of.gate.rows()) * block, parts, precision), gate_bias_(pack_weight(factor_, of.gate.rows(), of.gate_bias, read_gate, 0, 2)), up_bias_(pack_weight(factor_, of.up.rows(), of.up_bias, read_up, 1, 2)) {}
 
   int64_t most_rows() const override { return 4 * tile_rows; }
 
   void apply(ConstMatrixView x, MatrixView y) const override {
-    constexpr int64_t in_cache = 384 << 10;  // bf16 numbers that stay in the second-level cache (2 MB) while the weights go by
-    const int64_t at_once = std::clamp(in_cache / factor_.packed_row() / block * block, 2 * block, most_rows());
-    for (int64_t first = 0; first < x.rows; first += at_once) {
-      const int64_t rows = std::min(at_once, x.rows - first);
-      factor_.multiply(1, x.row_range(first, rows), 0, 0, bias_.data(), y.row_range(first, rows));
-    }
+    for_each_piece(factor_, x, y, [&](const PackedRows& a, const MatrixView& c) {
+      factor_.multiply<2>(a, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel, float* sums) {
+        const int64_t column = panel / 2;
+        const MatrixView out = get_block(c, r, column), gate{sums, out.rows, block, block}, up{sums + Factor::sums_distance, out.rows, block, block};
+        finish_block(1, gate.data, gate_bias_.data() + column * block, gate);
+        finish_block(1, up.data, up_bias_.data() + column * block, up);
+        const std::span<float> values(gate.data, static_cast<size_t>(out.rows * block));
+        activate(activation_, values);
+        multiply_by(values, {up.data, values.size()});
+        finish_block(1, gate.data, no_bias, out);
+      });
+    });
   }
 
  private:
+  Activation activation_;
   Factor factor_;
-  std::vector<float> bias_;
+  std::vector<float> gate_bias_, up_bias_;
 };
 
 class AmxFactor final : public PackedFactor {
@@ -321,14 +426,19 @@ class AmxFactor final : public PackedFactor {
     }
   }
 
-  void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, MatrixView c) const override { factor_.multiply(alpha, a, row, column, nullptr, c); }
+  void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, MatrixView c) const override {
+    const int64_t first = column / block;
+    for_each_piece(factor_, a, c, [&](const PackedRows& rows, const MatrixView& out) {
+      factor_.multiply<1>(rows, row, first, count_blocks(c.cols), [&](int64_t r, int64_t panel, const float* sums) { finish_block(alpha, sums, no_bias, get_block(out, r, panel - first)); });
+    });
+  }
 
  private:
   Factor factor_;
 };
 
-/// Of all rows together; `read` as AmxMatrix has it.
-int count_parts(int64_t rows, const std::function<ConstMatrixView(int64_t, int64_t)>& read) {
+/// Of all rows together.
+int count_parts(int64_t rows, const ReadRows& read) {
   std::atomic<int> most = 1;
   parallel_pieces(rows, block, [&](int64_t first, int64_t last) {
     if (most == max_parts) return;
@@ -340,6 +450,16 @@ int count_parts(int64_t rows, const std::function<ConstMatrixView(int64_t, int64
   });
   return most;
 }
+
+ReadRows read_rows_of(const TensorRows& weight) {
+  return [&weight](int64_t first, int64_t count) {
+    const MatrixView rows{thread_scratch<float, 7>(static_cast<size_t>(count * weight.cols())).data(), count, weight.cols(), weight.cols()};
+    for (int64_t r = 0; r < count; ++r) weight.read(first + r, rows.row_span(r));
+    return ConstMatrixView(rows);
+  };
+}
+
+int count_parts(const TensorRows& weight, Precision precision, const ReadRows& read) { return precision == Precision::bf16 || weight.is_bf16() ? 1 : count_parts(weight.rows(), read); }
 
 }  // namespace
 
@@ -360,12 +480,13 @@ std::unique_ptr<PackedMatrix> pack_amx(ConstMatrixView weight, std::span<const f
 }
 
 std::unique_ptr<PackedMatrix> pack_amx_rows(const TensorRows& weight, std::span<const float> bias, Precision precision) {
-  const auto read = [&](int64_t first, int64_t count) {
-    const MatrixView rows{thread_scratch<float, 7>(static_cast<size_t>(count * weight.cols())).data(), count, weight.cols(), weight.cols()};
-    for (int64_t r = 0; r < count; ++r) weight.read(first + r, rows.row_span(r));
-    return ConstMatrixView(rows);
-  };
-  return std::make_unique<AmxMatrix>(weight.rows(), weight.cols(), bias, precision, precision == Precision::bf16 || weight.is_bf16() ? 1 : count_parts(weight.rows(), read), read);
+  const ReadRows read = read_rows_of(weight);
+  return std::make_unique<AmxMatrix>(weight.rows(), weight.cols(), bias, precision, count_parts(weight, precision, read), read);
+}
+
+std::unique_ptr<PackedMatrix> pack_amx_gated(const GatedRows& of, Precision precision) {
+  const ReadRows gate = read_rows_of(of.gate), up = read_rows_of(of.up);
+  return std::make_unique<AmxGated>(of, precision, std::max(count_parts(of.gate, precision, gate), count_parts(of.up, precision, up)), gate, up);
 }
 
 std::unique_ptr<PackedFactor> pack_amx_factor(ConstMatrixView b, Transpose transpose, Precision precision) { return std::make_unique<AmxFactor>(b, transpose, precision); }
