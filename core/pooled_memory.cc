@@ -11,6 +11,7 @@ namespace llmc {
 namespace {
 
 constexpr size_t most_kept = size_t{128} << 20;  ///< bytes of a thread
+constexpr size_t smallest = 64;                    ///< bytes of a piece
 constexpr size_t large_page = size_t{2} << 20;
 
 struct Piece {
@@ -37,7 +38,7 @@ struct Pool {
 thread_local Pool pool;
 
 Piece make_piece(size_t bytes) {
-  const size_t alignment = bytes < large_page ? 64 : large_page, capacity = (std::max<size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
+  const size_t alignment = bytes < large_page ? smallest : large_page, capacity = (bytes + alignment - 1) / alignment * alignment;
   void* const memory = std::aligned_alloc(alignment, capacity);
   if (!memory) throw std::bad_alloc();
   if (alignment == large_page) ::madvise(memory, capacity, MADV_HUGEPAGE);  // a hint: nothing is lost where it is refused
@@ -58,7 +59,7 @@ Piece take_piece(size_t bytes) {
 }  // namespace
 
 PooledMemory::Memory PooledMemory::take(size_t bytes) {
-  const auto [memory, capacity] = take_piece(bytes);
+  const auto [memory, capacity] = take_piece(std::max(bytes, smallest));
   return Memory(memory, GiveBack{capacity});
 }
 

@@ -101,6 +101,11 @@ Linear load_linear(const Model& model, Role role, int64_t block, const ForwardOp
   return Linear(model.get(role, block), model.find(role, block, Part::bias), options.precision, options.backend, options.zeros);
 }
 
+std::optional<StoredLinear> find_stored(const Model& model, Role role, int64_t block) {
+  const StoredTensor* const weight = model.find(role, block);
+  return weight ? std::optional<StoredLinear>({*weight, model.find(role, block, Part::bias)}) : std::nullopt;
+}
+
 std::optional<Linear> find_linear(const Model& model, Role role, const ForwardOptions& options) {
   return model.find(role, -1) ? std::optional(load_linear(model, role, -1, options)) : std::nullopt;
 }
@@ -120,10 +125,10 @@ class StageWeights {
   StageWeights(const Model& model, int64_t block, Tap of, const ForwardOptions& options) : tap(of), config(model.config().at_block(block)) {
     if (config.experts > 0 && tap == Tap::ffn_input) expert_inputs.emplace(model, block, options);
     if (config.experts > 0 && tap == Tap::ffn_activation) expert_outputs.emplace(model, block, options);
-    if (const StoredTensor *gate = model.find(Role::ffn_gate, block), *up = model.find(Role::ffn_up, block); tap == Tap::ffn_input && gate && up)
-      gated = Linear::make_gated({*gate, model.find(Role::ffn_gate, block, Part::bias), *up, model.find(Role::ffn_up, block, Part::bias), config.activation}, options.precision, options.backend, options.zeros);
+    if (const auto gate = find_stored(model, Role::ffn_gate, block), up = find_stored(model, Role::ffn_up, block); tap == Tap::ffn_input && gate && up) joined = Linear::make_gated(*gate, *up, config.activation, options.precision, options.backend, options.zeros);
+    if (const auto q = find_stored(model, Role::query, block), k = find_stored(model, Role::key, block), v = find_stored(model, Role::value, block); tap == Tap::attention_input && q && k && v) joined = Linear::make_joined(std::array{*q, *k, *v}, options.precision, options.backend, options.zeros);
     for (const TensorRow& row : model.architecture().tensors)
-      if (!expert_inputs && !expert_outputs && !gated && find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
+      if (!expert_inputs && !expert_outputs && !joined && find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
     if (tap == Tap::attention_input) query_norms.emplace(model, Role::query_norm, block), key_norms.emplace(model, Role::key_norm, block);
     if (tap == Tap::attention_context) next_norm = find_norm(model, config.parallel && !model.find(Role::ffn_norm, block) ? Role::attention_norm : Role::ffn_norm, block);
     if (tap == Tap::attention_context) output_norm = find_norm(model, Role::attention_output_norm, block);
@@ -138,7 +143,7 @@ class StageWeights {
 
   Tap tap;
   std::map<Role, Linear> linears;
-  std::optional<Linear> gated;                      ///< of the gate and what it is multiplied with, in place of linears
+  std::optional<Linear> joined;                     ///< query, key and value, or the gated unit, in place of linears
   std::optional<ExpertInputs> expert_inputs;        ///< of a model with experts, in place of linears
   std::optional<ExpertOutputs> expert_outputs;
   ModelConfig config;                               ///< of this block
@@ -267,7 +272,9 @@ Projected project(const ModelConfig& config, const StageWeights& stage, const Ro
   MatrixView q = projected.view().column_range(0, query_width);
   MatrixView k = projected.view().column_range(query_width, kv_width);
   MatrixView v = projected.view().column_range(query_width + kv_width, kv_width);
-  if (const Linear* fused = stage.find(Role::query_key_value)) {
+  if (stage.joined) {
+    stage.joined->apply(normed, projected.view().row_range(0, length));
+  } else if (const Linear* fused = stage.find(Role::query_key_value)) {
     project_fused(config, *fused, normed, projected.view().row_range(0, length), q, k, v);
   } else {  // one after the other in the same memory
     q = {projected.view().data, rows, query_width, query_width};
@@ -306,7 +313,9 @@ void run_attention_next(const ModelConfig& config, const StageWeights& stage, co
   const int64_t query_width = config.query_width(), kv_width = config.kv_width();
   const Scratch projected(normed.rows, query_width + 2 * kv_width);
   const MatrixView q = projected.view().column_range(0, query_width), k = projected.view().column_range(query_width, kv_width), v = projected.view().column_range(query_width + kv_width, kv_width);
-  if (const Linear* fused = stage.find(Role::query_key_value)) {
+  if (stage.joined) {
+    stage.joined->apply(normed, projected.view());
+  } else if (const Linear* fused = stage.find(Role::query_key_value)) {
     project_fused(config, *fused, normed, projected.view(), q, k, v);
   } else {
     stage.get(Role::query).apply(normed, q);
@@ -325,7 +334,7 @@ void run_attention_next(const ModelConfig& config, const StageWeights& stage, co
 /// activation [T, ffn] of the normalized hidden states [T, hidden].
 void run_feed_forward(const ModelConfig& config, const StageWeights& stage, ConstMatrixView normed, MatrixView activation) {
   if (stage.expert_inputs) return stage.expert_inputs->run_all(normed, activation);
-  if (stage.gated) return stage.gated->apply(normed, activation);
+  if (stage.joined) return stage.joined->apply(normed, activation);
   if (const Linear* both = stage.find(Role::ffn_gate_up)) {
     const Scratch gate_up(normed.rows, 2 * config.ffn);
     both->apply(normed, gate_up.view());

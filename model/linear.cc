@@ -114,6 +114,14 @@ static bool seems_sparse(const TensorRows& weight, double dense_time) {
   return static_cast<double>(count - zeros) < dense_time * static_cast<double>(count);
 }
 
+/// nullopt where the layer's input is rounded, or zeros of the weight are to be skipped.
+static std::optional<WeightRows> find_dense_rows(const StoredLinear& of, const MatmulRow& row, Precision precision, Zeros zeros) {
+  if (find_input_quantization(of.weight)) return std::nullopt;
+  TensorRows rows(of.weight);
+  if (precision == Precision::f32 && zeros == Zeros::skipped && seems_sparse(rows, row.f32_time)) return std::nullopt;
+  return WeightRows{.rows = std::move(rows), .bias = of.bias ? read_matrix(*of.bias) : Matrix()};
+}
+
 struct Linear::Weights {
   int64_t out = 0;
   int64_t in = 0;
@@ -122,7 +130,7 @@ struct Linear::Weights {
 };
 
 Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend, Zeros zeros) : weights_(std::make_unique<Weights>()) {
-  const Matrix bias_values = bias ? read_matrix(*bias) : Matrix();
+  Matrix bias_values = bias ? read_matrix(*bias) : Matrix();
   weights_->out = weight.rows();
   weights_->in = weight.cols();
   assert(!bias || static_cast<int64_t>(bias_values.values().size()) == weights_->out);
@@ -138,9 +146,10 @@ Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision p
       return strips ? pack_strips(values, biases, *strips) : row.pack(values, biases, precision);
     };
     constexpr int64_t slice = 16384;  // rows: only output heads have more, and are never in memory a second time
-    const TensorRows stored_rows = row.pack_rows ? TensorRows(weight) : TensorRows();
+    TensorRows stored_rows = row.pack_rows ? TensorRows(weight) : TensorRows();
     if (row.pack_rows && !(skips && seems_sparse(stored_rows, row.f32_time))) {
-      weights_->packed = row.pack_rows(stored_rows, bias_values.values(), precision);
+      const WeightRows all{.rows = std::move(stored_rows), .bias = std::move(bias_values)};
+      weights_->packed = row.pack_rows({&all, 1}, precision);
     } else if (weights_->out <= slice) {
       weights_->packed = pack(read_matrix(weight).view(), bias_values.values());
     } else {
@@ -167,18 +176,31 @@ Linear::Linear(ConstMatrixView weight, std::span<const float> bias, Precision pr
   weights_->packed = get_row(backend).pack(weight, bias, precision);
 }
 
-std::optional<Linear> Linear::make_gated(const GatedTensors& of, Precision precision, MatmulBackend backend, Zeros zeros) {
+std::optional<Linear> Linear::make_joined(std::span<const StoredLinear> weights, Precision precision, MatmulBackend backend, Zeros zeros) {
   const MatmulRow& row = get_row(backend);
-  if (!row.pack_gated || find_input_quantization(of.gate) || find_input_quantization(of.up)) return std::nullopt;
-  const TensorRows gate(of.gate), up(of.up);
-  assert(gate.rows() == up.rows() && gate.cols() == up.cols());
-  if (precision == Precision::f32 && zeros == Zeros::skipped && (seems_sparse(gate, row.f32_time) || seems_sparse(up, row.f32_time))) return std::nullopt;
-  const auto read_bias = [](const StoredTensor* bias) { return bias ? read_matrix(*bias) : Matrix(); };
-  const Matrix gate_bias = read_bias(of.gate_bias), up_bias = read_bias(of.up_bias);
+  std::vector<WeightRows> rows;
   Linear result;
-  result.weights_->out = gate.rows();
-  result.weights_->in = gate.cols();
-  result.weights_->packed = row.pack_gated({gate, gate_bias.values(), up, up_bias.values(), of.activation}, precision);
+  for (const StoredLinear& of : weights) {
+    auto found = row.pack_rows ? find_dense_rows(of, row, precision, zeros) : std::nullopt;
+    if (!found) return std::nullopt;
+    result.weights_->out += found->rows.rows();
+    result.weights_->in = found->rows.cols();
+    rows.push_back(std::move(*found));
+  }
+  result.weights_->packed = row.pack_rows(rows, precision);
+  return result;
+}
+
+std::optional<Linear> Linear::make_gated(const StoredLinear& gate, const StoredLinear& up, Activation activation, Precision precision, MatmulBackend backend, Zeros zeros) {
+  const MatmulRow& row = get_row(backend);
+  if (!row.pack_gated) return std::nullopt;
+  auto gate_rows = find_dense_rows(gate, row, precision, zeros), up_rows = find_dense_rows(up, row, precision, zeros);
+  if (!gate_rows || !up_rows) return std::nullopt;
+  Linear result;
+  result.weights_->out = gate_rows->rows.rows();
+  result.weights_->in = gate_rows->rows.cols();
+  assert(up_rows->rows.rows() == result.out() && up_rows->rows.cols() == result.in());
+  result.weights_->packed = row.pack_gated({.gate = std::move(*gate_rows), .up = std::move(*up_rows), .activation = activation}, precision);
   return result;
 }
 

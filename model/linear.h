@@ -34,13 +34,10 @@ bool has_backend(MatmulBackend backend);
 /// The fastest there is: AMX where the processor has it, else oneDNN where the build has it.
 MatmulBackend default_backend();
 
-/// The weights [out, in] of a gated unit, and their biases or nullptr.
-struct GatedTensors {
-  const StoredTensor& gate;
-  const StoredTensor* gate_bias;
-  const StoredTensor& up;
-  const StoredTensor* up_bias;
-  Activation activation;
+/// A weight [out, in] and its bias or nullptr.
+struct StoredLinear {
+  const StoredTensor& weight;
+  const StoredTensor* bias;
 };
 
 /// y = x · Wᵀ + b with W [out, in]. A weight whose scheme rounds the layer's input runs as find_execution says, in integers
@@ -52,9 +49,11 @@ class Linear {
   Linear(const StoredTensor& weight, const StoredTensor* bias, Precision precision, MatmulBackend backend, Zeros zeros = Zeros::skipped);
   /// Of f32 values, which are copied; an empty bias is zero.
   Linear(ConstMatrixView weight, std::span<const float> bias, Precision precision, MatmulBackend backend);
+  /// Of weights one below the other: y holds what each gives, side by side. nullopt where the backend does not do such weights so.
+  static std::optional<Linear> make_joined(std::span<const StoredLinear> weights, Precision precision, MatmulBackend backend, Zeros zeros);
   /// y = activation(x · Gᵀ + g) ⊙ (x · Uᵀ + u) (Shazeer 2020, [arXiv 2002.05202](https://arxiv.org/abs/2002.05202)) in one, bit for
   /// bit what two of these and the kernels `activate` and `multiply_by` give. nullopt where the backend does not do such weights so.
-  static std::optional<Linear> make_gated(const GatedTensors& of, Precision precision, MatmulBackend backend, Zeros zeros);
+  static std::optional<Linear> make_gated(const StoredLinear& gate, const StoredLinear& up, Activation activation, Precision precision, MatmulBackend backend, Zeros zeros);
   Linear(Linear&&) noexcept;
   Linear& operator=(Linear&&) noexcept;
   ~Linear();

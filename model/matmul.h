@@ -30,17 +30,22 @@ class PackedMatrix {
 class PackedFactor {
  public:
   virtual ~PackedFactor() = default;
+  /// Once, on any thread, before the first product; what it needs of memory it has.
+  virtual void pack() {}
   /// C = alpha · A · op(B)[row…, column…] of as many rows of op(B) as A has columns and as many columns as C has, on this thread
   /// alone. Both start at multiples of 32, and A ends at one or where op(B) does. A row of C depends on that row of A alone.
   virtual void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, MatrixView c) const = 0;
 };
 
-/// A gated unit activation(x · Gᵀ + g) ⊙ (x · Uᵀ + u); an empty bias is zero.
+/// The rows of a weight [out, in], and its bias; an empty one is zero.
+struct WeightRows {
+  TensorRows rows;
+  Matrix bias;
+};
+
+/// A gated unit activation(x · Gᵀ + g) ⊙ (x · Uᵀ + u).
 struct GatedRows {
-  const TensorRows& gate;  ///< G [out, in]
-  std::span<const float> gate_bias;
-  const TensorRows& up;  ///< U [out, in]
-  std::span<const float> up_bias;
+  WeightRows gate, up;
   Activation activation;
 };
 
@@ -50,14 +55,14 @@ struct MatmulRow {
   double f32_time = 1;  ///< of a dense f32 product, with that of oneDNN as 1
   /// `weight` [out, in] is read during the call only; an empty bias is zero.
   std::unique_ptr<PackedMatrix> (*pack)(ConstMatrixView weight, std::span<const float> bias, Precision precision);
-  /// The same from rows that are read one at a time, so that the weight is never in memory as f32; nullptr where the backend takes
-  /// all of it at once.
-  std::unique_ptr<PackedMatrix> (*pack_rows)(const TensorRows& weight, std::span<const float> bias, Precision precision);
+  /// The same of weights one below the other whose rows are read one at a time, so that they are never in memory as f32; nullptr
+  /// where the backend takes all of one at once.
+  std::unique_ptr<PackedMatrix> (*pack_rows)(std::span<const WeightRows> weights, Precision precision);
   /// Both products of a gated unit at once, bit for bit those of pack_rows; nullptr where that is no faster.
   std::unique_ptr<PackedMatrix> (*pack_gated)(const GatedRows& of, Precision precision);
   /// C = alpha · A · op(B), on this thread alone.
   void (*multiply)(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
-  /// Reads B during the call only. nullptr where `multiply` is as fast.
+  /// Reads B when it is packed only. nullptr where `multiply` is as fast.
   std::unique_ptr<PackedFactor> (*pack_factor)(ConstMatrixView b, Transpose transpose_b, Precision precision);
   /// C += alpha · Aᵀ · B, on this thread alone.
   void (*add_transposed)(float alpha, ConstMatrixView a, ConstMatrixView b, MatrixView c);
@@ -69,7 +74,7 @@ struct MatmulRow {
 /// The backends that there are in this build and on this processor, best first.
 std::span<const MatmulRow> matmul_list();
 
-/// B in the backend's form, or a view of it, which then must outlive the factor. Where the backend has no form of its own, products
+/// B in the backend's form, still to be packed, or a view of it, which then must outlive the factor. Where the backend has no form of its own, products
 /// are f32 whatever the precision.
 std::unique_ptr<PackedFactor> pack_factor(MatmulBackend backend, Precision precision, ConstMatrixView b, Transpose transpose);
 

@@ -263,6 +263,12 @@ LLMC_AMX void finish_block(float alpha, const float* sums, const float* bias, co
   }
 }
 
+/// Asks for what is to be written soon.
+void fetch_block(const MatrixView& y) {
+  for (int64_t r = 0; r < y.rows; ++r)
+    for (int64_t i = 0; i < y.cols; i += 16) __builtin_prefetch(y.row(r) + i, 1);
+}
+
 constexpr float no_bias[block] = {};
 
 /// The part of a matrix that block `r` of its rows and `column` of its columns is.
@@ -309,8 +315,8 @@ class Factor {
   /// A, of at most rows_in_cache() rows, times `count` panels from `first` on, of the rows of B from `row` on, as many as A has
   /// columns: a multiple of 32. Calls finish(r, panel, sums) with the sums [32, 32] of block r of the rows and of that panel and
   /// the next ones, `together` in all, each sums_distance behind the one before.
-  template <int together, typename Finish>
-  void multiply(const PackedRows& a, int64_t row, int64_t first, int64_t count, const Finish& finish) const {
+  template <int together, typename Begin, typename Finish>
+  void multiply(const PackedRows& a, int64_t row, int64_t first, int64_t count, const Begin& begin, const Finish& finish) const {
     alignas(64) float sums[together][most_blocks][block * block];
     // Of one part, so much of B at a time that it stays in the first-level cache (32 KB), or half of it where A has three.
     const int64_t chunk = parts_ > 1 ? steps_ : parts_a_ > 1 ? 8 : 16;
@@ -323,8 +329,9 @@ class Factor {
         for (int64_t step = 0; step < a.steps(); step += chunk) {
           const int64_t steps = std::min(chunk, a.steps() - step);
           for (int64_t r = 0; r < a.blocks(); ++r, next += steps * lines * line) {
-            (a.rows_of(r) > 16 ? products_.whole : products_.few)(a[r] + step * parts_a_ * step_size, b + step * parts_ * step_size, steps, {next, lines}, step == 0, sums[i][r]);
             const bool is_last = i + 1 == together && step + steps == a.steps();
+            if (is_last) begin(r, at);
+            (a.rows_of(r) > 16 ? products_.whole : products_.few)(a[r] + step * parts_a_ * step_size, b + step * parts_ * step_size, steps, {next, lines}, step == 0, sums[i][r]);
             if (is_last && r > 0) finish(r - 1, at, sums[0][r - 1]);  // the last sums of r are on their way still
           }
         }
@@ -347,6 +354,20 @@ class Factor {
 
 /// Rows of a weight, `read(first, rows)`, on any thread, for use until the thread's next call.
 using ReadRows = std::function<ConstMatrixView(int64_t, int64_t)>;
+
+/// Of weights one below the other.
+ReadRows read_rows_of(std::span<const WeightRows> weights) {
+  return [weights](int64_t first, int64_t count) {
+    const int64_t cols = weights[0].rows.cols();
+    const MatrixView rows{thread_scratch<float, 7>(static_cast<size_t>(count * cols)).data(), count, cols, cols};
+    size_t of = 0;
+    for (int64_t r = 0; r < count; ++r, ++first) {
+      for (; first >= weights[of].rows.rows(); ++of) first -= weights[of].rows.rows();
+      weights[of].rows.read(first, rows.row_span(r));
+    }
+    return ConstMatrixView(rows);
+  };
+}
 
 /// Fills every `every`-th panel, from `from` on, with `out` rows of a weight, and gives its bias as many columns as the panels have.
 std::vector<float> pack_weight(const Factor& factor, int64_t out, std::span<const float> bias, const ReadRows& read, int64_t from = 0, int64_t every = 1) {
@@ -378,7 +399,7 @@ class AmxMatrix final : public PackedMatrix {
   template <bool adds>
   void run(ConstMatrixView x, MatrixView y) const {
     for_each_piece(factor_, x, y, [&](const PackedRows& a, const MatrixView& c) {
-      factor_.multiply<1>(a, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel, const float* sums) { finish_block<adds>(1, sums, bias_.data() + panel * block, get_block(c, r, panel)); });
+      factor_.multiply<1>(a, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel) { fetch_block(get_block(c, r, panel)); }, [&](int64_t r, int64_t panel, const float* sums) { finish_block<adds>(1, sums, bias_.data() + panel * block, get_block(c, r, panel)); });
     });
   }
 
@@ -389,14 +410,14 @@ class AmxMatrix final : public PackedMatrix {
 /// The gate and what it is multiplied with, a panel of each in turn.
 class AmxGated final : public PackedMatrix {
  public:
-  AmxGated(const GatedRows& of, Precision precision, int parts, const ReadRows& read_gate, const ReadRows& read_up)
-      : activation_(of.activation), factor_(of.gate.cols(), 2 * count_blocks(of.gate.rows()) * block, parts, precision), gate_bias_(pack_weight(factor_, of.gate.rows(), of.gate_bias, read_gate, 0, 2)), up_bias_(pack_weight(factor_, of.up.rows(), of.up_bias, read_up, 1, 2)) {}
+  AmxGated(const GatedRows& of, Precision precision, int parts)
+      : activation_(of.activation), factor_(of.gate.rows.cols(), 2 * count_blocks(of.gate.rows.rows()) * block, parts, precision), gate_bias_(pack(of.gate, 0)), up_bias_(pack(of.up, 1)) {}
 
   int64_t most_rows() const override { return 4 * tile_rows; }
 
   void apply(ConstMatrixView x, MatrixView y) const override {
     for_each_piece(factor_, x, y, [&](const PackedRows& a, const MatrixView& c) {
-      factor_.multiply<2>(a, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel, float* sums) {
+      factor_.multiply<2>(a, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel) { fetch_block(get_block(c, r, panel / 2)); }, [&](int64_t r, int64_t panel, float* sums) {
         const int64_t column = panel / 2;
         const MatrixView out = get_block(c, r, column), gate{sums, out.rows, block, block}, up{sums + Factor::sums_distance, out.rows, block, block};
         finish_block(1, gate.data, gate_bias_.data() + column * block, gate);
@@ -410,6 +431,8 @@ class AmxGated final : public PackedMatrix {
   }
 
  private:
+  std::vector<float> pack(const WeightRows& weight, int64_t from) { return pack_weight(factor_, weight.rows.rows(), weight.bias.values(), read_rows_of({&weight, 1}), from, 2); }
+
   Activation activation_;
   Factor factor_;
   std::vector<float> gate_bias_, up_bias_;
@@ -418,22 +441,26 @@ class AmxGated final : public PackedMatrix {
 class AmxFactor final : public PackedFactor {
  public:
   AmxFactor(ConstMatrixView b, Transpose transpose, Precision precision)
-      : factor_(transpose == Transpose::yes ? b.cols : b.rows, transpose == Transpose::yes ? b.rows : b.cols, precision == Precision::f32 ? max_parts : 1, precision) {
+      : b_(b), transpose_(transpose), factor_(transpose == Transpose::yes ? b.cols : b.rows, transpose == Transpose::yes ? b.rows : b.cols, precision == Precision::f32 ? max_parts : 1, precision) {}
+
+  void pack() override {
     for (int64_t panel = 0; panel < factor_.panels(); ++panel) {
       const int64_t first = panel * block;
-      if (transpose == Transpose::yes) pack_columns(b.row_range(first, std::min(block, b.rows - first)), factor_.parts(), factor_.panel(panel));
-      else pack_untransposed(b, first, factor_.parts(), factor_.panel(panel));
+      if (transpose_ == Transpose::yes) pack_columns(b_.row_range(first, std::min(block, b_.rows - first)), factor_.parts(), factor_.panel(panel));
+      else pack_untransposed(b_, first, factor_.parts(), factor_.panel(panel));
     }
   }
 
   void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, MatrixView c) const override {
     const int64_t first = column / block;
     for_each_piece(factor_, a, c, [&](const PackedRows& rows, const MatrixView& out) {
-      factor_.multiply<1>(rows, row, first, count_blocks(c.cols), [&](int64_t r, int64_t panel, const float* sums) { finish_block(alpha, sums, no_bias, get_block(out, r, panel - first)); });
+      factor_.multiply<1>(rows, row, first, count_blocks(c.cols), [&](int64_t r, int64_t panel) { fetch_block(get_block(out, r, panel - first)); }, [&](int64_t r, int64_t panel, const float* sums) { finish_block(alpha, sums, no_bias, get_block(out, r, panel - first)); });
     });
   }
 
  private:
+  ConstMatrixView b_;
+  Transpose transpose_;
   Factor factor_;
 };
 
@@ -451,15 +478,12 @@ int count_parts(int64_t rows, const ReadRows& read) {
   return most;
 }
 
-ReadRows read_rows_of(const TensorRows& weight) {
-  return [&weight](int64_t first, int64_t count) {
-    const MatrixView rows{thread_scratch<float, 7>(static_cast<size_t>(count * weight.cols())).data(), count, weight.cols(), weight.cols()};
-    for (int64_t r = 0; r < count; ++r) weight.read(first + r, rows.row_span(r));
-    return ConstMatrixView(rows);
-  };
+int count_parts(std::span<const WeightRows> weights, Precision precision) {
+  int most = 1;
+  for (const WeightRows& weight : weights)
+    if (precision == Precision::f32 && !weight.rows.is_bf16()) most = std::max(most, count_parts(weight.rows.rows(), read_rows_of({&weight, 1})));
+  return most;
 }
-
-int count_parts(const TensorRows& weight, Precision precision, const ReadRows& read) { return precision == Precision::bf16 || weight.is_bf16() ? 1 : count_parts(weight.rows(), read); }
 
 }  // namespace
 
@@ -479,14 +503,20 @@ std::unique_ptr<PackedMatrix> pack_amx(ConstMatrixView weight, std::span<const f
   return std::make_unique<AmxMatrix>(weight.rows, weight.cols, bias, precision, precision == Precision::bf16 ? 1 : count_parts(weight.rows, read), read);
 }
 
-std::unique_ptr<PackedMatrix> pack_amx_rows(const TensorRows& weight, std::span<const float> bias, Precision precision) {
-  const ReadRows read = read_rows_of(weight);
-  return std::make_unique<AmxMatrix>(weight.rows(), weight.cols(), bias, precision, count_parts(weight, precision, read), read);
+std::unique_ptr<PackedMatrix> pack_amx_rows(std::span<const WeightRows> weights, Precision precision) {
+  int64_t out = 0;
+  for (const WeightRows& weight : weights) out += weight.rows.rows();
+  std::vector<float> bias(static_cast<size_t>(out));
+  auto next = bias.begin();
+  for (const WeightRows& weight : weights) {
+    std::ranges::copy(weight.bias.values(), next);
+    next += weight.rows.rows();
+  }
+  return std::make_unique<AmxMatrix>(out, weights[0].rows.cols(), bias, precision, count_parts(weights, precision), read_rows_of(weights));
 }
 
 std::unique_ptr<PackedMatrix> pack_amx_gated(const GatedRows& of, Precision precision) {
-  const ReadRows gate = read_rows_of(of.gate), up = read_rows_of(of.up);
-  return std::make_unique<AmxGated>(of, precision, std::max(count_parts(of.gate, precision, gate), count_parts(of.up, precision, up)), gate, up);
+  return std::make_unique<AmxGated>(of, precision, std::max(count_parts({&of.gate, 1}, precision), count_parts({&of.up, 1}, precision)));
 }
 
 std::unique_ptr<PackedFactor> pack_amx_factor(ConstMatrixView b, Transpose transpose, Precision precision) { return std::make_unique<AmxFactor>(b, transpose, precision); }

@@ -19,7 +19,7 @@ bool has_amx();
 // as f32 products, but that what is below 2⁻¹²⁶ counts as zero, and that infinity, or what rounds to it in bf16, gives NaN. A
 // weight that fits in bf16 is one such number: then the products are three.
 std::unique_ptr<PackedMatrix> pack_amx(ConstMatrixView weight, std::span<const float> bias, Precision precision);
-std::unique_ptr<PackedMatrix> pack_amx_rows(const TensorRows& weight, std::span<const float> bias, Precision precision);
+std::unique_ptr<PackedMatrix> pack_amx_rows(std::span<const WeightRows> weights, Precision precision);
 std::unique_ptr<PackedMatrix> pack_amx_gated(const GatedRows& of, Precision precision);
 std::unique_ptr<PackedFactor> pack_amx_factor(ConstMatrixView b, Transpose transpose, Precision precision);
 

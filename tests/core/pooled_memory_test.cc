@@ -37,6 +37,15 @@ TEST_CASE("Memory that was given back is given out again, aligned and to one at 
   });
 }
 
+TEST_CASE("What takes nothing, again and again, leaves no pieces behind") {
+  in_new_thread([] {
+    for (int i = 0; i < 3; ++i) {
+      const PooledMemory nothing(0), little(1);
+    }
+    CHECK(count_pooled_bytes() == 2 * 64);
+  });
+}
+
 TEST_CASE("The pool keeps what fits its limit, and gives no piece to what is much smaller") {
   in_new_thread([] {
     constexpr size_t megabyte = size_t{1} << 20;
