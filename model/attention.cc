@@ -122,19 +122,15 @@ void attend(const ModelConfig& config, MatmulBackend backend, Precision precisio
     // The scores of one tile are all that is kept of [T, T].
     const MatrixView scores{thread_scratch<float, 2>(static_cast<size_t>(tile * keys)).data(), tile, keys, keys};
     keys_of[static_cast<size_t>(head / group)]->multiply(scale, of_head(q, head).row_range(first, tile), 0, from, scores);
-    float totals[tile];
-    const int64_t queries = std::min(tile, length - first);
-    for (int64_t r = 0; r < queries; ++r) {
+    for (int64_t r = 0; r < std::min(tile, length - first); ++r) {
       const std::span<float> row = scores.row_span(r);
       const auto begin = static_cast<size_t>(config.first_seen(first + r) - from), end = static_cast<size_t>(first + r + 1 - from);
       shape_scores(config, slopes[static_cast<size_t>(head)], from + static_cast<int64_t>(begin), row.subspan(begin, end - begin));
-      totals[r] = exp_shifted(row.subspan(begin, end - begin));
+      softmax(row.subspan(begin, end - begin));
       std::ranges::fill(row.first(begin), 0.0f);
       std::ranges::fill(row.subspan(end), 0.0f);
     }
-    const MatrixView context = of_head(out, head).row_range(first, tile);
-    values_of[static_cast<size_t>(head / group)]->multiply(1.0f, scores, from, 0, context);
-    for (int64_t r = 0; r < queries; ++r) scale_by(context.row_span(r), 1 / totals[r]);
+    values_of[static_cast<size_t>(head / group)]->multiply(1.0f, scores, from, 0, of_head(out, head).row_range(first, tile));
   });
 }
 

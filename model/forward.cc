@@ -21,17 +21,6 @@
 namespace llmc {
 namespace {
 
-/// An f32 matrix that is written before it is read: unlike Matrix it does not start as zeros.
-class Scratch {
- public:
-  Scratch(int64_t rows, int64_t cols) : memory_(static_cast<size_t>(rows * cols) * sizeof(float)), view_{memory_.as<float>(), rows, cols, cols} {}
-  const MatrixView& view() const { return view_; }
-
- private:
-  PooledMemory memory_;
-  MatrixView view_;
-};
-
 /// Calls body(row) for every row, a few at a time on each thread.
 template <typename Body>
 void for_each_row(int64_t rows, const Body& body) {
@@ -411,6 +400,11 @@ static void run_expert_stages(const StageWeights& first, const StageWeights& las
   add(hidden, change.view());
 }
 
+/// The last two stages of a block whose gated unit goes on to the next product as it is made. False, and nothing done, of others.
+static bool add_gated_unit(const StageWeights& first, const StageWeights& last, ConstMatrixView normed, MatrixView hidden) {
+  return first.joined && !last.output_norm && first.joined->add_through(last.get(Role::ffn_down), normed, hidden);
+}
+
 void Forward::run_block(const BlockWeights& block, MatrixView hidden, KeyValueCache* cache) const {
   const ModelConfig& config = state_->model.config();
   assert(hidden.cols == config.hidden);
@@ -418,6 +412,7 @@ void Forward::run_block(const BlockWeights& block, MatrixView hidden, KeyValueCa
   enter_block(block.entry, hidden, input.view());
   for (size_t i = 0; i < all_taps.size(); ++i) {
     if (block.stages[i].expert_inputs) return run_expert_stages(block.stages[i], block.stages[i + 1], input.view(), hidden);
+    if (all_taps[i] == Tap::ffn_input && add_gated_unit(block.stages[i], block.stages[i + 1], input.view(), hidden)) return;
     const bool is_last = i + 1 == all_taps.size();
     Scratch next(is_last ? 0 : hidden.rows, is_last ? 0 : get_width(all_taps[i + 1], config));
     if (const StageWeights& stage = block.stages[i]; cache && i == 0) run_attention(stage.config, state_->options, stage, state_->find_rotary(stage.config), input.view(), next.view(), cache);

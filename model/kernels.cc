@@ -58,7 +58,7 @@ void rotate_heads(float* heads, size_t count, size_t head_dim, const float* cosi
   }
 }
 
-float exp_shifted(float* row, size_t count) {
+void softmax(float* row, size_t count) {
   const D d;
   const V largest = hn::Set(d, max(row, count));
   V total = hn::Zero(d);
@@ -72,12 +72,8 @@ float exp_shifted(float* row, size_t count) {
   float rest = 0;
   transform(row + whole, count - whole, row + whole, [&](V v) HWY_ATTR { return exp(hn::Sub(v, largest)); });
   for (size_t i = whole; i < count; ++i) rest += row[i];
-  return hn::GetLane(hn::SumOfLanes(d, total)) + rest;
-}
-
-void scale_by(float* x, float factor, size_t count) {
-  const V by = hn::Set(D{}, factor);
-  transform(x, count, x, [&](V v) HWY_ATTR { return hn::Mul(v, by); });
+  const V scale = hn::Set(d, 1 / (hn::GetLane(hn::SumOfLanes(d, total)) + rest));
+  transform(row, count, row, [&](V v) HWY_ATTR { return hn::Mul(v, scale); });
 }
 
 /// Lanes are added in f32 for a piece of the row only, and the pieces in f64.
@@ -239,8 +235,7 @@ namespace llmc {
 HWY_EXPORT(rms_norm);
 HWY_EXPORT(layer_norm);
 HWY_EXPORT(rotate_heads);
-HWY_EXPORT(exp_shifted);
-HWY_EXPORT(scale_by);
+HWY_EXPORT(softmax);
 HWY_EXPORT(log_sum_exp);
 HWY_EXPORT(find_largest);
 HWY_EXPORT(sum_divergence);
@@ -269,16 +264,9 @@ void rotate_heads(std::span<float> heads, size_t head_dim, std::span<const float
   HWY_DYNAMIC_DISPATCH(rotate_heads)(heads.data(), heads.size(), head_dim, cosines.data(), sines.data(), cosines.size());
 }
 
-float exp_shifted(std::span<float> row) {
-  assert(!row.empty());
-  return HWY_DYNAMIC_DISPATCH(exp_shifted)(row.data(), row.size());
-}
-
-void scale_by(std::span<float> x, float factor) { HWY_DYNAMIC_DISPATCH(scale_by)(x.data(), factor, x.size()); }
-
 void softmax(std::span<float> row) {
-  const float total = exp_shifted(row);
-  scale_by(row, 1 / total);
+  assert(!row.empty());
+  HWY_DYNAMIC_DISPATCH(softmax)(row.data(), row.size());
 }
 
 double log_sum_exp(std::span<const float> row) {

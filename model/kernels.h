@@ -20,10 +20,6 @@ void layer_norm(std::span<const float> x, std::span<const float> weight, std::sp
 /// Rotary embedding of one position, in place, in Hugging Face's rotate-half convention: of the first 2·cosines.size()
 /// values of each head, (a, b) = (first half, second half) becomes (a·cos − b·sin, b·cos + a·sin).
 void rotate_heads(std::span<float> heads, size_t head_dim, std::span<const float> cosines, std::span<const float> sines);
-/// row = exp(row − max). Returns the sum of that.
-float exp_shifted(std::span<float> row);
-/// x = factor · x
-void scale_by(std::span<float> x, float factor);
 /// row = exp(row − max) / Σ exp(row − max)
 void softmax(std::span<float> row);
 /// log Σ exp(row), to about 1e-7. NaN if a value is NaN or +∞, or if all are −∞.

@@ -227,6 +227,15 @@ void Linear::add(ConstMatrixView x, MatrixView y) const {
   });
 }
 
+bool Linear::add_through(const Linear& next, ConstMatrixView x, MatrixView y) const {
+  assert(x.cols == in() && next.in() == out() && y.cols == next.out() && x.rows == y.rows);
+  if (!weights_->packed->feeds(*next.weights_->packed)) return false;
+  parallel_pieces(x.rows, weights_->packed->most_rows(), [&](int64_t first, int64_t last) {
+    weights_->packed->add_through(*next.weights_->packed, x.row_range(first, last - first), y.row_range(first, last - first));
+  });
+  return true;
+}
+
 /// A view of B.
 class PlainFactor final : public PackedFactor {
  public:

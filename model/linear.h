@@ -66,6 +66,8 @@ class Linear {
   void apply(ConstMatrixView x, MatrixView y) const;
   /// y += x · Wᵀ + b
   void add(ConstMatrixView x, MatrixView y) const;
+  /// y += next(this(x)) bit for bit, without this(x) in memory. False, and y as it was, where the backend does not do that.
+  bool add_through(const Linear& next, ConstMatrixView x, MatrixView y) const;
 
  private:
   Linear();

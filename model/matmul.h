@@ -1,6 +1,7 @@
 // Owns the seam between Linear and the libraries that multiply matrices: one row per backend.
 #pragma once
 
+#include <cstdlib>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -24,6 +25,10 @@ class PackedMatrix {
   virtual void apply(ConstMatrixView x, MatrixView y) const = 0;
   /// y += x · Wᵀ + b, bit for bit what a sum with apply's result is.
   virtual void add(ConstMatrixView x, MatrixView y) const;
+  /// Whether add_through takes it.
+  virtual bool feeds(const PackedMatrix& /*next*/) const { return false; }
+  /// next.add of what apply gives for x, without that in memory as f32; bit for bit the same.
+  virtual void add_through(const PackedMatrix& /*next*/, ConstMatrixView /*x*/, MatrixView /*y*/) const { std::abort(); }
 };
 
 /// B of products that take a part of it each, as those inside attention do. Safe to call from several threads.

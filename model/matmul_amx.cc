@@ -276,23 +276,45 @@ MatrixView get_block(const MatrixView& y, int64_t r, int64_t column) {
   return y.row_range(r * block, std::min(block, y.rows - r * block)).column_range(column * block, std::min(block, y.cols - column * block));
 }
 
-/// A of products, packed on this thread until the next one is.
+/// A of products in packed form, in memory of this thread.
 class PackedRows {
  public:
-  PackedRows(ConstMatrixView a, int parts) : rows_(a.rows), steps_((a.cols + depth - 1) / depth), block_size_(steps_ * parts * step_size) {
-    const std::span<uint16_t> scratch = thread_scratch<uint16_t, 7>(static_cast<size_t>(blocks() * block_size_ + line));
-    packed_ = reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
-    for (int64_t r = 0; r < blocks(); ++r) (parts == 1 ? pack_rows<1> : pack_rows<max_parts>)(a.row_range(r * block, rows_of(r)), packed_ + r * block_size_);
+  /// Still to be filled. Its memory is that of the last one of the same slot.
+  template <int slot>
+  static PackedRows make(int64_t rows, int64_t cols, int parts) {
+    PackedRows result{rows, (cols + depth - 1) / depth, parts};
+    const std::span<uint16_t> scratch = thread_scratch<uint16_t, slot>(static_cast<size_t>(result.blocks() * result.block_size() + line));
+    result.packed_ = reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
+    return result;
+  }
+  static PackedRows pack(ConstMatrixView a, int parts) {
+    const PackedRows result = make<7>(a.rows, a.cols, parts);
+    for (int64_t r = 0; r < result.blocks(); ++r) result.fill(r, 0, a.row_range(r * block, result.rows_of(r)));
+    return result;
   }
 
+  int64_t rows() const { return rows_; }
   int64_t blocks() const { return count_blocks(rows_); }
   int64_t rows_of(int64_t r) const { return std::min(block, rows_ - r * block); }
   int64_t steps() const { return steps_; }
-  const uint16_t* operator[](int64_t r) const { return packed_ + r * block_size_; }
+  const uint16_t* operator[](int64_t r) const { return packed_ + r * block_size(); }
+  /// Columns of block r from a step on.
+  void fill(int64_t r, int64_t step, ConstMatrixView values) const { (parts_ == 1 ? pack_rows<1> : pack_rows<max_parts>)(values, packed_ + r * block_size() + step * parts_ * step_size); }
+  /// `first` is a multiple of 32.
+  PackedRows row_range(int64_t first, int64_t count) const {
+    PackedRows result = *this;
+    result.rows_ = count;
+    result.packed_ += first / block * block_size();
+    return result;
+  }
 
  private:
-  int64_t rows_, steps_, block_size_;
-  uint16_t* packed_;
+  PackedRows(int64_t rows, int64_t steps, int parts) : rows_(rows), steps_(steps), parts_(parts) {}
+  int64_t block_size() const { return steps_ * parts_ * step_size; }
+
+  int64_t rows_, steps_;
+  int parts_;
+  uint16_t* packed_ = nullptr;
 };
 
 /// B [depth, columns] of products with A.
@@ -377,13 +399,10 @@ std::vector<float> pack_weight(const Factor& factor, int64_t out, std::span<cons
   return padded;
 }
 
-/// Calls body(x, y) with as many rows as stay in the cache.
+/// Calls body(first, rows) with as many rows as stay in the cache.
 template <typename Body>
-void for_each_piece(const Factor& factor, ConstMatrixView x, MatrixView y, const Body& body) {
-  for (int64_t first = 0; first < x.rows; first += factor.rows_in_cache()) {
-    const int64_t rows = std::min(factor.rows_in_cache(), x.rows - first);
-    body(PackedRows(x.row_range(first, rows), factor.parts_a()), y.row_range(first, rows));
-  }
+void for_each_piece(const Factor& factor, int64_t rows, const Body& body) {
+  for (int64_t first = 0; first < rows; first += factor.rows_in_cache()) body(first, std::min(factor.rows_in_cache(), rows - first));
 }
 
 class AmxMatrix final : public PackedMatrix {
@@ -392,15 +411,20 @@ class AmxMatrix final : public PackedMatrix {
 
   int64_t most_rows() const override { return 4 * tile_rows; }
 
-  void apply(ConstMatrixView x, MatrixView y) const override { run<false>(x, y); }
-  void add(ConstMatrixView x, MatrixView y) const override { run<true>(x, y); }
+  void apply(ConstMatrixView x, MatrixView y) const override {
+    for_each_piece(factor_, x.rows, [&](int64_t first, int64_t rows) { run<false>(PackedRows::pack(x.row_range(first, rows), factor_.parts_a()), y.row_range(first, rows)); });
+  }
+  void add(ConstMatrixView x, MatrixView y) const override {
+    for_each_piece(factor_, x.rows, [&](int64_t first, int64_t rows) { run<true>(PackedRows::pack(x.row_range(first, rows), factor_.parts_a()), y.row_range(first, rows)); });
+  }
+  void add(const PackedRows& x, MatrixView y) const {
+    for_each_piece(factor_, x.rows(), [&](int64_t first, int64_t rows) { run<true>(x.row_range(first, rows), y.row_range(first, rows)); });
+  }
 
  private:
   template <bool adds>
-  void run(ConstMatrixView x, MatrixView y) const {
-    for_each_piece(factor_, x, y, [&](const PackedRows& a, const MatrixView& c) {
-      factor_.multiply<1>(a, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel) { fetch_block(get_block(c, r, panel)); }, [&](int64_t r, int64_t panel, const float* sums) { finish_block<adds>(1, sums, bias_.data() + panel * block, get_block(c, r, panel)); });
-    });
+  void run(const PackedRows& x, const MatrixView& y) const {
+    factor_.multiply<1>(x, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel) { fetch_block(get_block(y, r, panel)); }, [&](int64_t r, int64_t panel, const float* sums) { finish_block<adds>(1, sums, bias_.data() + panel * block, get_block(y, r, panel)); });
   }
 
   Factor factor_;
@@ -411,29 +435,47 @@ class AmxMatrix final : public PackedMatrix {
 class AmxGated final : public PackedMatrix {
  public:
   AmxGated(const GatedRows& of, Precision precision, int parts)
-      : activation_(of.activation), factor_(of.gate.rows.cols(), 2 * count_blocks(of.gate.rows.rows()) * block, parts, precision), gate_bias_(pack(of.gate, 0)), up_bias_(pack(of.up, 1)) {}
+      : activation_(of.activation), out_(of.gate.rows.rows()), factor_(of.gate.rows.cols(), 2 * count_blocks(out_) * block, parts, precision), gate_bias_(pack(of.gate, 0)), up_bias_(pack(of.up, 1)) {}
 
   int64_t most_rows() const override { return 4 * tile_rows; }
 
   void apply(ConstMatrixView x, MatrixView y) const override {
-    for_each_piece(factor_, x, y, [&](const PackedRows& a, const MatrixView& c) {
-      factor_.multiply<2>(a, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel) { fetch_block(get_block(c, r, panel / 2)); }, [&](int64_t r, int64_t panel, float* sums) {
-        const int64_t column = panel / 2;
-        const MatrixView out = get_block(c, r, column), gate{sums, out.rows, block, block}, up{sums + Factor::sums_distance, out.rows, block, block};
-        finish_block(1, gate.data, gate_bias_.data() + column * block, gate);
-        finish_block(1, up.data, up_bias_.data() + column * block, up);
-        const std::span<float> values(gate.data, static_cast<size_t>(out.rows * block));
-        activate(activation_, values);
-        multiply_by(values, {up.data, values.size()});
-        finish_block(1, gate.data, no_bias, out);
-      });
+    for_each_piece(factor_, x.rows, [&](int64_t first, int64_t rows) {
+      const MatrixView out = y.row_range(first, rows);
+      run(x.row_range(first, rows), [&](int64_t r, int64_t column) { fetch_block(get_block(out, r, column)); }, [&](int64_t r, int64_t column, const MatrixView& values) { finish_block(1, values.data, no_bias, get_block(out, r, column)); });
+    });
+  }
+
+  bool feeds(const PackedMatrix& next) const override { return dynamic_cast<const AmxMatrix*>(&next); }
+  void add_through(const PackedMatrix& next, ConstMatrixView x, MatrixView y) const override {
+    for_each_piece(factor_, x.rows, [&](int64_t first, int64_t rows) {
+      const PackedRows units = PackedRows::make<8>(rows, out_, factor_.parts_a());
+      run(x.row_range(first, rows), [](int64_t, int64_t) {}, [&](int64_t r, int64_t column, const MatrixView& values) { units.fill(r, column, values.column_range(0, std::min(block, out_ - column * block))); });
+      dynamic_cast<const AmxMatrix&>(next).add(units, y.row_range(first, rows));
     });
   }
 
  private:
   std::vector<float> pack(const WeightRows& weight, int64_t from) { return pack_weight(factor_, weight.rows.rows(), weight.bias.values(), read_rows_of({&weight, 1}), from, 2); }
 
+  /// Calls begin(r, column) before the last sums of a block, and finish(r, column, values) with what it holds, [up to 32, 32].
+  template <typename Begin, typename Finish>
+  void run(ConstMatrixView x, const Begin& begin, const Finish& finish) const {
+    const PackedRows a = PackedRows::pack(x, factor_.parts_a());
+    factor_.multiply<2>(a, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel) { begin(r, panel / 2); }, [&](int64_t r, int64_t panel, float* sums) {
+      const int64_t column = panel / 2;
+      const MatrixView gate{sums, a.rows_of(r), block, block}, up{sums + Factor::sums_distance, gate.rows, block, block};
+      finish_block(1, gate.data, gate_bias_.data() + column * block, gate);
+      finish_block(1, up.data, up_bias_.data() + column * block, up);
+      const std::span<float> values(gate.data, static_cast<size_t>(gate.rows * block));
+      activate(activation_, values);
+      multiply_by(values, {up.data, values.size()});
+      finish(r, column, gate);
+    });
+  }
+
   Activation activation_;
+  int64_t out_;
   Factor factor_;
   std::vector<float> gate_bias_, up_bias_;
 };
@@ -452,9 +494,11 @@ class AmxFactor final : public PackedFactor {
   }
 
   void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, MatrixView c) const override {
-    const int64_t first = column / block;
-    for_each_piece(factor_, a, c, [&](const PackedRows& rows, const MatrixView& out) {
-      factor_.multiply<1>(rows, row, first, count_blocks(c.cols), [&](int64_t r, int64_t panel) { fetch_block(get_block(out, r, panel - first)); }, [&](int64_t r, int64_t panel, const float* sums) { finish_block(alpha, sums, no_bias, get_block(out, r, panel - first)); });
+    const int64_t panel_of_c = column / block;
+    for_each_piece(factor_, a.rows, [&](int64_t first, int64_t rows) {
+      const MatrixView out = c.row_range(first, rows);
+      factor_.multiply<1>(PackedRows::pack(a.row_range(first, rows), factor_.parts_a()), row, panel_of_c, count_blocks(c.cols), [&](int64_t r, int64_t panel) { fetch_block(get_block(out, r, panel - panel_of_c)); },
+                          [&](int64_t r, int64_t panel, const float* sums) { finish_block(alpha, sums, no_bias, get_block(out, r, panel - panel_of_c)); });
     });
   }
 

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "core/pooled_memory.h"
 #include "model/kernels.h"
 #include "model/matmul.h"
 
@@ -172,7 +173,7 @@ class Contest {
     }
 
     const Runner& runner;
-    Matrix logits;
+    Scratch logits;
     std::vector<double> norms;
     std::vector<size_t> best;
   };
