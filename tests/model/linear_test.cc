@@ -1,5 +1,7 @@
 #include "model/linear.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -7,6 +9,7 @@
 #include <thread>
 
 #include "core/parallel.h"
+#include "model/kernels.h"
 #include "tests/catch.h"
 #include "tests/linear_layers.h"
 #include "tests/support.h"
@@ -39,6 +42,8 @@ double error_in_bounds(ConstMatrixView a, ConstMatrixView b, Transpose transpose
     }
   return worst;
 }
+
+bool have_same_bits(const Matrix& a, const Matrix& b) { return std::ranges::equal(a.values(), b.values()); }
 
 int64_t count_threads() {
   int64_t count = 0;
@@ -131,6 +136,55 @@ TEST_CASE("Linear gives a row the same bits for any number of rows and of thread
           CHECK(test::same_bits(test::apply(linear, x.view().row_range(0, rows)).view(), expected.view().row_range(0, rows)));
         }
       }
+}
+
+TEST_CASE("Joined products and gated units give, bit for bit, what their parts do") {
+  const Precision precisions[] = {Precision::f32, Precision::bf16};
+  for (MatmulBackend backend : test::backends())
+    for (Precision precision : precisions)
+      for (const auto [in, out, after] : {std::array<int64_t, 3>{31, 40, 7}, {64, 96, 64}, {600, 70, 45}, {1100, 33, 34}})
+        for (int64_t rows : {1, 17, 64, 300}) {
+          CAPTURE(to_string(backend), to_string(precision), in, out, after, rows);
+          const StoredTensor gate = store(test::random_matrix(out, in, "gate"), {out, in}), up = store(test::random_matrix(out, in, "up"), {out, in}), down = store(test::random_matrix(after, out, "down"), {after, out}), other = store(test::random_matrix(after, in, "other"), {after, in});
+          const StoredTensor up_bias = store(test::random_matrix(1, out, "bias"), {out}), down_bias = store(test::random_matrix(1, after, "down bias"), {after});
+          const Linear gate_alone(gate, nullptr, precision, backend), up_alone(up, &up_bias, precision, backend), down_alone(down, &down_bias, precision, backend), other_alone(other, nullptr, precision, backend);
+          const Matrix x = test::random_matrix(rows, in, "x"), hidden = test::random_matrix(rows, after, "hidden");
+          const Matrix of_gate = test::apply(gate_alone, x.view()), of_up = test::apply(up_alone, x.view()), of_other = test::apply(other_alone, x.view());
+
+          Matrix unit = of_gate;
+          activate(Activation::silu, unit.values());
+          multiply_by(unit.values(), of_up.values());
+          const Matrix change = test::apply(down_alone, unit.view());
+          Matrix sum = hidden, added = hidden, through = hidden;
+          add_to(sum.values(), change.values());
+          down_alone.add(unit.view(), added.view());
+          CHECK(have_same_bits(added, sum));
+
+          const StoredLinear parts[] = {{gate, nullptr}, {up, &up_bias}, {other, nullptr}};
+          const auto joined = Linear::make_joined(parts, precision, backend, Zeros::multiplied);
+          const auto gated = Linear::make_gated({gate, nullptr}, {up, &up_bias}, Activation::silu, precision, backend, Zeros::multiplied);
+          CHECK(joined.has_value() == (backend == MatmulBackend::amx));
+          CHECK(gated.has_value() == (backend == MatmulBackend::amx));
+          if (!joined || !gated) continue;
+          const Matrix all = test::apply(*joined, x.view());
+          bool is_same = true;
+          for (int64_t r = 0; r < rows; ++r) is_same &= std::ranges::equal(all.view().column_range(0, out).row_span(r), of_gate.view().row_span(r)) && std::ranges::equal(all.view().column_range(out, out).row_span(r), of_up.view().row_span(r)) && std::ranges::equal(all.view().column_range(2 * out, after).row_span(r), of_other.view().row_span(r));
+          CHECK(is_same);
+          CHECK(have_same_bits(test::apply(*gated, x.view()), unit));
+          CHECK(gated->add_through(down_alone, x.view(), through.view()));
+          CHECK(have_same_bits(through, sum));
+          CHECK_FALSE(gated->add_through(Linear(StoredTensor(store(Matrix(after, out), {after, out})), nullptr, Precision::f32, MatmulBackend::eigen), x.view(), through.view()));
+          CHECK(have_same_bits(through, sum));
+        }
+}
+
+TEST_CASE("Weights whose zeros are skipped, or whose input is rounded, are not joined") {
+  const StoredTensor dense = store(test::random_matrix(64, 64, "dense"), {64, 64}), zeros = store(Matrix(64, 64), {64, 64});
+  for (MatmulBackend backend : test::backends()) {
+    CHECK_FALSE(Linear::make_gated({dense, nullptr}, {zeros, nullptr}, Activation::silu, Precision::f32, backend, Zeros::skipped));
+    CHECK_FALSE(Linear::make_joined(std::array<StoredLinear, 2>{{{dense, nullptr}, {zeros, nullptr}}}, Precision::f32, backend, Zeros::skipped));
+    CHECK(Linear::make_gated({dense, nullptr}, {zeros, nullptr}, Activation::silu, Precision::bf16, backend, Zeros::skipped).has_value() == (backend == MatmulBackend::amx));
+  }
 }
 
 TEST_CASE("Linear reads and writes rows with a stride and leaves what is between them") {
