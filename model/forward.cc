@@ -3,173 +3,20 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cassert>
-#include <map>
 #include <optional>
 
 #include "core/error.h"
 #include "core/parallel.h"
 #include "core/pooled_memory.h"
 #include "model/attention.h"
-#include "model/experts.h"
+#include "model/block_weights.h"
 #include "model/fused_heads.h"
 #include "model/kernels.h"
 #include "model/kv_cache.h"
 #include "model/rotary_table.h"
 
 namespace llmc {
-namespace {
-
-/// Calls body(row) for every row, a few at a time on each thread.
-template <typename Body>
-void for_each_row(int64_t rows, const Body& body) {
-  parallel_pieces(rows, 64, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) body(r);
-  });
-}
-
-void add(MatrixView y, ConstMatrixView x) {
-  for_each_row(y.rows, [&](int64_t r) { add_to(y.row_span(r), x.row_span(r)); });
-}
-
-class NormWeights {
- public:
-  NormWeights(const Model& model, Role role, int64_t block, int64_t head = -1)
-      : kind_(model.config().norm), epsilon_(model.config().norm_epsilon), weight_(read_matrix(model.get(role, block, Part::weight, head))) {
-    if (const auto offset = static_cast<float>(model.config().norm_offset); offset != 0)
-      for (float& value : weight_.values()) value += offset;
-    if (const StoredTensor* bias = model.find(role, block, Part::bias, head)) bias_ = read_matrix(*bias);
-  }
-
-  void apply(ConstMatrixView x, MatrixView y) const {
-    for_each_row(x.rows, [&](int64_t r) {
-      if (kind_ == Norm::rms) rms_norm(x.row_span(r), weight_.values(), epsilon_, y.row_span(r));
-      else layer_norm(x.row_span(r), weight_.values(), bias_.values(), epsilon_, y.row_span(r));
-    });
-  }
-
-  int64_t width() const { return weight_.cols(); }
-
- private:
-  Norm kind_;
-  double epsilon_;
-  Matrix weight_;  ///< [1, hidden], or of a head
-  Matrix bias_;    ///< [1, hidden] or empty
-};
-
-std::optional<NormWeights> find_norm(const Model& model, Role role, int64_t block) {
-  if (!model.find(role, block)) return std::nullopt;
-  return NormWeights(model, role, block);
-}
-
-/// Norms of heads: one for all, each by itself or together, or one for each.
-class HeadNorms {
- public:
-  HeadNorms(const Model& model, Role role, int64_t block) {
-    if (model.find(role, block)) norms_.emplace_back(model, role, block);
-    for (int64_t head = 0; model.find(role, block, Part::weight, head); ++head) norms_.emplace_back(model, role, block, head);
-  }
-
-  /// In place; nothing where there are none.
-  void apply(MatrixView rows) const {
-    size_t next = 0;
-    for (int64_t at = 0; at < rows.cols && !norms_.empty(); at += norms_[next].width(), next = (next + 1) % norms_.size()) norms_[next].apply(rows.column_range(at, norms_[next].width()), rows.column_range(at, norms_[next].width()));
-  }
-
- private:
-  std::vector<NormWeights> norms_;
-};
-
-void apply(const std::optional<NormWeights>& norm, ConstMatrixView x, MatrixView y) {
-  if (norm) return norm->apply(x, y);
-  for_each_row(x.rows, [&](int64_t r) { std::ranges::copy(x.row_span(r), y.row(r)); });
-}
-
-Linear load_linear(const Model& model, Role role, int64_t block, const ForwardOptions& options) {
-  return Linear(model.get(role, block), model.find(role, block, Part::bias), options.precision, options.backend, options.zeros);
-}
-
-std::optional<StoredLinear> find_stored(const Model& model, Role role, int64_t block) {
-  const StoredTensor* const weight = model.find(role, block);
-  return weight ? std::optional<StoredLinear>({*weight, model.find(role, block, Part::bias)}) : std::nullopt;
-}
-
-std::optional<Linear> find_linear(const Model& model, Role role, const ForwardOptions& options) {
-  return model.find(role, -1) ? std::optional(load_linear(model, role, -1, options)) : std::nullopt;
-}
-
-}  // namespace
-
-class BlockEntry {
- public:
-  BlockEntry(const Model& model, Role role, int64_t block) : norm(find_norm(model, role, block)) {}
-
-  std::optional<NormWeights> norm;    ///< or none
-  std::optional<Linear> projection;  ///< of the head, or none
-};
-
-class StageWeights {
- public:
-  StageWeights(const Model& model, int64_t block, Tap of, const ForwardOptions& options) : tap(of), config(model.config().at_block(block)) {
-    if (config.experts > 0 && tap == Tap::ffn_input) expert_inputs.emplace(model, block, options);
-    if (config.experts > 0 && tap == Tap::ffn_activation) expert_outputs.emplace(model, block, options);
-    if (const auto gate = find_stored(model, Role::ffn_gate, block), up = find_stored(model, Role::ffn_up, block); tap == Tap::ffn_input && gate && up) joined = Linear::make_gated(*gate, *up, config.activation, options.precision, options.backend, options.zeros);
-    if (const auto q = find_stored(model, Role::query, block), k = find_stored(model, Role::key, block), v = find_stored(model, Role::value, block); tap == Tap::attention_input && q && k && v) joined = Linear::make_joined(std::array{*q, *k, *v}, options.precision, options.backend, options.zeros);
-    for (const TensorRow& row : model.architecture().tensors)
-      if (!expert_inputs && !expert_outputs && !joined && find_tap(row.role) == tap && model.find(row.role, block)) linears.emplace(row.role, load_linear(model, row.role, block, options));
-    if (tap == Tap::attention_input) query_norms.emplace(model, Role::query_norm, block), key_norms.emplace(model, Role::key_norm, block);
-    if (tap == Tap::attention_context) next_norm = find_norm(model, config.parallel && !model.find(Role::ffn_norm, block) ? Role::attention_norm : Role::ffn_norm, block);
-    if (tap == Tap::attention_context) output_norm = find_norm(model, Role::attention_output_norm, block);
-    if (tap == Tap::ffn_activation) output_norm = find_norm(model, Role::ffn_output_norm, block);
-  }
-
-  const Linear& get(Role role) const { return linears.at(role); }
-  const Linear* find(Role role) const {
-    const auto linear = linears.find(role);
-    return linear == linears.end() ? nullptr : &linear->second;
-  }
-
-  Tap tap;
-  std::map<Role, Linear> linears;
-  std::optional<Linear> joined;                     ///< query, key and value, or the gated unit, in place of linears
-  std::optional<ExpertInputs> expert_inputs;        ///< of a model with experts, in place of linears
-  std::optional<ExpertOutputs> expert_outputs;
-  ModelConfig config;                               ///< of this block
-  std::optional<HeadNorms> query_norms, key_norms;  ///< of the stage that makes them
-  std::optional<NormWeights> output_norm;           ///< of what is added, or none
-  std::optional<NormWeights> next_norm;             ///< in front of the feed-forward, or none
-};
-
-class BlockWeights {
- public:
-  BlockWeights(const Model& model, int64_t block, const ForwardOptions& options)
-      : entry(model, Role::attention_norm, block), stages{StageWeights(model, block, all_taps[0], options), StageWeights(model, block, all_taps[1], options), StageWeights(model, block, all_taps[2], options), StageWeights(model, block, all_taps[3], options)} {}
-
-  BlockEntry entry;
-  std::array<StageWeights, all_taps.size()> stages;
-};
-
-class HeadWeights {
- public:
-  HeadWeights(const Model& model, const ForwardOptions& options, const HeadWeights* other)
-      : entry(model, Role::final_norm, -1), cap(static_cast<float>(model.config().logit_cap)), stored(model.get(Role::output_head, -1)), has_bias(model.find(Role::output_head, -1, Part::bias) != nullptr) {
-    entry.projection = find_linear(model, Role::head_projection, options);
-    output = other && can_borrow(*other) ? other->output : std::make_shared<const Linear>(load_linear(model, Role::output_head, -1, options));
-    model.checkpoint().release_pages_after(stored);
-  }
-
-  BlockEntry entry;
-  std::shared_ptr<const Linear> output;
-  float cap;  ///< of logits; 0: none
-
- private:
-  bool can_borrow(const HeadWeights& other) const { return !has_bias && !other.has_bias && hold_same_floats(stored, other.stored); }
-
-  const StoredTensor& stored;
-  bool has_bias;
-};
-
 struct Forward::State {
   State(const Model& of, const ForwardOptions& with) : model(of), options(with) {}
 
@@ -237,6 +84,10 @@ std::shared_ptr<const BlockWeights> Forward::load_block(int64_t block) const {
 std::shared_ptr<const HeadWeights> Forward::load_head(const HeadWeights* other) const { return std::make_shared<const HeadWeights>(state_->model, state_->options, other); }
 
 namespace {
+
+void add(MatrixView y, ConstMatrixView x) {
+  for_each_row(y.rows, [&](int64_t r) { add_to(y.row_span(r), x.row_span(r)); });
+}
 
 /// Queries, keys and values [T, …] of the normalized hidden states [T, hidden], by one matrix; `all` holds the three side by side.
 void project_fused(const ModelConfig& config, const Linear& fused, ConstMatrixView normed, MatrixView all, MatrixView q, MatrixView k, MatrixView v) {

@@ -1,267 +1,24 @@
 #ifdef __x86_64__
 #include "model/matmul_amx.h"
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC's own header makes undefined vectors so
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
 #include <cpuid.h>
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <functional>
 
 #include "core/parallel.h"
 #include "core/pooled_memory.h"
+#include "model/amx_blocks.h"
 #include "model/kernels.h"
 
-#define LLMC_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-
 namespace llmc {
+
+using namespace amx;
+
 namespace {
-
-// A tile of A is 16 rows of 32 numbers, one of B 16 pairs of rows of 16 columns (Intel 64 and IA-32 Architectures Software
-// Developer's Manual, TDPBF16PS). A step multiplies 2 tiles of each into the 2 × 2 tiles of a block of the result. Operands
-// are packed so that the tiles lie in memory in the order in which they are read.
-constexpr int64_t block = 32;            ///< rows and columns of a block
-constexpr int64_t depth = 32;            ///< numbers of a row in a step
-constexpr int64_t tile = 16 * depth;     ///< bf16 numbers in a tile, 1 KiB
-constexpr int64_t step_size = 2 * tile;  ///< of one part of an operand
-constexpr int64_t line = 32;             ///< bf16 numbers in a cache line
-constexpr int max_parts = 3;
-
-int64_t count_blocks(int64_t rows) { return (rows + block - 1) / block; }
-
-/// Configured for as long as it lives, on this thread.
-class Tiles {
- public:
-  LLMC_AMX Tiles() {
-    struct alignas(64) Configuration {
-      uint8_t palette = 1, start = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    };
-    static constexpr Configuration configuration;
-    asm volatile("" ::: "memory");  // what tiles are to read is written before: their loads do not tell the compiler that they read
-    _tile_loadconfig(&configuration);
-  }
-  LLMC_AMX ~Tiles() { _tile_release(); }
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
-};
-
-/// What is to be in the second-level cache next, and how much of it (in cache lines) a step is to ask for.
-struct Ahead {
-  const uint16_t* next;
-  int64_t lines;
-};
-
-/// sums [32, 32] = A · B of so many steps, or += where they are not the first. With `few` rows the lower half is left alone.
-template <int parts_a, int parts_b, bool few>
-LLMC_AMX void multiply_block(const uint16_t* a, const uint16_t* b, int64_t steps, Ahead ahead, bool is_first, float* sums) {
-  constexpr int row = 64, sums_row = block * sizeof(float);
-  if (is_first) {
-    _tile_zero(0);
-    _tile_zero(1);
-    if constexpr (!few) {
-      _tile_zero(2);
-      _tile_zero(3);
-    }
-  } else {
-    _tile_loadd(0, sums, sums_row);
-    _tile_loadd(1, sums + 16, sums_row);
-    if constexpr (!few) {
-      _tile_loadd(2, sums + 16 * block, sums_row);
-      _tile_loadd(3, sums + 16 * block + 16, sums_row);
-    }
-  }
-// Tiles are named by literals alone, so that these are no functions. Where a step takes each part of A once, A goes by, and B
-// stays in the first-level cache.
-#define LLMC_LOAD(number, from)                                     \
-  if constexpr (parts_b == 1) _tile_stream_loadd(number, from, row); \
-  else _tile_loadd(number, from, row);
-#define LLMC_LOAD_A(part)               \
-  LLMC_LOAD(4, a + (part) * step_size) \
-  if constexpr (!few) {                 \
-    LLMC_LOAD(5, a + (part) * step_size + tile) \
-  }
-#define LLMC_LOAD_B(part)                      \
-  _tile_loadd(6, b + (part) * step_size, row); \
-  _tile_loadd(7, b + (part) * step_size + tile, row);
-#define LLMC_ADD_PRODUCTS() \
-  _tile_dpbf16ps(0, 4, 6);  \
-  _tile_dpbf16ps(1, 4, 7);  \
-  if constexpr (!few) {     \
-    _tile_dpbf16ps(2, 5, 6); \
-    _tile_dpbf16ps(3, 5, 7); \
-  }
-  for (int64_t step = 0; step < steps; ++step, a += parts_a * step_size, b += parts_b * step_size) {
-    LLMC_LOAD_A(0) LLMC_LOAD_B(0)
-    for (int64_t i = 0; i < ahead.lines; ++i, ahead.next += line) _mm_prefetch(ahead.next, _MM_HINT_T1);
-    LLMC_ADD_PRODUCTS()
-    if constexpr (parts_a > 1) {
-      LLMC_LOAD_A(1) LLMC_ADD_PRODUCTS()
-      LLMC_LOAD_A(2) LLMC_ADD_PRODUCTS()
-    }
-    if constexpr (parts_b > 1) {
-      LLMC_LOAD_B(1) LLMC_LOAD_A(1) LLMC_ADD_PRODUCTS()
-      LLMC_LOAD_A(0) LLMC_ADD_PRODUCTS()
-    }
-    if constexpr (parts_b > 2) {
-      LLMC_LOAD_B(2) LLMC_ADD_PRODUCTS()
-    }
-  }
-#undef LLMC_LOAD
-#undef LLMC_LOAD_A
-#undef LLMC_LOAD_B
-#undef LLMC_ADD_PRODUCTS
-  _tile_stored(0, sums, sums_row);
-  _tile_stored(1, sums + 16, sums_row);
-  if constexpr (!few) {
-    _tile_stored(2, sums + 16 * block, sums_row);
-    _tile_stored(3, sums + 16 * block + 16, sums_row);
-  }
-}
-
-using BlockProduct = void (*)(const uint16_t*, const uint16_t*, int64_t, Ahead, bool, float*);
-struct BlockProducts {
-  BlockProduct whole, few;
-};
-template <int parts_a, int parts_b>
-constexpr BlockProducts products_of{multiply_block<parts_a, parts_b, false>, multiply_block<parts_a, parts_b, true>};
-
-const BlockProducts& find_products(int parts_a, int parts_b) {
-  static constexpr const BlockProducts* of_f32[] = {&products_of<3, 1>, &products_of<3, 2>, &products_of<3, 3>};
-  return parts_a == 1 ? products_of<1, 1> : *of_f32[parts_b - 1];
-}
-
-/// The next 32 numbers of a row, of which `count` are there and the others zero.
-struct Numbers {
-  __m512 low, high;
-};
-LLMC_AMX inline Numbers load(const float* x, int64_t count) {
-  if (count >= depth) return {_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16)};
-  const uint32_t mask = (uint32_t{1} << count) - 1;
-  return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), x), _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), x + 16)};
-}
-
-/// The nearest bf16 numbers.
-LLMC_AMX inline __m512i narrow(const Numbers& x) {
-  const __m512bh nearest = _mm512_cvtne2ps_pbh(x.high, x.low);
-  __m512i words;
-  std::memcpy(&words, &nearest, sizeof words);
-  return words;
-}
-
-LLMC_AMX inline __m512 widen(__m256i words) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16)); }
-
-/// What they leave of x, without error.
-LLMC_AMX inline Numbers subtract(const Numbers& x, __m512i words) {
-  return {_mm512_sub_ps(x.low, widen(_mm512_castsi512_si256(words))), _mm512_sub_ps(x.high, widen(_mm512_extracti64x4_epi64(words, 1)))};
-}
-
-/// At most 32 rows as the A of a product. The rows of the last tile that are not there keep what they held: they concern no others.
-template <int parts>
-LLMC_AMX void pack_rows(ConstMatrixView x, uint16_t* out) {
-  for (int64_t r = 0; r < x.rows; ++r) {
-    uint16_t* to = out + r * depth;
-    for (int64_t k = 0; k < x.cols; k += depth, to += parts * step_size) {
-      Numbers numbers = load(x.row(r) + k, x.cols - k);
-      for (int part = 0; part < parts; ++part) {
-        const __m512i words = narrow(numbers);
-        _mm512_store_si512(to + part * step_size, words);
-        if (part + 1 < parts) numbers = subtract(numbers, words);
-      }
-    }
-  }
-}
-
-/// The transpose of 16 × 16 pairs of bf16 numbers.
-LLMC_AMX inline void store_transposed(const __m512i (&rows)[16], uint16_t* out) {
-  __m512i pairs[16], fours[16];
-  for (int i = 0; i < 16; i += 2) pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]), pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-  for (int i = 0; i < 16; i += 4) {
-    fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]), fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
-    fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]), fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {  // of four rows each, the columns i, 4 + i, 8 + i and 12 + i
-    const __m512i front_low = _mm512_shuffle_i32x4(fours[i], fours[4 + i], 0x44), front_high = _mm512_shuffle_i32x4(fours[i], fours[4 + i], 0xEE);
-    const __m512i back_low = _mm512_shuffle_i32x4(fours[8 + i], fours[12 + i], 0x44), back_high = _mm512_shuffle_i32x4(fours[8 + i], fours[12 + i], 0xEE);
-    _mm512_store_si512(out + i * depth, _mm512_shuffle_i32x4(front_low, back_low, 0x88));
-    _mm512_store_si512(out + (4 + i) * depth, _mm512_shuffle_i32x4(front_low, back_low, 0xDD));
-    _mm512_store_si512(out + (8 + i) * depth, _mm512_shuffle_i32x4(front_high, back_high, 0x88));
-    _mm512_store_si512(out + (12 + i) * depth, _mm512_shuffle_i32x4(front_high, back_high, 0xDD));
-  }
-}
-
-/// At most 32 rows of a weight as the B of a product, whose columns they are.
-LLMC_AMX void pack_columns(ConstMatrixView weight, int parts, uint16_t* out) {
-  for (int64_t k = 0; k < weight.cols; k += depth, out += parts * step_size)
-    for (int64_t first = 0; first < block; first += 16) {
-      __m512i split[max_parts][16];
-      for (int64_t r = 0; r < 16; ++r) {
-        Numbers numbers{_mm512_setzero_ps(), _mm512_setzero_ps()};
-        if (first + r < weight.rows) numbers = load(weight.row(first + r) + k, weight.cols - k);
-        for (int part = 0; part < parts; ++part) {
-          split[part][r] = narrow(numbers);
-          if (part + 1 < parts) numbers = subtract(numbers, split[part][r]);
-        }
-      }
-      for (int part = 0; part < parts; ++part) store_transposed(split[part], out + part * step_size + first / 16 * tile);
-    }
-}
-
-/// 32 columns of a matrix, from `first` on, as the B of a product.
-LLMC_AMX void pack_untransposed(ConstMatrixView matrix, int64_t first, int parts, uint16_t* out) {
-  // Words of two rows in turn, of the first 16 columns and of the others.
-  const __m512i front = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i back = _mm512_add_epi16(front, _mm512_set1_epi16(16));
-  const auto load_row = [&](int64_t r) LLMC_AMX -> Numbers { return r < matrix.rows ? load(matrix.row(r) + first, matrix.cols - first) : Numbers{_mm512_setzero_ps(), _mm512_setzero_ps()}; };
-  for (int64_t k = 0; k < matrix.rows; k += depth, out += parts * step_size)
-    for (int64_t pair = 0; pair < 16; ++pair) {
-      Numbers even = load_row(k + 2 * pair), odd = load_row(k + 2 * pair + 1);
-      for (int part = 0; part < parts; ++part) {
-        const __m512i even_words = narrow(even), odd_words = narrow(odd);
-        _mm512_store_si512(out + part * step_size + pair * depth, _mm512_permutex2var_epi16(even_words, front, odd_words));
-        _mm512_store_si512(out + part * step_size + tile + pair * depth, _mm512_permutex2var_epi16(even_words, back, odd_words));
-        if (part + 1 < parts) even = subtract(even, even_words), odd = subtract(odd, odd_words);
-      }
-    }
-}
-
-/// How many parts they have.
-LLMC_AMX int count_parts(std::span<const float> values) {
-  __m512i beyond_one = _mm512_setzero_si512(), beyond_two = beyond_one;
-  for (size_t i = 0; i < values.size(); i += 32) {
-    const Numbers numbers = load(values.data() + i, static_cast<int64_t>(values.size() - i));
-    const Numbers rest = subtract(numbers, narrow(numbers));
-    beyond_one = _mm512_or_si512(beyond_one, _mm512_or_si512(_mm512_castps_si512(numbers.low), _mm512_castps_si512(numbers.high)));
-    beyond_two = _mm512_or_si512(beyond_two, _mm512_or_si512(_mm512_castps_si512(rest.low), _mm512_castps_si512(rest.high)));
-  }
-  const __m512i lower_half = _mm512_set1_epi32(0xffff);
-  if (_mm512_test_epi32_mask(beyond_two, lower_half)) return 3;
-  return _mm512_test_epi32_mask(beyond_one, lower_half) ? 2 : 1;
-}
-
-/// y = alpha · sums + bias, or y += that, for at most 32 rows and columns of a block.
-template <bool adds = false>
-LLMC_AMX void finish_block(float alpha, const float* sums, const float* bias, const MatrixView& y) {
-  const __m512 factor = _mm512_set1_ps(alpha), low = _mm512_loadu_ps(bias), high = _mm512_loadu_ps(bias + 16);
-  const uint32_t mask = y.cols >= block ? ~uint32_t{0} : (uint32_t{1} << y.cols) - 1;
-  const auto finish = [&](__mmask16 columns, const float* of, __m512 offset, float* out) LLMC_AMX {
-    __m512 values = _mm512_add_ps(_mm512_mul_ps(factor, _mm512_load_ps(of)), offset);
-    if constexpr (adds) values = _mm512_add_ps(_mm512_maskz_loadu_ps(columns, out), values);
-    _mm512_mask_storeu_ps(out, columns, values);
-  };
-  for (int64_t r = 0; r < y.rows; ++r, sums += block) {
-    finish(static_cast<__mmask16>(mask), sums, low, y.row(r));
-    finish(static_cast<__mmask16>(mask >> 16), sums + 16, high, y.row(r) + 16);
-  }
-}
 
 /// Asks for what is to be written soon.
 void fetch_block(const MatrixView& y) {
@@ -299,7 +56,7 @@ class PackedRows {
   int64_t steps() const { return steps_; }
   const uint16_t* operator[](int64_t r) const { return packed_ + r * block_size(); }
   /// Columns of block r from a step on.
-  void fill(int64_t r, int64_t step, ConstMatrixView values) const { (parts_ == 1 ? pack_rows<1> : pack_rows<max_parts>)(values, packed_ + r * block_size() + step * parts_ * step_size); }
+  void fill(int64_t r, int64_t step, ConstMatrixView values) const { pack_rows(values, parts_, packed_ + r * block_size() + step * parts_ * step_size); }
   /// `first` is a multiple of 32.
   PackedRows row_range(int64_t first, int64_t count) const {
     PackedRows result = *this;
@@ -412,19 +169,19 @@ class AmxMatrix final : public PackedMatrix {
   int64_t most_rows() const override { return 4 * tile_rows; }
 
   void apply(ConstMatrixView x, MatrixView y) const override {
-    for_each_piece(factor_, x.rows, [&](int64_t first, int64_t rows) { run<false>(PackedRows::pack(x.row_range(first, rows), factor_.parts_a()), y.row_range(first, rows)); });
+    for_each_piece(factor_, x.rows, [&](int64_t first, int64_t rows) { run<finish_block>(PackedRows::pack(x.row_range(first, rows), factor_.parts_a()), y.row_range(first, rows)); });
   }
   void add(ConstMatrixView x, MatrixView y) const override {
-    for_each_piece(factor_, x.rows, [&](int64_t first, int64_t rows) { run<true>(PackedRows::pack(x.row_range(first, rows), factor_.parts_a()), y.row_range(first, rows)); });
+    for_each_piece(factor_, x.rows, [&](int64_t first, int64_t rows) { run<add_block>(PackedRows::pack(x.row_range(first, rows), factor_.parts_a()), y.row_range(first, rows)); });
   }
   void add(const PackedRows& x, MatrixView y) const {
-    for_each_piece(factor_, x.rows(), [&](int64_t first, int64_t rows) { run<true>(x.row_range(first, rows), y.row_range(first, rows)); });
+    for_each_piece(factor_, x.rows(), [&](int64_t first, int64_t rows) { run<add_block>(x.row_range(first, rows), y.row_range(first, rows)); });
   }
 
  private:
-  template <bool adds>
+  template <auto finish>
   void run(const PackedRows& x, const MatrixView& y) const {
-    factor_.multiply<1>(x, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel) { fetch_block(get_block(y, r, panel)); }, [&](int64_t r, int64_t panel, const float* sums) { finish_block<adds>(1, sums, bias_.data() + panel * block, get_block(y, r, panel)); });
+    factor_.multiply<1>(x, 0, 0, factor_.panels(), [&](int64_t r, int64_t panel) { fetch_block(get_block(y, r, panel)); }, [&](int64_t r, int64_t panel, const float* sums) { finish(1, sums, bias_.data() + panel * block, get_block(y, r, panel)); });
   }
 
   Factor factor_;
@@ -515,7 +272,7 @@ int count_parts(int64_t rows, const ReadRows& read) {
     if (most == max_parts) return;
     const ConstMatrixView values = read(first, last - first);
     for (int64_t r = 0; r < values.rows && most < max_parts; ++r) {
-      const int parts = count_parts(values.row_span(r));
+      const int parts = amx::count_parts(values.row_span(r));
       for (int known = most; known < parts && !most.compare_exchange_weak(known, parts);) {}
     }
   });
