@@ -7,7 +7,7 @@
 // block: it reads and packs the weights, and scores every token. The floor has its weights packed and its inputs in the products' type before the
 // clock starts; every thread has windows of its own, and goes through the blocks' linear layers and the head. The two take turns in rounds; figures
 // are medians over the rounds, "of the floor" is the floor's time over the evaluator's in the same round: by the processor time of all threads,
-// which a busy machine does not stretch much, and in brackets by the clock.
+// which a busy machine does not stretch much, and in brackets by the clock. Where oneDNN has no bf16 products on the processor, the floor is its f32 ones.
 #include <sys/resource.h>
 
 #include <optional>
@@ -76,9 +76,20 @@ class Floor {
   std::vector<size_t> order_;
 };
 
+/// Of the precision, or of f32 where oneDNN has none on this processor.
+Floor make_floor(const Model& model, Precision precision, int64_t windows) {
+  if (precision == Precision::bf16) try {
+      return {model, onednn::Type::bf16, windows};
+    } catch (const dnnl::error& error) {
+      if (error.status != dnnl_unimplemented) throw;
+      fmt::print("bf16: oneDNN has no such products on this processor; the floor is its f32 ones\n");
+    }
+  return {model, onednn::Type::f32, windows};
+}
+
 void measure_evaluator(const Model& model, Precision precision, const Windows& windows, int rounds) {
   const auto count = static_cast<int64_t>(windows.list.size());
-  const Floor floor(model, precision == Precision::bf16 ? onednn::Type::bf16 : onednn::Type::f32, count);
+  const Floor floor = make_floor(model, precision, count);
   SilentSink sink;
   std::vector<double> speeds, ratios, clock_speeds, clock_ratios;
   for (int round = -1; round < rounds; ++round) {  // round -1 warms up

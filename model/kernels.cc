@@ -69,10 +69,12 @@ void softmax(float* row, size_t count) {
     total = hn::Add(total, e);
     return e;
   });
-  float rest = 0;
-  transform(row + whole, count - whole, row + whole, [&](V v) HWY_ATTR { return exp(hn::Sub(v, largest)); });
-  for (size_t i = whole; i < count; ++i) rest += row[i];
-  const V scale = hn::Set(d, 1 / (hn::GetLane(hn::SumOfLanes(d, total)) + rest));
+  if (const size_t left = count - whole; left > 0) {
+    const V e = exp(hn::Sub(load_first(row + whole, left), largest));
+    total = hn::Add(total, hn::IfThenElseZero(hn::FirstN(d, left), e));
+    store_first(e, left, row + whole);
+  }
+  const V scale = hn::Set(d, 1 / hn::GetLane(hn::SumOfLanes(d, total)));
   transform(row, count, row, [&](V v) HWY_ATTR { return hn::Mul(v, scale); });
 }
 

@@ -20,6 +20,29 @@ namespace hn = hwy::HWY_NAMESPACE;
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
+/// The first `count` of a vector's numbers, and zeros.
+HWY_INLINE V load_first(const float* x, size_t count) {
+  const D d;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2  // whose masked loads do not touch what is masked out
+  return hn::MaskedLoad(hn::FirstN(d, count), d, x);
+#else
+  HWY_ALIGN float values[hn::MaxLanes(d)] = {};
+  std::memcpy(values, x, count * sizeof(float));
+  return hn::Load(d, values);
+#endif
+}
+
+HWY_INLINE void store_first(V v, size_t count, float* out) {
+  const D d;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  hn::BlendedStore(v, hn::FirstN(d, count), d, out);
+#else
+  HWY_ALIGN float values[hn::MaxLanes(d)];
+  hn::Store(v, d, values);
+  std::memcpy(out, values, count * sizeof(float));
+#endif
+}
+
 /// out[i] = function(in[i]) a vector at a time; the rest goes through a vector padded with zeros. `out` may be `in`.
 template <typename Function>
 HWY_INLINE void transform(const float* in, size_t count, float* out, Function function) {
@@ -27,11 +50,7 @@ HWY_INLINE void transform(const float* in, size_t count, float* out, Function fu
   const size_t lanes = hn::Lanes(d);
   size_t i = 0;
   for (; i + lanes <= count; i += lanes) hn::StoreU(function(hn::LoadU(d, in + i)), d, out + i);
-  if (i == count) return;
-  HWY_ALIGN float rest[hn::MaxLanes(d)] = {};
-  std::memcpy(rest, in + i, (count - i) * sizeof(float));
-  hn::Store(function(hn::Load(d, rest)), d, rest);
-  std::memcpy(out + i, rest, (count - i) * sizeof(float));
+  if (i < count) store_first(function(load_first(in + i, count - i)), count - i, out + i);
 }
 
 /// out[i] = function(x[i], y[i])
@@ -65,16 +84,16 @@ HWY_INLINE double sum(const float* x, size_t count, Function function) {
 HWY_INLINE float max(const float* x, size_t count) {
   const D d;
   const size_t lanes = hn::Lanes(d);
-  auto even = hn::Set(d, x[0]);
+  if (count < lanes) return *std::max_element(x, x + count);
+  auto even = hn::LoadU(d, x + count - lanes);  // the last numbers, some of them a second time
   auto odd = even;
   size_t i = 0;
   for (; i + 2 * lanes <= count; i += 2 * lanes) {
     even = hn::Max(even, hn::LoadU(d, x + i));
     odd = hn::Max(odd, hn::LoadU(d, x + i + lanes));
   }
-  float largest = hn::GetLane(hn::MaxOfLanes(d, hn::Max(even, odd)));
-  for (; i < count; ++i) largest = std::max(largest, x[i]);
-  return largest;
+  if (i + lanes <= count) even = hn::Max(even, hn::LoadU(d, x + i));
+  return hn::GetLane(hn::MaxOfLanes(d, hn::Max(even, odd)));
 }
 
 /// exp(x) for x up to 88, to 2e-7 of its value; 0 below the logarithm of the least normal number. NaN stays NaN: a broken model

@@ -23,11 +23,30 @@ constexpr MatmulRow libraries[] = {
     {.backend = MatmulBackend::eigen, .name = "eigen", .pack = pack_eigen, .pack_rows = nullptr, .pack_gated = nullptr, .multiply = multiply_eigen, .pack_factor = nullptr, .add_transposed = add_transposed_eigen, .add_transposed_bf16 = add_transposed_bf16_eigen},
 };
 
+/// Whether oneDNN multiplies with weights that it has packed before: its kernels for less than AVX-512 pack them each time.
+bool keeps_weights_packed(const MatmulRow& library) {
+#ifdef __x86_64__
+  return library.backend == MatmulBackend::onednn && __builtin_cpu_supports("avx512bw");
+#else
+  static_cast<void>(library);
+  return false;
+#endif
+}
+
 std::vector<MatmulRow> list_backends() {
   std::vector<MatmulRow> list(std::begin(libraries), std::end(libraries));
+  const MatmulRow library = list.front();  // for what the others have no products of their own
+  MatmulRow highway = library;
+  highway.backend = MatmulBackend::highway;
+  highway.name = "highway";
+  highway.f32_time = 0.7;
+  highway.pack = pack_highway;
+  highway.pack_rows = pack_highway_rows;
+  highway.pack_factor = pack_highway_factor;
+  list.insert(list.begin() + (keeps_weights_packed(library) ? 1 : 0), highway);
 #ifdef __x86_64__
   if (has_amx()) {
-    MatmulRow amx = list.front();
+    MatmulRow amx = library;
     amx.backend = MatmulBackend::amx;
     amx.name = "amx";
     amx.f32_time = 0.4;
@@ -66,7 +85,7 @@ Precision parse_precision(const std::string& text, const std::string& what) {
   throw Error(ErrorKind::usage, fmt::format("{}: expected f32 or bf16, found '{}'", what, text));
 }
 std::string_view to_string(MatmulBackend backend) {
-  constexpr std::string_view names[] = {"amx", "onednn", "eigen"};
+  constexpr std::string_view names[] = {"amx", "onednn", "highway", "eigen"};
   return names[static_cast<size_t>(backend)];
 }
 bool has_backend(MatmulBackend backend) { return find_row(backend) != nullptr; }

@@ -17,7 +17,7 @@ enum class Precision {
   f32,   ///< f32 operands, f32 accumulation
   bf16,  ///< operands rounded to bf16 (ties to even), exact products, f32 accumulation
 };
-enum class MatmulBackend { amx, onednn, eigen };
+enum class MatmulBackend { amx, onednn, highway, eigen };
 
 /// What is done with the zeros of a weight.
 enum class Zeros {
@@ -31,7 +31,8 @@ std::string_view to_string(MatmulBackend backend);
 Precision parse_precision(const std::string& text, const std::string& what);
 /// Whether this build and this processor have the backend. Eigen is always there.
 bool has_backend(MatmulBackend backend);
-/// The fastest there is: AMX where the processor has it, else oneDNN where the build has it.
+/// The fastest there is: AMX where the processor has it, else oneDNN where the build has it and the processor AVX-512, else
+/// llmc's own products by Highway.
 MatmulBackend default_backend();
 
 /// A weight [out, in] and its bias or nullptr.

@@ -8,6 +8,7 @@
 
 #include "core/tensor.h"
 #include "model/linear.h"
+#include "model/weight_rows.h"
 
 namespace llmc {
 
@@ -40,12 +41,6 @@ class PackedFactor {
   /// C = alpha · A · op(B)[row…, column…] of as many rows of op(B) as A has columns and as many columns as C has, on this thread
   /// alone. Both start at multiples of 32, and A ends at one or where op(B) does. A row of C depends on that row of A alone.
   virtual void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t column, MatrixView c) const = 0;
-};
-
-/// The rows of a weight [out, in], and its bias; an empty one is zero.
-struct WeightRows {
-  TensorRows rows;
-  Matrix bias;
 };
 
 /// A gated unit activation(x · Gᵀ + g) ⊙ (x · Uᵀ + u).
@@ -83,6 +78,9 @@ std::span<const MatmulRow> matmul_list();
 /// are f32 whatever the precision.
 std::unique_ptr<PackedFactor> pack_factor(MatmulBackend backend, Precision precision, ConstMatrixView b, Transpose transpose);
 
+std::unique_ptr<PackedMatrix> pack_highway(ConstMatrixView weight, std::span<const float> bias, Precision precision);
+std::unique_ptr<PackedMatrix> pack_highway_rows(std::span<const WeightRows> weights, Precision precision);
+std::unique_ptr<PackedFactor> pack_highway_factor(ConstMatrixView b, Transpose transpose, Precision precision);
 std::unique_ptr<PackedMatrix> pack_eigen(ConstMatrixView weight, std::span<const float> bias, Precision precision);
 void multiply_eigen(float alpha, ConstMatrixView a, ConstMatrixView b, Transpose transpose_b, MatrixView c);
 void add_transposed_eigen(float alpha, ConstMatrixView a, ConstMatrixView b, MatrixView c);

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <functional>
 
 #include "core/parallel.h"
 #include "core/pooled_memory.h"
@@ -131,23 +130,6 @@ class Factor {
   PooledMemory packed_;
 };
 
-/// Rows of a weight, `read(first, rows)`, on any thread, for use until the thread's next call.
-using ReadRows = std::function<ConstMatrixView(int64_t, int64_t)>;
-
-/// Of weights one below the other.
-ReadRows read_rows_of(std::span<const WeightRows> weights) {
-  return [weights](int64_t first, int64_t count) {
-    const int64_t cols = weights[0].rows.cols();
-    const MatrixView rows{thread_scratch<float, 7>(static_cast<size_t>(count * cols)).data(), count, cols, cols};
-    size_t of = 0;
-    for (int64_t r = 0; r < count; ++r, ++first) {
-      for (; first >= weights[of].rows.rows(); ++of) first -= weights[of].rows.rows();
-      weights[of].rows.read(first, rows.row_span(r));
-    }
-    return ConstMatrixView(rows);
-  };
-}
-
 /// Fills every `every`-th panel, from `from` on, with `out` rows of a weight, and gives its bias as many columns as the panels have.
 std::vector<float> pack_weight(const Factor& factor, int64_t out, std::span<const float> bias, const ReadRows& read, int64_t from = 0, int64_t every = 1) {
   parallel_for(count_blocks(out), [&](int64_t panel) { pack_columns(read(panel * block, std::min(block, out - panel * block)), factor.parts(), factor.panel(from + panel * every)); });
@@ -213,7 +195,7 @@ class AmxGated final : public PackedMatrix {
   }
 
  private:
-  std::vector<float> pack(const WeightRows& weight, int64_t from) { return pack_weight(factor_, weight.rows.rows(), weight.bias.values(), read_rows_of({&weight, 1}), from, 2); }
+  std::vector<float> pack(const WeightRows& weight, int64_t from) { return pack_weight(factor_, weight.rows.rows(), weight.bias.values(), read_rows_of(std::span(&weight, 1)), from, 2); }
 
   /// Calls begin(r, column) before the last sums of a block, and finish(r, column, values) with what it holds, [up to 32, 32].
   template <typename Begin, typename Finish>
@@ -282,7 +264,7 @@ int count_parts(int64_t rows, const ReadRows& read) {
 int count_parts(std::span<const WeightRows> weights, Precision precision) {
   int most = 1;
   for (const WeightRows& weight : weights)
-    if (precision == Precision::f32 && !weight.rows.is_bf16()) most = std::max(most, count_parts(weight.rows.rows(), read_rows_of({&weight, 1})));
+    if (precision == Precision::f32 && !weight.rows.is_bf16()) most = std::max(most, count_parts(weight.rows.rows(), read_rows_of(std::span(&weight, 1))));
   return most;
 }
 
@@ -300,20 +282,13 @@ bool has_amx() {
 }
 
 std::unique_ptr<PackedMatrix> pack_amx(ConstMatrixView weight, std::span<const float> bias, Precision precision) {
-  const auto read = [&](int64_t first, int64_t rows) { return weight.row_range(first, rows); };
+  const ReadRows read = read_rows_of(weight);
   return std::make_unique<AmxMatrix>(weight.rows, weight.cols, bias, precision, precision == Precision::bf16 ? 1 : count_parts(weight.rows, read), read);
 }
 
 std::unique_ptr<PackedMatrix> pack_amx_rows(std::span<const WeightRows> weights, Precision precision) {
-  int64_t out = 0;
-  for (const WeightRows& weight : weights) out += weight.rows.rows();
-  std::vector<float> bias(static_cast<size_t>(out));
-  auto next = bias.begin();
-  for (const WeightRows& weight : weights) {
-    std::ranges::copy(weight.bias.values(), next);
-    next += weight.rows.rows();
-  }
-  return std::make_unique<AmxMatrix>(out, weights[0].rows.cols(), bias, precision, count_parts(weights, precision), read_rows_of(weights));
+  const std::vector<float> bias = join_biases(weights);
+  return std::make_unique<AmxMatrix>(static_cast<int64_t>(bias.size()), weights[0].rows.cols(), bias, precision, count_parts(weights, precision), read_rows_of(weights));
 }
 
 std::unique_ptr<PackedMatrix> pack_amx_gated(const GatedRows& of, Precision precision) {

@@ -10,7 +10,7 @@ namespace llmc::test {
 
 inline std::vector<MatmulBackend> backends() {
   std::vector<MatmulBackend> list;
-  for (MatmulBackend backend : {MatmulBackend::amx, MatmulBackend::onednn, MatmulBackend::eigen})
+  for (MatmulBackend backend : {MatmulBackend::amx, MatmulBackend::onednn, MatmulBackend::highway, MatmulBackend::eigen})
     if (has_backend(backend)) list.push_back(backend);
   return list;
 }

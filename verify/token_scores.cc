@@ -21,7 +21,7 @@ double kl_divergence(std::span<const float> reference, double reference_norm, st
 }
 
 /// As many as one product takes, fewer where logits would need more than 32 MB.
-int64_t count_rows_at_once(int64_t vocabulary) { return std::clamp<int64_t>((int64_t{8} << 20) / vocabulary / 16 * 16, 16, 2 * PackedMatrix::tile_rows); }
+int64_t count_rows_at_once(int64_t vocabulary) { return std::clamp<int64_t>((int64_t{8} << 20) / vocabulary / 16 * 16, 16, 4 * PackedMatrix::tile_rows); }
 
 /// One of the models, and the hidden states of the windows in work.
 struct Runner {

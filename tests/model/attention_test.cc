@@ -8,6 +8,7 @@
 #include "core/random.h"
 #include "model/rotary_table.h"
 #include "tests/catch.h"
+#include "tests/linear_layers.h"
 #include "tests/support.h"
 
 using namespace llmc;
@@ -52,8 +53,7 @@ Matrix attend_plainly(const ModelConfig& config, ConstMatrixView q, ConstMatrixV
 }  // namespace
 
 TEST_CASE("Attention agrees with one query at a time, across tiles and head groups") {
-  for (MatmulBackend backend : {MatmulBackend::amx, MatmulBackend::onednn, MatmulBackend::eigen}) {
-    if (!has_backend(backend)) continue;
+  for (MatmulBackend backend : test::backends()) {
     for (int64_t kv_heads : {1, 2, 6})
       for (int64_t head_dim : {7, 32})
         for (int64_t length : {1, 31, 63, 64, 65, 200}) {
@@ -140,9 +140,8 @@ TEST_CASE("Through a window attention sees the last positions only, forward, one
   const bool is_shaped = GENERATE(false, true);
   if (is_shaped) config.score_cap = 3, config.score_divisor = 10, config.positions = Positions::alibi;
   constexpr int64_t rows = 4 * attention_tile, last = 3 * attention_tile;
-  for (MatmulBackend backend : {MatmulBackend::amx, MatmulBackend::onednn, MatmulBackend::eigen})
+  for (MatmulBackend backend : test::backends())
     for (int64_t window : {1, 5, 64, 65, 100, 1000}) {
-      if (!has_backend(backend)) continue;
       CAPTURE(to_string(backend), window, is_shaped);
       config.window = window;
       Operands all(config, rows);
@@ -213,8 +212,7 @@ TEST_CASE("The divergence of attention from another model's is what its definiti
   constexpr float weight = 0.7f;
   const Operands all(own, rows), taught(other, rows);
   const AttentionTarget target{.config = &other, .q = taught.q.view(), .k = taught.k.view()};
-  for (MatmulBackend backend : {MatmulBackend::amx, MatmulBackend::onednn, MatmulBackend::eigen}) {
-    if (!has_backend(backend)) continue;
+  for (MatmulBackend backend : test::backends()) {
     CAPTURE(to_string(backend), own.window, own.score_cap);
     const auto backward = [&](const AttentionTarget* of) {
       Operands d(own, rows);

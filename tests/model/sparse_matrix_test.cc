@@ -134,7 +134,8 @@ TEST_CASE("Zeros are skipped where they are many, in strips as high as their blo
 TEST_CASE("A Linear of a sparse weight skips its zeros in f32, unless told otherwise") {
   const Matrix x = test::random_matrix(200, 256, "x");
   for (MatmulBackend backend : test::backends()) {
-    const Matrix weight = backend == MatmulBackend::amx ? sparse_matrix(130, 256, 0.1) : two_of_four(130, 256);
+    const bool is_fast = backend == MatmulBackend::amx || backend == MatmulBackend::highway;  // dense: half the zeros are too few to skip
+    const Matrix weight = is_fast ? sparse_matrix(130, 256, 0.1) : two_of_four(130, 256);
     StoredTensor stored{.name = "weight", .dtype = DType::f32, .shape = {130, 256}};
     stored.form = make_floats(stored, weight.view());
     const Linear sparse(stored, nullptr, Precision::f32, backend);
