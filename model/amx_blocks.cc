@@ -9,7 +9,9 @@
 
 #include <cstring>
 
+#ifndef LLMC_AMX  // or emulated, in tests/emulation/amx.cc
 #define LLMC_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#endif
 
 namespace llmc::amx {
 namespace {
