@@ -52,7 +52,7 @@ struct GatedRows {
 struct MatmulRow {
   MatmulBackend backend;
   std::string_view name;
-  double f32_time = 1;  ///< of a dense f32 product, with that of oneDNN as 1
+  double f32_time = 1;  ///< of a dense f32 product beside those that skip zeros; 1: as by oneDNN with AVX-512
   /// `weight` [out, in] is read during the call only; an empty bias is zero.
   std::unique_ptr<PackedMatrix> (*pack)(ConstMatrixView weight, std::span<const float> bias, Precision precision);
   /// The same of weights one below the other whose rows are read one at a time, so that they are never in memory as f32; nullptr

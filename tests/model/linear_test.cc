@@ -56,7 +56,7 @@ int64_t count_threads() {
 TEST_CASE("Linear multiplies, whatever the shape") {
   const struct {
     int64_t out, in;
-  } shapes[] = {{1, 1}, {3, 48}, {33, 31}, {31, 255}, {255, 33}, {64, 172}, {361, 128}, {128, 256}, {33000, 3}};
+  } shapes[] = {{1, 1}, {3, 48}, {33, 31}, {31, 255}, {255, 33}, {64, 172}, {361, 128}, {128, 256}, {33000, 3}, {7, 8200}};
   for (MatmulBackend backend : test::backends())
     for (Precision precision : {Precision::f32, Precision::bf16})
       for (const auto [out, in] : shapes)
