@@ -100,7 +100,7 @@ void PackedMatrix::add(ConstMatrixView x, MatrixView y) const {
 /// Rows of a matrix one below the other, each piece packed by itself.
 class SlicedMatrix final : public PackedMatrix {
  public:
-  void add(std::unique_ptr<PackedMatrix> slice, int64_t rows) { slices_.emplace_back(std::move(slice), rows); }
+  void append(std::unique_ptr<PackedMatrix> slice, int64_t rows) { slices_.emplace_back(std::move(slice), rows); }
 
   int64_t most_rows() const override {
     int64_t rows = slices_.front().first->most_rows();
@@ -180,7 +180,7 @@ Linear::Linear(const StoredTensor& weight, const StoredTensor* bias, Precision p
           for (int64_t r = begin; r < end; ++r) rows.read(first + r, values.view().row_span(r));
         });
         const std::span<const float> biases = bias_values.values();
-        slices->add(pack(values.view(), biases.empty() ? biases : biases.subspan(static_cast<size_t>(first), static_cast<size_t>(values.rows()))), values.rows());
+        slices->append(pack(values.view(), biases.empty() ? biases : biases.subspan(static_cast<size_t>(first), static_cast<size_t>(values.rows()))), values.rows());
       }
       weights_->packed = std::move(slices);
     }
