@@ -50,7 +50,7 @@ class Source {
     make_quantize_rtn({{"pass", "quantize.rtn"}, {"scheme", scheme}}, "bench")->run(model_, {.run = run});
     parallel_for(static_cast<int64_t>(tensors_.size()), [&](int64_t i) {
       const StoredTensor& tensor = *tensors_[static_cast<size_t>(i)];
-      get_compressed_tensors_codec(std::get<QuantizedMatrix>(tensor.form)).encode(tensor);
+      find_compressed_tensors_codec(std::get<QuantizedMatrix>(tensor.form).scheme)->encode(tensor);
     });
   }
 

@@ -12,6 +12,7 @@
 #include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "formats/sentencepiece_model.h"
 
 namespace llmc {
 
@@ -34,8 +35,7 @@ std::optional<TextPair> find_pair(const json& merge) {
 
 bool is_version_line(const json& merge) { return merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version"); }
 
-constexpr int32_t none = -1;
-constexpr std::string_view space_mark = "\xE2\x96\x81";  // U+2581, which SentencePiece writes for a space
+constexpr int32_t no_token = -1;
 
 std::string describe(std::string_view character) { return fmt::format("U+{:04X}", static_cast<uint32_t>(code_point_at(character, 0).value)); }
 
@@ -70,9 +70,9 @@ BytePairEncoding BytePairEncoding::parse(const json& model, const std::string& w
   for (int byte = 0; byte < 256; ++byte) {
     const char raw = static_cast<char>(byte);
     const std::string token = result.takes_bytes_ ? spell_bytes({&raw, 1}) : byte_token(static_cast<unsigned char>(byte));
-    result.byte_ids_[static_cast<size_t>(byte)] = result.vocabulary_.find_id(token).value_or(none);
+    result.byte_ids_[static_cast<size_t>(byte)] = result.vocabulary_.find_id(token).value_or(no_token);
   }
-  if (!unknown.empty() && std::ranges::count(result.byte_ids_, none) > 0) result.takes_bytes_ = false;  // a byte may be unknown
+  if (!unknown.empty() && std::ranges::count(result.byte_ids_, no_token) > 0) result.takes_bytes_ = false;  // a byte may be unknown
   result.read_merges(*merges, where + ": merges");
   if (ignores_merges && result.takes_bytes_)
     for (const auto& [token, id] : result.vocabulary_.ids())
@@ -121,7 +121,7 @@ std::vector<int32_t> BytePairEncoding::byte_symbols(std::string_view word) const
   symbols.reserve(word.size());
   for (char c : word) {
     const auto byte = static_cast<unsigned char>(c);
-    if (byte_ids_[byte] == none) throw Error(ErrorKind::input, fmt::format("text: the vocabulary has no token for byte 0x{:02X}", byte));
+    if (byte_ids_[byte] == no_token) throw Error(ErrorKind::input, fmt::format("text: the vocabulary has no token for byte 0x{:02X}", byte));
     symbols.push_back(byte_ids_[byte]);
   }
   return symbols;
@@ -130,7 +130,7 @@ std::vector<int32_t> BytePairEncoding::byte_symbols(std::string_view word) const
 /// Byte tokens, when there is one for every byte.
 bool BytePairEncoding::append_byte_tokens(std::string_view text, std::vector<int32_t>& symbols) const {
   const auto id_of = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
-  if (!falls_back_to_bytes_ || std::ranges::any_of(text, [&](char byte) { return id_of(byte) == none; })) return false;
+  if (!falls_back_to_bytes_ || std::ranges::any_of(text, [&](char byte) { return id_of(byte) == no_token; })) return false;
   for (char byte : text) symbols.push_back(id_of(byte));
   return true;
 }

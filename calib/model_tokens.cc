@@ -26,7 +26,7 @@ std::optional<Tokenizer> load_tokenizer(const Model& model) {
 namespace {
 
 /// Ids that a field holds, one or a list; empty when it is not there. Those outside the vocabulary name no token.
-std::vector<int32_t> read_ids(const json& object, const char* key, const std::string& where, int64_t vocabulary) {
+std::vector<int32_t> read_config_ids(const json& object, const char* key, const std::string& where, int64_t vocabulary) {
   const auto found = object.find(key);
   if (found == object.end() || found->is_null()) return {};
   std::vector<int32_t> ids;
@@ -48,7 +48,7 @@ std::optional<int32_t> find_first_token(const Model& model, const Tokenizer& tok
 
 std::optional<int32_t> find_begin_token(const Model& model, const Tokenizer* tokenizer) {
   if (const auto first = tokenizer ? find_first_token(model, *tokenizer) : std::nullopt) return first;
-  const std::vector<int32_t> ids = read_ids(model.checkpoint().config, "bos_token_id", model.checkpoint().config_name(), model.config().vocabulary);
+  const std::vector<int32_t> ids = read_config_ids(model.checkpoint().config, "bos_token_id", model.checkpoint().config_name(), model.config().vocabulary);
   return ids.size() == 1 ? std::optional(ids.front()) : std::nullopt;
 }
 
@@ -58,9 +58,9 @@ std::vector<int32_t> find_end_tokens(const Model& model) {
     const std::string where = (checkpoint.directory / "generation_config.json").string();
     const json generation = parse_json(*text, where);
     if (!generation.is_object()) throw Error(ErrorKind::input, fmt::format("{}: expected an object", where));
-    if (const auto ids = read_ids(generation, "eos_token_id", where, model.config().vocabulary); !ids.empty()) return ids;
+    if (const auto ids = read_config_ids(generation, "eos_token_id", where, model.config().vocabulary); !ids.empty()) return ids;
   }
-  return read_ids(checkpoint.config, "eos_token_id", checkpoint.config_name(), model.config().vocabulary);
+  return read_config_ids(checkpoint.config, "eos_token_id", checkpoint.config_name(), model.config().vocabulary);
 }
 
 }  // namespace llmc

@@ -21,7 +21,6 @@ using nlohmann::json;
 
 namespace {
 
-constexpr size_t most_steps = 64;  // each is a level of recursion
 
 // Radford 2019, https://github.com/openai/gpt-2/blob/master/src/encoder.py
 constexpr std::string_view gpt2_words = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
@@ -145,7 +144,7 @@ PreTokenizer::Step PreTokenizer::read_metaspace(FieldReader& fields) {
 void PreTokenizer::add(const json& pre_tokenizer, const std::string& where) {
   FieldReader fields(pre_tokenizer, where);
   const std::string type = fields.get_string("type");
-  if (steps_.size() >= most_steps) throw Error(ErrorKind::input, fmt::format("{}: more than {} steps are not supported", where, most_steps));
+  if (steps_.size() >= most_tokenizer_steps) throw Error(ErrorKind::input, fmt::format("{}: more than {} steps are not supported", where, most_tokenizer_steps));
   if (is_byte_level_ && type != "Sequence") {
     steps_.back().spells_bytes = true;  // a step after ByteLevel sees the byte alphabet
     is_byte_level_ = false;

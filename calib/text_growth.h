@@ -9,6 +9,9 @@
 
 namespace llmc {
 
+/// Steps of a normalizer, pre-tokenizer or decoder, those inside sequences counted too: each is a level of recursion.
+constexpr size_t most_tokenizer_steps = 64;
+
 /// Bytes that a text of `before` may become: what NFKD's longest entry (U+FDFA: 3 bytes become 33) does in every character, and several times as much.
 constexpr size_t most_grown_bytes(size_t before) { return 64 * before + 65536; }
 

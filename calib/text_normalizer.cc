@@ -22,7 +22,6 @@ using nlohmann::json;
 
 namespace {
 
-constexpr size_t most_steps = 64;
 
 /// Each character becomes what `change` appends.
 template <typename Change>
@@ -93,7 +92,7 @@ void TextNormalizer::add(const json& normalizer, const std::string& where) {
       {{"NFC", NormalForm::nfc}, {"NFD", NormalForm::nfd}, {"NFKC", NormalForm::nfkc}, {"NFKD", NormalForm::nfkd}}};
   FieldReader fields(normalizer, where);
   const std::string type = fields.get_string("type");
-  if (steps_.size() >= most_steps) throw Error(ErrorKind::input, fmt::format("{}: more than {} steps are not supported", where, most_steps));
+  if (steps_.size() >= most_tokenizer_steps) throw Error(ErrorKind::input, fmt::format("{}: more than {} steps are not supported", where, most_tokenizer_steps));
   const auto form = std::ranges::find(forms, type, &std::pair<std::string_view, NormalForm>::first);
   if (form != forms.end()) {
     steps_.push_back({[named = form->second](std::string_view text) { return to_normal_form(text, named); }, true});

@@ -23,7 +23,6 @@ using nlohmann::json;
 namespace {
 
 using Tokens = std::vector<std::string>;
-constexpr size_t most_steps = 64;
 
 size_t total_bytes(const Tokens& tokens) {
   return std::accumulate(tokens.begin(), tokens.end(), size_t{0}, [](size_t sum, const std::string& token) { return sum + token.size(); });
@@ -100,7 +99,7 @@ std::string clean_up(std::string text) {
 }
 
 /// At most `start` and `stop` times the character, from the two ends.
-std::string strip(std::string_view token, std::string_view character, int64_t start, int64_t stop) {
+std::string strip_ends(std::string_view token, std::string_view character, int64_t start, int64_t stop) {
   for (; start > 0 && token.starts_with(character); --start) token.remove_prefix(character.size());
   for (; stop > 0 && token.ends_with(character); --stop) token.remove_suffix(character.size());
   return std::string(token);
@@ -142,7 +141,7 @@ void TokenDecoder::add_each(std::function<std::string(std::string)> decode_one) 
 void TokenDecoder::add(const json& decoder, const std::string& where) {
   FieldReader fields(decoder, where);
   const std::string type = fields.get_string("type");
-  if (steps_.size() >= most_steps) throw Error(ErrorKind::input, fmt::format("{}: more than {} steps are not supported", where, most_steps));
+  if (steps_.size() >= most_tokenizer_steps) throw Error(ErrorKind::input, fmt::format("{}: more than {} steps are not supported", where, most_tokenizer_steps));
   if (type == "ByteLevel") {
     for (const char* key : {"add_prefix_space", "trim_offsets", "use_regex"}) fields.find_bool(key);  // of no effect here
     steps_.push_back({[](Tokens tokens) {
@@ -161,7 +160,7 @@ void TokenDecoder::add(const json& decoder, const std::string& where) {
     const std::string character = get_filled(fields, "content", "");
     const int64_t start = get_count(fields, "start"), stop = get_count(fields, "stop");
     steps_.push_back({[character, start, stop](Tokens tokens) {
-                        for (std::string& token : tokens) token = strip(token, character, start, stop);
+                        for (std::string& token : tokens) token = strip_ends(token, character, start, stop);
                         return tokens;
                       },
                       {}});

@@ -20,13 +20,13 @@ namespace {
 constexpr double unknown_penalty = 10;  // below the least score, as in SentencePiece
 
 /// ["token", score]
-struct Piece {
+struct UnigramPiece {
   std::string token;
   double score = 0;
 };
 
-std::vector<Piece> read_pieces(const json& list, const std::string& where) {
-  std::vector<Piece> pieces;
+std::vector<UnigramPiece> read_pieces(const json& list, const std::string& where) {
+  std::vector<UnigramPiece> pieces;
   Problems problems;
   for (const json& entry : list) {
     const bool is_pair = entry.is_array() && entry.size() == 2 && entry[0].is_string() && entry[1].is_number();
@@ -48,13 +48,13 @@ Unigram Unigram::parse(const json& model, const std::string& where) {
   const bool falls_back = fields.find_bool("byte_fallback").value_or(false);
   fields.finish();
   if (!list || !list->is_array()) throw Error(ErrorKind::input, fmt::format("{}: field \"vocab\" is missing or not a list", where));
-  const std::vector<Piece> pieces = read_pieces(*list, where + ": vocab");
+  const std::vector<UnigramPiece> pieces = read_pieces(*list, where + ": vocab");
   if (pieces.empty()) throw Error(ErrorKind::input, where + ": vocab: is empty");
   if (unknown && (*unknown < 0 || *unknown >= static_cast<int64_t>(pieces.size())))
     throw Error(ErrorKind::input, fmt::format("{}: unk_id {} is not in the vocabulary of {}", where, *unknown, pieces.size()));
 
   std::vector<std::string> tokens;
-  for (const Piece& piece : pieces) tokens.push_back(piece.token);
+  for (const UnigramPiece& piece : pieces) tokens.push_back(piece.token);
   Unigram result(Vocabulary::from_list(tokens, where + ": vocab"));
   for (size_t id = 0; id < pieces.size(); ++id) {
     if (!pieces[id].token.empty()) result.tokens_.add(pieces[id].token, id);

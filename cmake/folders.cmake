@@ -5,6 +5,7 @@ function(llmc_folder name)
        ${CMAKE_SOURCE_DIR}/${name}/codecs/*.cc ${CMAKE_SOURCE_DIR}/${name}/gguf/*.cc ${CMAKE_SOURCE_DIR}/${name}/observers/*.cc
        ${CMAKE_SOURCE_DIR}/${name}/commands/*.cc)
   add_library(llmc_${name} STATIC ${sources})
+  llmc_unity(llmc_${name} ${sources})
   add_library(llmc::${name} ALIAS llmc_${name})
   target_link_libraries(llmc_${name} PUBLIC ${ARG_LIBRARIES} PRIVATE llmc::options)
 endfunction()

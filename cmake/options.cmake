@@ -6,6 +6,9 @@ target_compile_options(llmc_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow 
 target_compile_definitions(llmc_options INTERFACE EIGEN_DONT_PARALLELIZE)  # threads are core/parallel's alone
 target_include_directories(llmc_options INTERFACE ${CMAKE_SOURCE_DIR})
 set(CMAKE_CXX_EXTENSIONS OFF)
+if(CMAKE_UNITY_BUILD)
+  target_compile_options(llmc_options INTERFACE -Wno-shadow -Wno-subobject-linkage)  # of sources that were never compiled as one
+endif()
 
 option(LLMC_WERROR "Warnings are errors" OFF)
 if(LLMC_WERROR)

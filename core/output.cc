@@ -57,7 +57,7 @@ bool may_replace(const fs::path& target) {
   return fs::is_directory(target) && (fs::is_empty(target) || fs::exists(target / "llmc.json"));
 }
 
-void check_target(const fs::path& target, Overwrite overwrite) {
+void check_directory(const fs::path& target, Overwrite overwrite) {
   if (!fs::exists(fs::symlink_status(target))) return;
   if (overwrite == Overwrite::refuse)
     throw Error(ErrorKind::output, fmt::format("{}: already exists; --force replaces it", target.string()));
@@ -102,7 +102,7 @@ void OutputFile::close() {
 StagedDirectory::StagedDirectory(const fs::path& target, Overwrite overwrite)
     : target_(fs::absolute(target).lexically_normal()), overwrite_(overwrite) {
   if (target_.filename().empty()) target_ = target_.parent_path();  // a trailing slash
-  check_target(target_, overwrite);
+  check_directory(target_, overwrite);
   if (!fs::is_directory(target_.parent_path()))
     throw Error(ErrorKind::output, fmt::format("{}: the directory {} does not exist", target.string(), target_.parent_path().string()));
   remove_abandoned(target_);
@@ -120,7 +120,7 @@ StagedDirectory::~StagedDirectory() {
 
 void StagedDirectory::commit() {
   flush_directory(staging_);
-  check_target(target_, overwrite_);  // somebody may have been faster
+  check_directory(target_, overwrite_);  // somebody may have been faster
   if (fs::exists(target_)) {
     if (::renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) != 0)
       fail_output(target_, "replace", errno);
@@ -133,6 +133,12 @@ void StagedDirectory::commit() {
     committed_ = true;
   }
   flush_directory(target_.parent_path());
+}
+
+void write_text(const fs::path& path, std::string_view text) {
+  OutputFile file(path);
+  file.write(text);
+  file.close();
 }
 
 void write_file_atomically(const fs::path& path, std::string_view content) {

@@ -65,6 +65,9 @@ class StagedDirectory {
 /// Writes a small file beside its final name, flushes and renames it.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
+/// Writes a new file that nothing reads before its directory is committed.
+void write_text(const std::filesystem::path& path, std::string_view text);
+
 /// Throws Error(output) when the file system of `path` has fewer than `bytes` free.
 void require_free_space(const std::filesystem::path& path, uint64_t bytes);
 

@@ -15,7 +15,7 @@ namespace llmc {
 namespace fs = std::filesystem;
 namespace {
 
-void check_target(const fs::path& target, Overwrite overwrite) {
+void check_file(const fs::path& target, Overwrite overwrite) {
   const fs::file_status status = fs::symlink_status(target);
   if (!fs::exists(status)) return;
   if (overwrite == Overwrite::refuse) throw Error(ErrorKind::output, fmt::format("{}: already exists; --force replaces it", target.string()));
@@ -24,7 +24,7 @@ void check_target(const fs::path& target, Overwrite overwrite) {
 
 fs::path checked(const fs::path& target, Overwrite overwrite) {
   const fs::path path = fs::absolute(target).lexically_normal();
-  check_target(path, overwrite);
+  check_file(path, overwrite);
   return path;
 }
 
@@ -46,17 +46,17 @@ StagedFile::StagedFile(const fs::path& target, Overwrite overwrite) : target_(ch
 
 fs::path StagedFile::add_part(const std::string& ending) {
   parts_.push_back(target_.stem().string() + ending);
-  check_target(target_.parent_path() / parts_.back(), overwrite_);
+  check_file(target_.parent_path() / parts_.back(), overwrite_);
   return directory() / parts_.back();
 }
 
 void StagedFile::commit() {
-  check_target(target_, overwrite_);  // somebody may have been faster
+  check_file(target_, overwrite_);  // somebody may have been faster
   const auto is_part = [&](const fs::path& file) { return std::ranges::find(parts_, file.filename().string()) != parts_.end(); };
   for (const fs::directory_entry& entry : fs::directory_iterator(directory()))
     if (entry.path() != path() && !is_part(entry.path())) rename_file(entry.path(), target_.parent_path() / (target_.stem().string() + "." + entry.path().filename().string()), Overwrite::replace);
   for (auto part = parts_.rbegin(); part != parts_.rend(); ++part) {  // readers open the first one: it comes last
-    check_target(target_.parent_path() / *part, overwrite_);
+    check_file(target_.parent_path() / *part, overwrite_);
     rename_file(directory() / *part, target_.parent_path() / *part, overwrite_);
   }
   if (parts_.empty()) rename_file(path(), target_, overwrite_);

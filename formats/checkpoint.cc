@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "formats/codecs/compressed_tensors_codecs.h"
+#include "formats/codecs/compressed_tensors_config.h"
 #include "formats/codecs/gguf_codecs.h"
 #include "formats/gguf.h"
 #include "formats/gguf_tokenizer.h"

@@ -25,7 +25,7 @@ std::optional<int64_t> as_int(const GgufValue& value) {
 }
 
 template <typename Integer>
-std::vector<int64_t> widen(const std::vector<std::byte>& bytes) {
+std::vector<int64_t> widen_values(const std::vector<std::byte>& bytes) {
   std::vector<int64_t> values;
   for (size_t at = 0; at < bytes.size(); at += sizeof(Integer)) {
     Integer value;
@@ -40,13 +40,13 @@ std::optional<std::vector<int64_t>> as_ints(const GgufArray& array) {
   if (!bytes) return std::nullopt;
   switch (array.element) {
     case GgufValueType::boolean:
-    case GgufValueType::u8: return widen<uint8_t>(*bytes);
-    case GgufValueType::i8: return widen<int8_t>(*bytes);
-    case GgufValueType::u16: return widen<uint16_t>(*bytes);
-    case GgufValueType::i16: return widen<int16_t>(*bytes);
-    case GgufValueType::u32: return widen<uint32_t>(*bytes);
-    case GgufValueType::i32: return widen<int32_t>(*bytes);
-    case GgufValueType::i64: return widen<int64_t>(*bytes);
+    case GgufValueType::u8: return widen_values<uint8_t>(*bytes);
+    case GgufValueType::i8: return widen_values<int8_t>(*bytes);
+    case GgufValueType::u16: return widen_values<uint16_t>(*bytes);
+    case GgufValueType::i16: return widen_values<int16_t>(*bytes);
+    case GgufValueType::u32: return widen_values<uint32_t>(*bytes);
+    case GgufValueType::i32: return widen_values<int32_t>(*bytes);
+    case GgufValueType::i64: return widen_values<int64_t>(*bytes);
     default: return std::nullopt;
   }
 }

@@ -50,8 +50,6 @@ SentencePieceModel read_gguf_sentencepiece(const GgufMetadata& metadata, const s
 
 namespace {
 
-constexpr std::string_view space_mark = "\u2581";
-constexpr size_t most_piece_bytes = 1024;  // all its parts are looked up
 
 [[noreturn]] void fail(const std::string& where, const std::string& what) { throw Error(ErrorKind::input, fmt::format("{}: {}", where, what)); }
 

@@ -46,7 +46,7 @@ std::vector<int64_t> token_types(const GgufMetadata& metadata, size_t count) {
 }
 
 /// The token that texts are to start with.
-std::optional<int64_t> find_first_token(const GgufMetadata& metadata, size_t count, bool otherwise) {
+std::optional<int64_t> find_gguf_first_token(const GgufMetadata& metadata, size_t count, bool otherwise) {
   if (metadata.find_bool("tokenizer.ggml.add_eos_token").value_or(false)) refuse(metadata, "tokenizer.ggml.add_eos_token", "is not supported");
   if (!metadata.find_bool("tokenizer.ggml.add_bos_token").value_or(otherwise)) return std::nullopt;
   const auto bos = find_special(metadata, "tokenizer.ggml.bos_token_id", count);
@@ -55,7 +55,7 @@ std::optional<int64_t> find_first_token(const GgufMetadata& metadata, size_t cou
 }
 
 json make_sentencepiece_tokenizer(const GgufMetadata& metadata, const std::vector<std::string>& tokens) {
-  const auto first = find_first_token(metadata, tokens.size(), true);
+  const auto first = find_gguf_first_token(metadata, tokens.size(), true);
   return read_gguf_sentencepiece(metadata, tokens, token_types(metadata, tokens.size())).make_tokenizer(first ? std::optional(tokens[static_cast<size_t>(*first)]) : std::nullopt, metadata.where());
 }
 
@@ -74,7 +74,7 @@ json make_tokenizer(const GgufMetadata& metadata, const std::vector<std::string>
   }
   json result = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", std::move(added)}, {"normalizer", nullptr}, {"pre_tokenizer", make_pre_tokenizer(pre)}, {"post_processor", nullptr}, {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}}};
   result["model"] = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", pre.ignore_merges}, {"vocab", std::move(vocabulary)}, {"merges", *merges}};
-  if (const auto bos = find_first_token(metadata, tokens.size(), pre.adds_bos)) result["post_processor"] = make_bos_template(tokens[static_cast<size_t>(*bos)], static_cast<size_t>(*bos));
+  if (const auto bos = find_gguf_first_token(metadata, tokens.size(), pre.adds_bos)) result["post_processor"] = make_bos_template(tokens[static_cast<size_t>(*bos)], static_cast<size_t>(*bos));
   return result;
 }
 

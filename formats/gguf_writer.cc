@@ -53,7 +53,7 @@ uint64_t alignment_of(const GgufMetadata& metadata) { return static_cast<uint64_
 uint64_t round_up(uint64_t size, uint64_t alignment) { return (size + alignment - 1) / alignment * alignment; }
 
 /// All that comes before the data, padding included.
-std::string make_header(const GgufMetadata& metadata, const std::vector<GgufLayout>& layouts) {
+std::string make_gguf_header(const GgufMetadata& metadata, const std::vector<GgufLayout>& layouts) {
   constexpr uint32_t version = 3;
   const uint64_t alignment = alignment_of(metadata);
   std::string out = "GGUF";
@@ -81,12 +81,12 @@ std::string make_header(const GgufMetadata& metadata, const std::vector<GgufLayo
 }  // namespace
 
 uint64_t gguf_file_bytes(const GgufMetadata& metadata, const std::vector<GgufLayout>& layouts) {
-  uint64_t bytes = make_header(metadata, layouts).size();
+  uint64_t bytes = make_gguf_header(metadata, layouts).size();
   for (const GgufLayout& layout : layouts) bytes += round_up(layout.bytes(), alignment_of(metadata));
   return bytes;
 }
 
-GgufWriter::GgufWriter(const std::filesystem::path& path, const GgufMetadata& metadata, const std::vector<GgufLayout>& layouts) : file_(path, make_header(metadata, layouts)), alignment_(alignment_of(metadata)) {
+GgufWriter::GgufWriter(const std::filesystem::path& path, const GgufMetadata& metadata, const std::vector<GgufLayout>& layouts) : file_(path, make_gguf_header(metadata, layouts)), alignment_(alignment_of(metadata)) {
   uint64_t offset = file_.size();
   for (const GgufLayout& layout : layouts) {
     file_.place(layout.name, offset, layout.bytes());

@@ -43,7 +43,7 @@ struct EntryTensors {
 };
 
 /// Says what is wrong, or fills the entry.
-std::string read_entry(const EntryTensors& tensors, ImatrixEntry& entry) {
+std::string read_old_entry(const EntryTensors& tensors, ImatrixEntry& entry) {
   if (!tensors.sums || !tensors.counts) return fmt::format("expected tensors that end in {} and {}, the one in {} is missing", sums_suffix, counts_suffix, tensors.sums ? counts_suffix : sums_suffix);
   for (const GgufTensor* tensor : {tensors.sums, tensors.counts})
     if (tensor->type->type != GgufType::f32) return fmt::format("{}: expected F32, found {}", tensor->name, tensor->type->name);
@@ -80,16 +80,16 @@ Imatrix parse_new(std::span<const std::byte> bytes, const std::string& where) {
     else problems.add(fmt::format("tensor {}: expected a name that ends in {} or {}", tensor.name, sums_suffix, counts_suffix));
   }
   for (const auto& [name, tensors] : found)
-    if (const std::string problem = read_entry(tensors, imatrix.entries[name]); !problem.empty()) problems.add(fmt::format("entry {}: {}", name, problem));
+    if (const std::string problem = read_old_entry(tensors, imatrix.entries[name]); !problem.empty()) problems.add(fmt::format("entry {}: {}", name, problem));
   if (content.tensors.empty()) problems.add("holds no entry");
   problems.throw_if_any(ErrorKind::input, where);
   return imatrix;
 }
 
 /// Reads the little-endian values of an old file; every read says what it is of.
-class Cursor {
+class OldFileCursor {
  public:
-  Cursor(std::span<const std::byte> bytes, const std::string& where) : bytes_(bytes), where_(where) {}
+  OldFileCursor(std::span<const std::byte> bytes, const std::string& where) : bytes_(bytes), where_(where) {}
 
   uint64_t left() const { return bytes_.size(); }
   [[noreturn]] void refuse(const std::string& what) const { throw Error(ErrorKind::input, fmt::format("{}: {}", where_, what)); }
@@ -118,7 +118,7 @@ class Cursor {
 };
 
 Imatrix parse_old(std::span<const std::byte> bytes, const std::string& where) {
-  Cursor cursor(bytes, where);
+  OldFileCursor cursor(bytes, where);
   constexpr uint64_t least_entry_bytes = 4 + 1 + 4 + 4 + 4;  // lengths, a name of one letter, a count, one sum
   const int64_t entries = cursor.read_count(1, "number of entries");
   if (static_cast<uint64_t>(entries) > cursor.left() / least_entry_bytes) cursor.refuse(fmt::format("is no imatrix: {} entries do not fit into a file of {} bytes", entries, bytes.size()));

@@ -18,8 +18,6 @@ using nlohmann::json;
 
 namespace {
 
-constexpr size_t most_piece_bytes = 1024;  // all its parts are looked up, so a piece costs the square of this
-constexpr const char* space_mark = "\xE2\x96\x81";  // U+2581
 
 bool is_utf8(const std::string& text) try {
   return !json(text).dump().empty();
@@ -55,7 +53,7 @@ std::string encode_base64(std::string_view bytes) {
   return text;
 }
 
-json replace(const char* kind, const std::string& pattern, const char* content) { return {{"type", "Replace"}, {"pattern", {{kind, pattern}}}, {"content", content}}; }
+json replace(const char* kind, std::string_view pattern, std::string_view content) { return {{"type", "Replace"}, {"pattern", {{kind, pattern}}}, {"content", content}}; }
 
 bool is_written(PieceType type) { return type == PieceType::normal || type == PieceType::user_defined; }
 

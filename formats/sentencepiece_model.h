@@ -14,6 +14,9 @@ namespace llmc {
 /// SentencePiece.Type; GGUF's token types are the same.
 enum class PieceType { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
 
+inline constexpr std::string_view space_mark = "\u2581";   ///< SentencePiece writes it for a space
+inline constexpr size_t most_piece_bytes = 1024;  ///< all parts of a piece are looked up, so it costs the square of this
+
 struct Piece {
   std::string text;
   double score = 0;

@@ -48,7 +48,7 @@ Matrix widen(const StoredTensor& tensor, std::span<const std::byte> bytes) {
 namespace {
 
 std::optional<ActivationScheme> find_activation_scheme(const StoredTensor& tensor) {
-  if (const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form)) return matrix->scheme.input;
+  if (const auto* matrix = find_codes(tensor)) return matrix->scheme.input;
   const auto* data = std::get_if<EncodedData>(&tensor.form);
   return data && data->codec->holds_codes ? data->scheme.input : std::nullopt;
 }
@@ -56,7 +56,7 @@ std::optional<ActivationScheme> find_activation_scheme(const StoredTensor& tenso
 }  // namespace
 
 const Scheme* find_scheme(const StoredTensor& tensor) {
-  if (const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form)) return &matrix->scheme;
+  if (const auto* matrix = find_codes(tensor)) return &matrix->scheme;
   const auto* data = std::get_if<EncodedData>(&tensor.form);
   return data && data->codec->holds_codes ? &data->scheme : nullptr;
 }
@@ -83,14 +83,14 @@ void decode(StoredTensor& tensor) {
 }
 
 QuantizedMatrix read_codes(const StoredTensor& tensor) {
-  if (const auto* quantized = std::get_if<QuantizedMatrix>(&tensor.form)) return *quantized;
+  if (const auto* quantized = find_codes(tensor)) return *quantized;
   if (const auto* data = std::get_if<EncodedData>(&tensor.form); data && data->codec->holds_codes) return std::get<QuantizedMatrix>(data->codec->decode(tensor, *data));
   throw Error(ErrorKind::bug, fmt::format("tensor {}: holds no codes", tensor.name));
 }
 
 Matrix read_matrix(const StoredTensor& tensor) {
-  if (const auto* floats = std::get_if<FloatData>(&tensor.form)) return floats->find_unrounded() ? *floats->find_unrounded() : widen(tensor, floats->bytes());
-  if (const auto* quantized = std::get_if<QuantizedMatrix>(&tensor.form)) return dequantize(*quantized);
+  if (const auto* floats = find_floats(tensor)) return floats->find_unrounded() ? *floats->find_unrounded() : widen(tensor, floats->bytes());
+  if (const auto* quantized = find_codes(tensor)) return dequantize(*quantized);
   const EncodedData& data = std::get<EncodedData>(tensor.form);
   const auto meaning = data.codec->decode(tensor, data);
   if (const auto* floats = std::get_if<FloatData>(&meaning)) return widen(tensor, floats->bytes());
@@ -98,13 +98,13 @@ Matrix read_matrix(const StoredTensor& tensor) {
 }
 
 bool hold_same_floats(const StoredTensor& a, const StoredTensor& b) {
-  const auto *floats = std::get_if<FloatData>(&a.form), *other = std::get_if<FloatData>(&b.form);
+  const auto *floats = find_floats(a), *other = find_floats(b);
   if (!floats || !other || floats->find_unrounded() || other->find_unrounded()) return false;
   return a.dtype == b.dtype && a.shape == b.shape && a.transposed == b.transposed && std::ranges::equal(floats->bytes(), other->bytes());
 }
 
 TensorRows::TensorRows(const StoredTensor& tensor) : tensor_(&tensor) {
-  const auto* floats = std::get_if<FloatData>(&tensor.form);
+  const auto* floats = find_floats(tensor);
   if (!floats || floats->find_unrounded() || tensor.transposed) values_ = read_matrix(tensor);
 }
 
@@ -139,7 +139,7 @@ bool fits(DType dtype, float value) { return std::isfinite(round_to(dtype, value
 }  // namespace
 
 void round_floats(StoredTensor& tensor) {
-  const auto* floats = std::get_if<FloatData>(&tensor.form);
+  const auto* floats = find_floats(tensor);
   const Matrix* values = floats ? floats->find_unrounded() : nullptr;
   if (!values) return;
   for (float value : values->values())

@@ -72,6 +72,10 @@ struct StoredTensor {
   int64_t count() const;
 };
 
+/// The floats or the decoded codes of a tensor; nullptr for another form.
+inline const FloatData* find_floats(const StoredTensor& tensor) { return std::get_if<FloatData>(&tensor.form); }
+inline const QuantizedMatrix* find_codes(const StoredTensor& tensor) { return std::get_if<QuantizedMatrix>(&tensor.form); }
+
 /// The scheme of a tensor that holds codes, decoded or not; nullptr for floats.
 const Scheme* find_scheme(const StoredTensor& tensor);
 

@@ -33,18 +33,18 @@ std::vector<NamedTensor> parse_pytorch_file(const MappedFile& file, WeightFiles&
   return std::move(content.tensors);
 }
 
-struct Kind {
+struct FileKind {
   const char* name;
   bool is_index;
   Parse parse;
 };
 
 /// In the order in which transformers looks for them.
-constexpr std::array kinds = {
-    Kind{weights_file_name, false, parse_safetensors_file},
-    Kind{weights_index_name, true, parse_safetensors_file},
-    Kind{"pytorch_model.bin", false, parse_pytorch_file},
-    Kind{"pytorch_model.bin.index.json", true, parse_pytorch_file},
+constexpr std::array file_kinds = {
+    FileKind{weights_file_name, false, parse_safetensors_file},
+    FileKind{weights_index_name, true, parse_safetensors_file},
+    FileKind{"pytorch_model.bin", false, parse_pytorch_file},
+    FileKind{"pytorch_model.bin.index.json", true, parse_pytorch_file},
 };
 
 /// Shard file name of each tensor, from the index.
@@ -97,13 +97,13 @@ void read_shards(const fs::path& index_path, Parse parse, WeightFiles& weights) 
 
 WeightFiles open_weight_files(const fs::path& directory) {
   WeightFiles weights;
-  const Kind* chosen = nullptr;
-  for (const Kind& kind : kinds) {
+  const FileKind* chosen = nullptr;
+  for (const FileKind& kind : file_kinds) {
     if (!fs::exists(fs::symlink_status(directory / kind.name))) continue;
     if (chosen) weights.notices.push_back(fmt::format("{}: both {} and {} are there; the first is read, as transformers does", directory.string(), chosen->name, kind.name));
     else chosen = &kind;
   }
-  if (!chosen) throw Error(ErrorKind::input, fmt::format("{}: expected {}, {}, {} or {}, found none of them", directory.string(), kinds[0].name, kinds[1].name, kinds[2].name, kinds[3].name));
+  if (!chosen) throw Error(ErrorKind::input, fmt::format("{}: expected {}, {}, {} or {}, found none of them", directory.string(), file_kinds[0].name, file_kinds[1].name, file_kinds[2].name, file_kinds[3].name));
   const fs::path path = directory / chosen->name;
   if (chosen->is_index) {
     read_shards(path, chosen->parse, weights);

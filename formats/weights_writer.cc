@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "core/output.h"
 #include "core/parallel.h"
+#include "formats/codecs/compressed_tensors_codecs.h"
 #include "formats/codecs/gguf_codecs.h"
 #include "formats/codecs/packed_codecs.h"
 #include "formats/packed_container.h"
@@ -75,16 +76,17 @@ Chosen choose_codec(Container container, const StoredTensor& tensor) {
     if (sizes.size() > 1)
       for (const CodecSize& size : sizes) chosen.candidates.emplace_back(size.codec->name, size.bytes());
   } else {
-    const auto* matrix = std::get_if<QuantizedMatrix>(&meaning.form);
-    const Codec& codec = matrix ? get_compressed_tensors_codec(*matrix) : *find_packed_codec("dense");
-    chosen.size = {&codec, codec.layout(meaning)};
+    const auto* matrix = find_codes(meaning);
+    const Codec* codec = matrix ? find_compressed_tensors_codec(matrix->scheme) : find_packed_codec("dense");
+    if (!codec) throw Error(ErrorKind::bug, fmt::format("compressed-tensors has no format for {}", to_string(matrix->scheme)));
+    chosen.size = {codec, codec->layout(meaning)};
   }
   for (const EncodedPart& part : input_parts(container, meaning)) chosen.size.layout.push_back(part.layout);
   return chosen;
 }
 
-bool has_outliers(const StoredTensor& tensor) {
-  if (const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form)) return !matrix->outliers.empty();
+bool keeps_outliers(const StoredTensor& tensor) {
+  if (const auto* matrix = find_codes(tensor)) return !matrix->outliers.empty();
   const auto* data = std::get_if<EncodedData>(&tensor.form);
   return data && data->parts.contains("outlier_values");
 }
@@ -97,8 +99,8 @@ std::string reason_against_compressed_tensors(const StoredTensor& tensor, Module
   if (!scheme) return tensor.pruned ? fmt::format("{} is pruned: compressed-tensors has no sparse codec any more", tensor.name) : "";
   if (tensor.transposed) return fmt::format("{} is a transposed Conv1D weight: its readers handle Linear only", tensor.name);
   if (tensor.pruned) return fmt::format("{} is pruned and quantized: compressed-tensors would store the zeros", tensor.name);
-  if (has_outliers(tensor)) return fmt::format("{} keeps outliers in 16 bits: compressed-tensors has no place for them", tensor.name);
-  if (!has_compressed_tensors_format(*scheme)) return fmt::format("{} is {}: compressed-tensors has no such grid", tensor.name, to_string(*scheme));
+  if (keeps_outliers(tensor)) return fmt::format("{} keeps outliers in 16 bits: compressed-tensors has no place for them", tensor.name);
+  if (!find_compressed_tensors_codec(*scheme)) return fmt::format("{} is {}: compressed-tensors has no such grid", tensor.name, to_string(*scheme));
   if (kind == ModuleKind::embedding && scheme->input) return fmt::format("{} is an embedding, whose input are token ids", tensor.name);
   if (kind == ModuleKind::embedding && scheme->bits != 8) return fmt::format("{} is an embedding below 8 bits: transformers cannot load it packed", tensor.name);
   if (!tensor.name.ends_with(".weight") || tensor.shape.size() != 2) return fmt::format("{} is not the weight of a Linear module", tensor.name);

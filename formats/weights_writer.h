@@ -11,7 +11,7 @@
 
 #include "core/run_context.h"
 #include "formats/checkpoint.h"
-#include "formats/codecs/compressed_tensors_codecs.h"
+#include "formats/codecs/compressed_tensors_config.h"
 #include "formats/stored_tensor.h"
 
 namespace llmc {

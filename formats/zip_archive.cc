@@ -99,7 +99,7 @@ void read_extra64(std::span<const std::byte> extra, const std::string& where, En
   }
 }
 
-Entry read_entry(ByteCursor& cursor, const std::string& number) {
+Entry read_zip_entry(ByteCursor& cursor, const std::string& number) {
   if (cursor.read<uint32_t>(number) != central_signature) cursor.refuse(fmt::format("{} of the ZIP directory does not begin as one", number));
   cursor.take(4, number);  // versions
   const auto flags = cursor.read<uint16_t>(number), method = cursor.read<uint16_t>(number);
@@ -146,7 +146,7 @@ std::map<std::string, std::span<const std::byte>> parse_stored_zip(std::span<con
   std::map<std::string, std::span<const std::byte>> entries;
   std::vector<std::pair<std::span<const std::byte>, std::string>> extents;
   for (uint64_t i = 0; i < directory.entries; ++i) {
-    const Entry entry = read_entry(cursor, fmt::format("entry {} of {}", i + 1, directory.entries));
+    const Entry entry = read_zip_entry(cursor, fmt::format("entry {} of {}", i + 1, directory.entries));
     const auto extent = find_data(before, entry, where);
     if (!entries.try_emplace(entry.name, extent.last(static_cast<size_t>(entry.size))).second) cursor.refuse(fmt::format("entry {}: appears twice", entry.name));
     extents.emplace_back(extent, entry.name);

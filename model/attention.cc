@@ -13,7 +13,7 @@ namespace llmc {
 
 namespace {
 
-float round_to_bf16(float value) { return bf16_to_f32(f32_to_bf16(value)); }
+float rounded_to_bf16(float value) { return bf16_to_f32(f32_to_bf16(value)); }
 
 }  // namespace
 
@@ -32,7 +32,7 @@ std::vector<float> find_slopes(const ModelConfig& config) {
   if (!config.has_alibi()) return std::vector<float>(static_cast<size_t>(config.heads));
   std::vector<float> slopes = alibi_slopes(config.heads);
   if (config.positions == Positions::rounded_alibi)
-    for (float& slope : slopes) slope = round_to_bf16(slope);
+    for (float& slope : slopes) slope = rounded_to_bf16(slope);
   return slopes;
 }
 
@@ -49,7 +49,7 @@ void shape_scores(const ModelConfig& config, float slope, int64_t first, std::sp
   if (slope == 0) return;
   if (config.positions == Positions::rounded_alibi) {  // transformers: slope and position, then their product, in bfloat16
     const auto scale = static_cast<float>(config.score_scale());
-    for (size_t i = 0; i < scores.size(); ++i) scores[i] += scale * round_to_bf16(slope * round_to_bf16(static_cast<float>(first + static_cast<int64_t>(i))));
+    for (size_t i = 0; i < scores.size(); ++i) scores[i] += scale * rounded_to_bf16(slope * rounded_to_bf16(static_cast<float>(first + static_cast<int64_t>(i))));
     return;
   }
   for (size_t i = 0; i < scores.size(); ++i) scores[i] -= slope * static_cast<float>(scores.size() - 1 - i);

@@ -38,7 +38,7 @@ class Buffer {
   MatrixView view_;
 };
 
-void add(MatrixView y, ConstMatrixView x) {
+void add_rows(MatrixView y, ConstMatrixView x) {
   for (int64_t r = 0; r < y.rows; ++r) add_to(y.row_span(r), x.row_span(r));
 }
 
@@ -217,7 +217,7 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
       norm.apply(part(unnormed), part(y));
     };
     apply_and_norm(Role::attention_output, w.attention_output_norm, context, unnormed_attention, middle);
-    add(part(middle), part(hidden));
+    add_rows(part(middle), part(hidden));
     w.ffn_norm.apply(w.has_shared_norm() ? ConstMatrixView(part(normed)) : config.parallel ? part(hidden) : ConstMatrixView(part(middle)), part(ffn_normed));
     if (w.has_gate_up()) {
       w.apply(Role::ffn_gate_up, part(ffn_normed), part(gate_up));
@@ -231,7 +231,7 @@ void TrainableBlock::run(const SequenceRows& sequences, ConstMatrixView hidden, 
       if (w.is_gated()) multiply_by(active.row_span(r), up.row_span(r));
     }
     apply_and_norm(Role::ffn_down, w.ffn_output_norm, active, unnormed_ffn, out);
-    add(part(out), part(middle));
+    add_rows(part(out), part(middle));
   });
 }
 
@@ -291,12 +291,12 @@ double TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixV
       if (w.is_gated()) {
         const MatrixView from_gate{other.data, count, config.hidden, config.hidden};
         w.apply_back(Role::ffn_gate, part(gate), from_gate);
-        add(part(d_ffn_input), from_gate);
+        add_rows(part(d_ffn_input), from_gate);
       }
     }
     w.ffn_norm.apply_back(config.parallel ? part(hidden) : ConstMatrixView(part(middle)), part(d_ffn_input), ffn_norm.weight_share(first / tile), ffn_norm.bias_share(first / tile));
     if (config.parallel) copy(part(d_out), part(d_middle));
-    else add(part(d_middle), part(d_out));
+    else add_rows(part(d_middle), part(d_out));
     if (w.attention_output_norm.is_there()) {
       copy(part(d_middle), part(d_attention_of_norm));
       w.attention_output_norm.apply_back(part(kept.unnormed_attention.view()), part(d_attention_of_norm), attention_output_norm.weight_share(first / tile), attention_output_norm.bias_share(first / tile));
@@ -369,16 +369,16 @@ double TrainableBlock::backpropagate(const SequenceRows& sequences, ConstMatrixV
       const MatrixView more = scratch_tile<3>(rows_here, config.hidden);
       w.apply_back(Role::query, part(d_operands.q), d);
       w.apply_back(Role::key, part(d_operands.k), more);
-      add(d, more);
+      add_rows(d, more);
       w.apply_back(Role::value, part(d_operands.v), more);
-      add(d, more);
+      add_rows(d, more);
     }
-    if (w.has_shared_norm()) add(d, part(d_ffn_input));
+    if (w.has_shared_norm()) add_rows(d, part(d_ffn_input));
     w.attention_norm.apply_back(part(hidden), d, attention_norm.weight_share(first / tile), attention_norm.bias_share(first / tile));
     if (d_hidden.rows == 0) return;
     for (int64_t r = 0; r < rows_here; ++r) std::ranges::copy(part(d_middle).row_span(r), d_hidden.row(first + r));
-    add(part(d_hidden), d);
-    if (config.parallel && !w.has_shared_norm()) add(part(d_hidden), part(d_ffn_input));
+    add_rows(part(d_hidden), d);
+    if (config.parallel && !w.has_shared_norm()) add_rows(part(d_hidden), part(d_ffn_input));
   });
   attention_norm.finish();
   return divergence;

@@ -20,7 +20,7 @@ Indices first_indices(int64_t count) {
   return indices;
 }
 
-const ConfigRow* find_row(const Architecture& architecture, int64_t ModelConfig::* field) {
+const ConfigRow* find_config_row(const Architecture& architecture, int64_t ModelConfig::* field) {
   const auto row = std::ranges::find(architecture.config, field, &ConfigRow::count);
   return row == architecture.config.end() ? nullptr : &*row;
 }
@@ -121,7 +121,7 @@ Shape stored_shape(const PlacedTensor& placed, int64_t rows, int64_t cols) {
 void cut_tensor(const PlacedTensor& placed, const std::optional<Indices>& rows, const std::optional<Indices>& columns) {
   if (!rows && !columns) return;
   StoredTensor& tensor = *placed.tensor;
-  const auto* floats = std::get_if<FloatData>(&tensor.form);
+  const auto* floats = find_floats(tensor);
   const bool is_unrounded = floats && floats->find_unrounded();
   Matrix values = take(read_matrix(tensor).view(), rows, columns);
   tensor.shape = stored_shape(placed, values.rows(), values.cols());
@@ -143,16 +143,16 @@ Sizes sizes_of(const ModelConfig& config) { return {.blocks = config.layers, .kv
 void check_sizes(const Model& model, const Sizes& sizes, Problems& problems) {
   const Architecture& architecture = model.architecture();
   const ModelConfig &before = model.config(), after = resize(before, sizes);
-  const auto key = [&](int64_t ModelConfig::* field) { return find_row(architecture, field)->key; };
+  const auto key = [&](int64_t ModelConfig::* field) { return find_config_row(architecture, field)->key; };
   for (const auto& [what, from, to] : {std::tuple("blocks", before.layers, after.layers), {"key/value groups", before.kv_heads, after.kv_heads}, {"feed-forward channels", before.ffn, after.ffn}, {"hidden dimensions", before.hidden, after.hidden}, {"tokens", before.vocabulary, after.vocabulary}})
     if (to < 1 || to > from) problems.add(fmt::format("{} of {} {} would stay; expected 1 to {}", to, from, what, from));
   if (!problems.empty()) return;
-  const bool states_head_size = find_row(architecture, &ModelConfig::head_dim) != nullptr;
+  const bool states_head_size = find_config_row(architecture, &ModelConfig::head_dim) != nullptr;
   const auto say_head_size = [&](const std::string& change) { problems.add(fmt::format("config.json of {} has no field for the size of a head, which is {} / {}: {} cannot be said", architecture.model_type, key(&ModelConfig::hidden), key(&ModelConfig::heads), change)); };
   if (!states_head_size && after.heads != before.heads) say_head_size(fmt::format("{} of {} heads", after.heads, before.heads));
   if (!states_head_size && after.hidden != before.hidden) say_head_size(fmt::format("{} of {} hidden dimensions", after.hidden, before.hidden));
   if (after.ffn != before.ffn && before.experts > 0) problems.add(fmt::format("{} of {} feed-forward channels: {} {} of {} each have their own; only layers, heads and hidden dimensions can go", after.ffn, before.ffn, key(&ModelConfig::experts), before.experts, key(&ModelConfig::expert_ffn)));
-  else if (after.ffn != before.ffn && !find_row(architecture, &ModelConfig::ffn)) problems.add(fmt::format("config.json of {} has no field for the size of the feed-forward, which is 4 · {}: {} of {} channels cannot be said", architecture.model_type, key(&ModelConfig::hidden), after.ffn, before.ffn));
+  else if (after.ffn != before.ffn && !find_config_row(architecture, &ModelConfig::ffn)) problems.add(fmt::format("config.json of {} has no field for the size of the feed-forward, which is 4 · {}: {} of {} channels cannot be said", architecture.model_type, key(&ModelConfig::hidden), after.ffn, before.ffn));
   if (after.heads != before.heads && before.has_alibi()) problems.add(fmt::format("{} of {} heads: the positions that {} gives a head (ALiBi) go by how many there are", after.heads, before.heads, architecture.causal_class));
   if (after.heads != before.heads && has_norm_of_all_heads(architecture)) problems.add(fmt::format("{} of {} heads: {} takes the norm of all heads together", after.heads, before.heads, architecture.causal_class));
   if (after.hidden != before.hidden && architecture.scales_embedding) problems.add(fmt::format("{} of {} hidden dimensions: {} multiplies embeddings by the root of how many there are", after.hidden, before.hidden, architecture.causal_class));

@@ -9,7 +9,7 @@
 namespace llmc {
 namespace {
 
-Linear load(const Model& model, Role role, int64_t block, int64_t expert, const ForwardOptions& options) {
+Linear load_expert(const Model& model, Role role, int64_t block, int64_t expert, const ForwardOptions& options) {
   return Linear(model.get(role, block, Part::weight, expert), model.find(role, block, Part::bias, expert), options.precision, options.backend, options.zeros);
 }
 
@@ -66,10 +66,10 @@ std::vector<RoutedExpert> route(std::span<float> logits, int64_t count, bool nor
 }
 
 ExpertInputs::ExpertInputs(const Model& model, int64_t block, const ForwardOptions& options) : config_(model.config()), columns_(list_parts(Tap::ffn_activation, config_)), router_(load_router(model, Role::router, block, options)) {
-  for (int64_t expert = 0; expert < config_.experts; ++expert) parts_.push_back({load(model, Role::expert_gate, block, expert, options), load(model, Role::expert_up, block, expert, options)});
+  for (int64_t expert = 0; expert < config_.experts; ++expert) parts_.push_back({load_expert(model, Role::expert_gate, block, expert, options), load_expert(model, Role::expert_up, block, expert, options)});
   if (config_.shared_ffn == 0) return;
   shared_router_ = load_router(model, Role::shared_router, block, options);
-  parts_.push_back({load(model, Role::shared_gate, block, -1, options), load(model, Role::shared_up, block, -1, options)});
+  parts_.push_back({load_expert(model, Role::shared_gate, block, -1, options), load_expert(model, Role::shared_up, block, -1, options)});
 }
 
 std::vector<PartTokens> ExpertInputs::assign(ConstMatrixView normed) const {
@@ -121,7 +121,7 @@ void ExpertInputs::run_all(ConstMatrixView normed, MatrixView activation) const 
 }
 
 ExpertOutputs::ExpertOutputs(const Model& model, int64_t block, const ForwardOptions& options) : columns_(list_parts(Tap::ffn_activation, model.config())) {
-  for (const TapPart& part : columns_) parts_.push_back(part.number == shared_part ? load(model, Role::shared_down, block, -1, options) : load(model, Role::expert_down, block, part.number, options));
+  for (const TapPart& part : columns_) parts_.push_back(part.number == shared_part ? load_expert(model, Role::shared_down, block, -1, options) : load_expert(model, Role::expert_down, block, part.number, options));
 }
 
 Matrix ExpertOutputs::run(size_t part, const Matrix& active) const {

@@ -18,9 +18,9 @@ constexpr ProductTypes integer_types = {.x = Type::u8, .weight = Type::s8, .y = 
 
 class OneDnnIntegerMatrix final : public IntegerMatrix {
  public:
-  explicit OneDnnIntegerMatrix(const CodesView& codes) : tile_(PackedMatrix::tile_rows, codes.out, codes.in, Bias::none, integer_types), weight_(tile_.weight, cpu()) {
+  explicit OneDnnIntegerMatrix(const CodesView& codes) : tile_(PackedMatrix::tile_rows, codes.out, codes.in, BiasForm::none, integer_types), weight_(tile_.weight, cpu()) {
     // A few rows need not pay for a whole tile. Sums are exact, so any kernel gives the same.
-    Product part(part_rows, codes.out, codes.in, Bias::none, integer_types);
+    Product part(part_rows, codes.out, codes.in, BiasForm::none, integer_types);
     if (part.weight == tile_.weight) part_ = std::move(part);
     dnnl::memory source = borrow({{codes.in, codes.out}, Type::s8, dnnl::memory::dims{1, codes.stride}}, codes.data);
     dnnl::reorder(source, weight_).execute(cpu_stream(), source, weight_);

@@ -35,7 +35,7 @@ void run_product(const Product& product, const dnnl::memory& weight, const dnnl:
 class OneDnnMatrix final : public PackedMatrix {
  public:
   /// With bf16 precision and f32 type the operands are rounded to bf16 and multiplied as f32.
-  OneDnnMatrix(ConstMatrixView weight, std::span<const float> bias, Precision precision, Type type) : precision_(precision), type_(type), bias_kind_(bias.empty() ? Bias::none : Bias::f32) {
+  OneDnnMatrix(ConstMatrixView weight, std::span<const float> bias, Precision precision, Type type) : precision_(precision), type_(type), bias_form_(bias.empty() ? BiasForm::none : BiasForm::f32) {
     products_.push_back(make_product(tile_rows, weight));
     Matrix rounded;
     if (precision == Precision::bf16 && type == Type::f32) {
@@ -46,7 +46,7 @@ class OneDnnMatrix final : public PackedMatrix {
     weight_ = dnnl::memory(products_[0].weight, cpu());
     dnnl::memory source = borrow({{weight.cols, weight.rows}, Type::f32, dnnl::memory::dims{1, weight.stride}}, weight.data);
     dnnl::reorder(source, weight_).execute(cpu_stream(), source, weight_);
-    if (bias_kind_ == Bias::f32) {
+    if (bias_form_ == BiasForm::f32) {
       bias_ = dnnl::memory(products_[0].bias, cpu());
       std::ranges::copy(bias, static_cast<float*>(bias_.get_data_handle()));
     }
@@ -76,7 +76,7 @@ class OneDnnMatrix final : public PackedMatrix {
 
   static int64_t rows_of(const Product& product) { return product.x.dims()[0]; }
 
-  Product make_product(int64_t rows, ConstMatrixView weight) const { return Product(rows, weight.rows, weight.cols, bias_kind_, {.x = type_, .weight = type_, .y = Type::f32}); }
+  Product make_product(int64_t rows, ConstMatrixView weight) const { return Product(rows, weight.rows, weight.cols, bias_form_, {.x = type_, .weight = type_, .y = Type::f32}); }
 
   /// The largest that `rows` fill; a tile that they fill by more than half takes less time than parts.
   const Product& choose(int64_t rows) const {
@@ -91,7 +91,7 @@ class OneDnnMatrix final : public PackedMatrix {
     static std::map<std::array<int64_t, 5>, bool> known;
     const Product& tile = products_[0];
     const int64_t in = tile.x.dims()[1], out = tile.y.dims()[1];
-    const std::array key{rows_of(other), out, in, static_cast<int64_t>(type_), static_cast<int64_t>(bias_kind_)};
+    const std::array key{rows_of(other), out, in, static_cast<int64_t>(type_), static_cast<int64_t>(bias_form_)};
     {
       const std::lock_guard lock(mutex);
       if (const auto found = known.find(key); found != known.end()) return found->second;
@@ -137,14 +137,14 @@ class OneDnnMatrix final : public PackedMatrix {
 
   Precision precision_;
   Type type_;
-  Bias bias_kind_;
+  BiasForm bias_form_;
   std::vector<Product> products_;  ///< of one tile, and of those other numbers of rows that give the same bits; the largest first
   dnnl::memory weight_;
   dnnl::memory bias_;
 };
 
 /// False where the processor has no bf16 instructions: oneDNN then refuses, or emulates them more slowly than f32.
-bool has_bf16(int64_t out, int64_t in, Bias bias) {
+bool has_bf16(int64_t out, int64_t in, BiasForm bias) {
   try {
     return Product(PackedMatrix::tile_rows, out, in, bias, {.x = Type::bf16, .weight = Type::bf16, .y = Type::f32}).is_uniform();
   } catch (const dnnl::error& error) {
@@ -183,7 +183,7 @@ struct TransposedProduct {
 
 std::unique_ptr<PackedMatrix> pack_onednn(ConstMatrixView weight, std::span<const float> bias, Precision precision) {
   use_one_thread();
-  const bool is_bf16 = precision == Precision::bf16 && has_bf16(weight.rows, weight.cols, bias.empty() ? Bias::none : Bias::f32);
+  const bool is_bf16 = precision == Precision::bf16 && has_bf16(weight.rows, weight.cols, bias.empty() ? BiasForm::none : BiasForm::f32);
   return std::make_unique<OneDnnMatrix>(weight, bias, precision, is_bf16 ? Type::bf16 : Type::f32);
 }
 

@@ -20,8 +20,8 @@ namespace llmc {
 namespace {
 
 bool same_values(const StoredTensor& a, const StoredTensor& b) {
-  const auto* left = std::get_if<FloatData>(&a.form);
-  const auto* right = std::get_if<FloatData>(&b.form);
+  const auto* left = find_floats(a);
+  const auto* right = find_floats(b);
   return left && right && a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(left->bytes(), right->bytes());
 }
 
@@ -172,7 +172,7 @@ void check_finite(const Model& model, const RunContext& context) {
   parallel_for(static_cast<int64_t>(found.size()), [&](int64_t i) {
     const StoredTensor& tensor = *model.tensors()[static_cast<size_t>(i)].tensor;
     std::string& problem = found[static_cast<size_t>(i)];
-    if (const auto* floats = std::get_if<FloatData>(&tensor.form)) {
+    if (const auto* floats = find_floats(tensor)) {
       const int64_t at = find_non_finite(tensor.dtype, floats->bytes());
       if (at >= 0) problem = fmt::format("tensor {}: element {} is NaN or infinite; expected finite weights", tensor.name, at);
     } else {

@@ -37,14 +37,14 @@ struct ProductTypes {
   Type weight = Type::f32;
   Type y = Type::f32;
 };
-enum class Bias { none, f32 };
+enum class BiasForm { none, f32 };
 
 /// y [rows, out] = x [rows, in] · W + b, for one number of rows. oneDNN keeps what it compiles, so a shape costs once.
 struct Product {
-  Product(int64_t rows, int64_t out, int64_t in, Bias with_bias, const ProductTypes& types) {
+  Product(int64_t rows, int64_t out, int64_t in, BiasForm with_bias, const ProductTypes& types) {
     x = {{rows, in}, types.x, Tag::ab};
     y = {{rows, out}, types.y, Tag::ab};
-    if (with_bias == Bias::f32) bias = {{1, out}, Type::f32, Tag::ab};
+    if (with_bias == BiasForm::f32) bias = {{1, out}, Type::f32, Tag::ab};
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // oneDNN's own belongs to the thread that made the primitive
     const dnnl::matmul::primitive_desc description({x, {{in, out}, types.weight, Tag::any}, bias, y}, attributes, cpu());

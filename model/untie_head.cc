@@ -10,7 +10,7 @@
 namespace llmc {
 namespace {
 
-const TensorRow& get_row(const Architecture& architecture, Role role) {
+const TensorRow& get_role_row(const Architecture& architecture, Role role) {
   const auto row = std::ranges::find(architecture.tensors, role, &TensorRow::role);
   assert(row != architecture.tensors.end());
   return *row;
@@ -28,8 +28,8 @@ Model untie_head(Model model, const std::set<std::string>& ignored_config_fields
   const Architecture& architecture = model.architecture();
   if (!model.config().tied_head) throw Error(ErrorKind::usage, fmt::format("{}: its output head is not tied to the embedding; leave --untie (in a recipe: untie_head) out", model.checkpoint().directory.string()));
   const StoredTensor& shared = model.get(Role::token_embedding);
-  const std::string head_name = std::string(get_row(architecture, Role::output_head).name) + ".weight";
-  std::string embedding_name = std::string(get_row(architecture, Role::token_embedding).name) + ".weight";
+  const std::string head_name = std::string(get_role_row(architecture, Role::output_head).name) + ".weight";
+  std::string embedding_name = std::string(get_role_row(architecture, Role::token_embedding).name) + ".weight";
   const std::string_view prefix = architecture.prefix;
   if (std::ranges::none_of(model.tensors(), [&](const PlacedTensor& placed) { return placed.tensor->name.starts_with(prefix); })) embedding_name.erase(0, prefix.size());
   StoredTensor copy{.name = shared.name == head_name ? embedding_name : head_name, .dtype = shared.dtype, .shape = shared.shape, .form = FloatData(std::get<FloatData>(shared.form).bytes())};

@@ -85,12 +85,6 @@ json make_config(Container container, const Model& model) {
   return config;
 }
 
-void write_text(const fs::path& path, const std::string& text) {
-  OutputFile file(path);
-  file.write(text);
-  file.close();
-}
-
 json describe_provenance(const Provenance& provenance, Container container) {
   json result = {{"format", "llmc-artifact"}, {"version", 1}, {"llmc_version", version_text}, {"command", provenance.command}, {"container", to_string(container)}};
   if (provenance.recipe) result["recipe"] = to_json(*provenance.recipe);

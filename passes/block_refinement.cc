@@ -12,13 +12,14 @@ namespace llmc {
 namespace {
 
 /// Rows that are worked on together, one in each lane, and columns after which changes are handed on to all others.
-constexpr int64_t lanes = 64;
 constexpr int64_t window = Block::most_weights;
 
 /// `lanes` rows at a time. Matrices are kept as [in, lanes], so that a column of all rows is contiguous.
-class RowTile {
+class GridDescent {
  public:
-  RowTile(BlockMatrix& rounded, ConstMatrixView weights, ConstMatrixView h, int64_t first_row)
+  static constexpr int64_t lanes = 64;
+
+  GridDescent(BlockMatrix& rounded, ConstMatrixView weights, ConstMatrixView h, int64_t first_row)
       : rounded_(rounded), grid_(rounded.type->grid), levels_(grid_), h_(h), first_row_(first_row), rows_(std::min(lanes, weights.rows - first_row)), gradient_(h.rows, lanes), steps_(window, lanes), units_(window, lanes), curved_(window, lanes) {
     Matrix difference(h.rows, lanes);
     for (int64_t i = 0; i < h.rows; ++i)
@@ -146,8 +147,8 @@ class RowTile {
 void refine_blocks(BlockMatrix& rounded, ConstMatrixView weights, ConstMatrixView second_moment, int64_t rounds) {
   if (rounds == 0) return;
   assert(window % rounded.type->block == 0);
-  parallel_pieces(weights.rows, lanes, [&](int64_t first, int64_t) {
-    RowTile tile(rounded, weights, second_moment, first);
+  parallel_pieces(weights.rows, GridDescent::lanes, [&](int64_t first, int64_t) {
+    GridDescent tile(rounded, weights, second_moment, first);
     for (int64_t round = 0; round < rounds; ++round) tile.refine();
   });
 }

@@ -88,7 +88,7 @@ const gguf::LaneLayout* find_lane_layout(GgufType type) {
 }
 
 /// Writes the first `count` blocks that were found.
-void pack(const GgufTypeInfo& type, Workplace& place, size_t count, uint8_t* bytes) {
+void pack_blocks(const GgufTypeInfo& type, Workplace& place, size_t count, uint8_t* bytes) {
   const auto blocks = std::span(place.blocks).first(count);
   const auto stride = static_cast<size_t>(type.bytes);
   if (const gguf::LaneLayout* layout = find_lane_layout(type.type)) {
@@ -171,7 +171,7 @@ void encode_gguf(const GgufTypeInfo& type, ConstMatrixView weights, std::span<co
       search(type, place->batch, kind);
       for (size_t b = 0; b < count; ++b)
         if (!(place->batch.largest[b] <= largest)) check_values(type, weights, where);  // throws
-      pack(type, *place, count, reinterpret_cast<uint8_t*>(bytes.data()) + begin * type.bytes);
+      pack_blocks(type, *place, count, reinterpret_cast<uint8_t*>(bytes.data()) + begin * type.bytes);
     }
   });
 }

@@ -13,8 +13,8 @@ namespace llmc {
 namespace {
 
 /// A batch in memory, with the block's output for it.
-struct Batch {
-  Batch(const BlockSamples& samples, std::span<const size_t> chosen, int64_t width) : rows(lengths_of(samples, chosen)), input(rows.rows, width), target(rows.rows, width), output(rows.rows, width) {
+struct BlockBatchRows {
+  BlockBatchRows(const BlockSamples& samples, std::span<const size_t> chosen, int64_t width) : rows(lengths_of(samples, chosen)), input(rows.rows, width), target(rows.rows, width), output(rows.rows, width) {
     for (size_t i = 0; i < chosen.size(); ++i) {
       const auto [first, length] = rows.ranges[i];
       samples.read(chosen[i], input.view().row_range(first, length), target.view().row_range(first, length));
@@ -45,13 +45,13 @@ struct Batch {
 };
 
 /// Σ(out − target)² / Σ target² over a few sequences, read again for each so that one batch is in memory.
-double measure(const TrainableBlock& block, const BlockSamples& samples, int64_t width, BlockTape& tape) {
+double measure_loss(const TrainableBlock& block, const BlockSamples& samples, int64_t width, BlockTape& tape) {
   constexpr size_t most = 8;  // of 512 tokens: the relative error is then known to a few hundredths of itself
   double error = 0, total = 0;
   const size_t count = std::min(most, samples.lengths.size());
   for (size_t i = 0; i < count; ++i) {
     const size_t sequence = i * samples.lengths.size() / count;
-    Batch batch(samples, std::span(&sequence, 1), width);
+    BlockBatchRows batch(samples, std::span(&sequence, 1), width);
     block.run(batch.rows, batch.input.view(), batch.output.view(), tape);
     const auto [first, length] = batch.rows.ranges[0];
     for (int64_t r = first; r < first + length; ++r)
@@ -93,14 +93,14 @@ BlockErrors train_block(const ModelConfig& config, const BlockTensors& values, B
   };
 
   set_values();
-  BlockErrors errors{.before = measure(block, samples, config.hidden, tape), .after = 0};
+  BlockErrors errors{.before = measure_loss(block, samples, config.hidden, tape), .after = 0};
   check_finite(errors.before, name);
   Shuffle shuffle(samples.lengths.size(), training.seed, training.stream);
   std::vector<size_t> chosen(std::min(static_cast<size_t>(training.batch), samples.lengths.size()));
   for (int64_t step = 0; step < training.iterations; ++step) {
     context.check_stop();
     std::ranges::generate(chosen, [&] { return shuffle.next(); });
-    Batch batch(samples, chosen, config.hidden);
+    BlockBatchRows batch(samples, chosen, config.hidden);
     block.run(batch.rows, batch.input.view(), batch.output.view(), tape);
     batch.turn_into_gradient();
     for (auto& [place, gradient] : gradients) std::ranges::fill(gradient.values(), 0.0f);
@@ -108,7 +108,7 @@ BlockErrors train_block(const ModelConfig& config, const BlockTensors& values, B
     learner.update(gradients, 1 - static_cast<float>(step) / static_cast<float>(training.iterations));
     set_values();
   }
-  errors.after = measure(block, samples, config.hidden, tape);
+  errors.after = measure_loss(block, samples, config.hidden, tape);
   check_finite(errors.after, name);
   return errors;
 }

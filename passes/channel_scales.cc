@@ -90,7 +90,7 @@ double quadratic_form(ConstMatrixView difference, const PackedMatrix& second_mom
   return std::max(total, 0.0);
 }
 
-std::unique_ptr<PackedMatrix> pack(ConstMatrixView second_moment) { return matmul_list().front().pack(second_moment, {}, Precision::f32); }
+std::unique_ptr<PackedMatrix> pack_moment(ConstMatrixView second_moment) { return matmul_list().front().pack(second_moment, {}, Precision::f32); }
 
 /// Q(W·s)/s − W.
 Matrix scaled_rounding_error(ConstMatrixView weight, const RoundedConsumer& consumer, std::span<const float> column_scales, std::span<const float> mean_square, const RangeOptions& range) {
@@ -109,7 +109,7 @@ Matrix scaled_rounding_error(ConstMatrixView weight, const RoundedConsumer& cons
 
 ScaleChoice search_awq_scales(const ScaleProblem& problem, const AwqOptions& options) {
   assert(options.steps >= 1 && static_cast<int64_t>(problem.channel_of.size()) == problem.input->in());
-  const std::unique_ptr<PackedMatrix> second_moment = pack(problem.input->second_moment.view());
+  const std::unique_ptr<PackedMatrix> second_moment = pack_moment(problem.input->second_moment.view());
   const std::vector<float> mean_square = problem.input->mean_square();
   std::vector<Matrix> weights;
   for (const RoundedConsumer& consumer : problem.consumers) weights.push_back(pick_rows(consumer, options.most_rows));

@@ -27,12 +27,6 @@ namespace {
 constexpr const char* format_name = "llmc-distillation-bundle";
 constexpr int bundle_version = 1;
 
-void write_text(const fs::path& path, std::string_view text) {
-  OutputFile file(path);
-  file.write(text);
-  file.close();
-}
-
 /// The samples, all of one length.
 Sequences load_samples(const BundleRequest& request, const Model& teacher) {
   const std::optional<Tokenizer> tokenizer = load_tokenizer(teacher);

@@ -15,7 +15,7 @@
 namespace llmc {
 namespace {
 
-ErrorWeights kind_of(std::span<const float> importance) { return importance.empty() ? ErrorWeights::ones : ErrorWeights::given; }
+ErrorWeights tensor_kind_of(std::span<const float> importance) { return importance.empty() ? ErrorWeights::ones : ErrorWeights::given; }
 
 /// Searches the blocks of some rows that start at one column; fill(first, count, x) gives those of `count` rows as a batch wants them.
 template <typename Fill>
@@ -41,7 +41,7 @@ BlockMatrix search_matrix(const GgufTypeInfo& type, ConstMatrixView weights, std
   const std::vector<float> error_weights_of_columns = error_weights(importance, weights.cols);
   parallel_pieces(weights.rows, CompensationTile::lanes, [&](int64_t first, int64_t last) {
     for (int64_t column = 0; column < weights.cols; column += type.block)
-      choose_blocks(result, first, last - first, column, error_weights_of_columns, kind_of(importance), [&](int64_t begin, int64_t count, float* x) {
+      choose_blocks(result, first, last - first, column, error_weights_of_columns, tensor_kind_of(importance), [&](int64_t begin, int64_t count, float* x) {
         std::array<const float*, block_lanes> rows;
         for (int64_t lane = 0; lane < count; ++lane) rows[static_cast<size_t>(lane)] = weights.row(first + begin + lane) + column;
         to_lanes(std::span(rows).first(static_cast<size_t>(count)), static_cast<size_t>(type.block), x);
@@ -63,7 +63,7 @@ BlockMatrix quantize_gptq_blocks(const GgufTypeInfo& type, ConstMatrixView weigh
     CompensationTile tile(weights, factor.order, first);
     for (int64_t begin = 0; begin < in; begin += CompensationTile::block)
       tile.finish_columns(factor.upper.view(), begin, std::min(in, begin + CompensationTile::block), [&](int64_t i, int64_t lane, float weight) {
-        if (when_reached && lane == 0 && i % type.block == 0) choose_blocks(result, first, tile.rows(), i, error_weights_of_columns, kind_of(importance), [&](int64_t begin_row, int64_t count, float* x) {
+        if (when_reached && lane == 0 && i % type.block == 0) choose_blocks(result, first, tile.rows(), i, error_weights_of_columns, tensor_kind_of(importance), [&](int64_t begin_row, int64_t count, float* x) {
             for (int64_t k = 0; k < type.block; ++k, x += block_lanes) {
               std::copy_n(tile.column(i + k) + begin_row, count, x);
               std::fill(x + count, x + block_lanes, 0.0f);

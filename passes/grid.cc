@@ -25,7 +25,7 @@ namespace {
 
 constexpr size_t most_compared = 16;  ///< levels; with more of them a search for each weight is faster
 
-struct Range {
+struct ValueRange {
   float low = 0;
   float high = 0;
 };
@@ -46,7 +46,7 @@ float power_of_two_scale(float widest, std::span<const float> levels) {
 }
 
 /// The grid of a range, its scale representable as the scheme stores it.
-Grid make_grid(const Range& range, const GridRules& rules) {
+Grid make_grid(const ValueRange& range, const GridRules& rules) {
   const Scheme& scheme = rules.scheme;
   Grid grid{.lowest = static_cast<float>(scheme.lowest_code()), .highest = static_cast<float>(scheme.highest_code()), .kind = scheme.grid, .levels = fixed_levels(scheme.grid)};
   if (scheme.mapping == Mapping::symmetric) {
@@ -62,7 +62,7 @@ Grid make_grid(const Range& range, const GridRules& rules) {
 }
 
 /// The weights that share a scale: one piece of a row, a row, or all rows.
-struct Span {
+struct WeightSpan {
   ConstMatrixView weights;
   std::span<const float> importance;  ///< [cols] or empty
 
@@ -70,8 +70,8 @@ struct Span {
     for (int64_t r = 0; r < weights.rows; ++r)
       for (float x : weights.row_span(r)) body(x);
   }
-  Range minmax() const {
-    Range range{INFINITY, -INFINITY};
+  ValueRange minmax() const {
+    ValueRange range{INFINITY, -INFINITY};
     for (int64_t r = 0; r < weights.rows; ++r) widen_range(weights.row_span(r), range.low, range.high);
     return range;
   }
@@ -126,7 +126,7 @@ float percentile_of(const std::vector<float>& sorted, double percentile) {
   return static_cast<float>(sorted[below] + (at - static_cast<double>(below)) * (sorted[above] - sorted[below]));
 }
 
-Range percentile_range(const Span& span, const Scheme& scheme, double percentile) {
+ValueRange percentile_range(const WeightSpan& span, const Scheme& scheme, double percentile) {
   std::vector<float> values;
   span.each([&](float x) { values.push_back(scheme.mapping == Mapping::symmetric ? std::abs(x) : x); });
   std::ranges::sort(values);
@@ -139,10 +139,10 @@ bool may_be_mirrored(const Scheme& scheme) { return scheme.mapping == Mapping::s
 
 /// Shrinks the min-max range step by step and keeps the grid with the least squared error; the first of equals wins. Levels
 /// that are denser near 0 may gain from a wider range, too; symmetric integers from a negative scale.
-Grid search_grid(const Span& span, const GridRules& rules) {
+Grid search_grid(const WeightSpan& span, const GridRules& rules) {
   constexpr int steps = 100;
   constexpr float least_share = 0.3f;
-  const Range full = span.minmax();
+  const ValueRange full = span.minmax();
   Grid best = make_grid(full, rules);
   const float widest_share = best.is_even() ? 1.0f : 1.5f;
   double best_error = span.squared_error(best);
@@ -169,7 +169,7 @@ Grid search_grid(const Span& span, const GridRules& rules) {
 
 /// The half-quadratic search goes downhill only: it starts from the min-max range and from that of least squared error, and the
 /// better end counts.
-Grid search_fitted_grid(const Span& span, const GridRules& rules) {
+Grid search_fitted_grid(const WeightSpan& span, const GridRules& rules) {
   const Grid widest = make_grid(span.minmax(), rules);
   if (!(widest.scale > 0 && std::isfinite(widest.scale))) return widest;
   const auto search = [&](const Grid& start) { return search_half_quadratic(span.weights, span.importance, start, rules.scheme, rules.stored); };
@@ -178,7 +178,7 @@ Grid search_fitted_grid(const Span& span, const GridRules& rules) {
   return error(from_squares) < error(from_widest) ? from_squares : from_widest;
 }
 
-Grid find_grid(const Span& span, const GridRules& rules, const RangeOptions& options) {
+Grid find_grid(const WeightSpan& span, const GridRules& rules, const RangeOptions& options) {
   switch (options.rule) {
     case RangeRule::minmax: return make_grid(span.minmax(), rules);
     case RangeRule::percentile: return make_grid(percentile_range(span, rules.scheme, options.percentile), rules);
@@ -192,7 +192,7 @@ Grid find_grid(const Span& span, const GridRules& rules, const RangeOptions& opt
 /// level times such a scale has six of them, and is exact in bf16 and f16 as in f32.
 float choose_global_scale(ConstMatrixView weights, std::span<const float> levels) {
   constexpr float largest_e4m3 = 448;
-  const Range range = Span{weights, {}}.minmax();
+  const ValueRange range = WeightSpan{weights, {}}.minmax();
   const float widest = std::max(std::abs(range.low), std::abs(range.high)), reach = largest_e4m3 * levels.back();
   if (!(widest > 0)) return 1;
   int exponent = 0;
@@ -268,7 +268,7 @@ float Grid::level_code(float x) const {
 namespace {
 
 /// The grid, if it can be used for weights in that range.
-Grid checked(const Grid& grid, const Range& range, DType scale_dtype, const std::string& where, int64_t row) {
+Grid checked(const Grid& grid, const ValueRange& range, DType scale_dtype, const std::string& where, int64_t row) {
   if (std::isfinite(grid.scale) && grid.scale != 0) return grid;
   throw Error(ErrorKind::input, fmt::format("tensor {}: row {}: weights from {} to {} give a scale of {} in {}; expected a finite one that is not 0", where, row, range.low, range.high, grid.scale, get_info(scale_dtype).name));
 }
@@ -277,13 +277,13 @@ Grid checked(const Grid& grid, const Range& range, DType scale_dtype, const std:
 
 Grid choose_grid(ConstMatrixView weights, std::span<const float> importance, const Scheme& scheme, DType scale_dtype, const RangeOptions& options, const std::string& where, int64_t row, float global_scale) {
   assert(scheme.grid != GridKind::codebook);
-  const Span span{weights, importance};
+  const WeightSpan span{weights, importance};
   const Grid grid = find_grid(span, {scheme, {scheme.scale, scale_dtype, global_scale}}, options);
   return std::isfinite(grid.scale) && grid.scale != 0 ? grid : checked(grid, span.minmax(), scale_dtype, where, row);
 }
 
 Grid choose_grid_of_range(float low, float high, const Scheme& scheme, DType scale_dtype, const std::string& where, int64_t row) {
-  const Range range{low, high};
+  const ValueRange range{low, high};
   return checked(make_grid(range, {scheme, {scheme.scale, scale_dtype, 1}}), range, scale_dtype, where, row);
 }
 

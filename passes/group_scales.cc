@@ -11,11 +11,11 @@
 namespace llmc {
 namespace {
 
-constexpr int64_t lanes = PackedMatrix::tile_rows;
-
 /// One group of up to `lanes` rows, and the best grid of each.
 class GroupTile {
  public:
+  static constexpr int64_t lanes = PackedMatrix::tile_rows;
+
   GroupTile(QuantizedMatrix& rounded, ConstMatrixView weights, ConstMatrixView moment, int64_t first_row, int64_t first_col)
       : rounded_(rounded), weights_(weights), moment_(moment), first_row_(first_row), first_col_(first_col), difference_(weights.rows, weights.cols), product_(weights.rows, weights.cols) {
     least_.fill(INFINITY);
@@ -89,7 +89,7 @@ class GroupTile {
 void search_group_scales(QuantizedMatrix& rounded, ConstMatrixView weights, ConstMatrixView second_moment) {
   if (rounded.scheme.granularity != Granularity::group || rounded.scales.empty()) return;
   const int64_t group = rounded.span();
-  parallel_pieces(rounded.rows, lanes, [&](int64_t first, int64_t last) {
+  parallel_pieces(rounded.rows, GroupTile::lanes, [&](int64_t first, int64_t last) {
     for (int64_t begin = 0; begin < rounded.cols; begin += group)
       GroupTile(rounded, weights.row_range(first, last - first).column_range(begin, group), second_moment.row_range(begin, group).column_range(begin, group), first, begin).search();
   });

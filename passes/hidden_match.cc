@@ -12,7 +12,7 @@
 namespace llmc {
 namespace {
 
-constexpr int64_t piece = 64;  ///< rows that one task works on
+constexpr int64_t match_rows_at_once = 64;  ///< rows that one task works on
 
 bool are_cut(std::span<const int64_t> origins) {
   return std::ranges::all_of(origins, [](int64_t origin) { return origin >= 0; });
@@ -74,12 +74,12 @@ void HiddenMatch::add(size_t pair, const Batch& batch, const Matrix& wanted, dou
   if (!projections_.empty()) {
     values = Matrix(wanted.cols(), hidden.cols);
     projections_[pair].values.write_values(values);
-    parallel_pieces(hidden.rows, piece, [&](int64_t first, int64_t last) { multiply(default_backend(), 1, hidden.row_range(first, last - first), values.view(), Transpose::yes, difference.view().row_range(first, last - first)); });
+    parallel_pieces(hidden.rows, match_rows_at_once, [&](int64_t first, int64_t last) { multiply(default_backend(), 1, hidden.row_range(first, last - first), values.view(), Transpose::yes, difference.view().row_range(first, last - first)); });
   }
   std::vector<uint8_t> counts(static_cast<size_t>(hidden.rows));
   for (const auto& [first, length] : batch.rows.ranges) std::fill_n(counts.begin() + first, length, uint8_t{1});
   std::vector<double> squares(static_cast<size_t>(hidden.rows));
-  parallel_pieces(hidden.rows, piece, [&](int64_t first, int64_t last) {
+  parallel_pieces(hidden.rows, match_rows_at_once, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       float* row = difference.row(r);
       const float* from = projections_.empty() ? hidden.row(r) : row;
@@ -94,7 +94,7 @@ void HiddenMatch::add(size_t pair, const Batch& batch, const Matrix& wanted, dou
   Matrix back;  // what the states feel: Pᵀ (P h − t)
   if (!projections_.empty()) {
     back = Matrix(hidden.rows, hidden.cols);
-    parallel_pieces(hidden.rows, piece, [&](int64_t first, int64_t last) { multiply(default_backend(), 1, difference.view().row_range(first, last - first), values.view(), Transpose::no, back.view().row_range(first, last - first)); });
+    parallel_pieces(hidden.rows, match_rows_at_once, [&](int64_t first, int64_t last) { multiply(default_backend(), 1, difference.view().row_range(first, last - first), values.view(), Transpose::no, back.view().row_range(first, last - first)); });
     for (float& value : difference.values()) value *= slope;
     add_weight_gradient(default_backend(), Precision::f32, difference.view(), hidden, projections_[pair].gradient.view());
   }

@@ -10,7 +10,7 @@
 namespace llmc {
 namespace {
 
-constexpr int64_t piece = 16;  ///< rows that one task works on
+constexpr int64_t learned_rows_at_once = 16;  ///< rows that one task works on
 constexpr float most_fall = -0.5f, most_rise = 1.0f;
 
 float changed(float start, float change) { return round_to(DType::f16, start * (1 + change)); }
@@ -41,7 +41,7 @@ void LearnedBlocks::update(const Matrix& gradient, float rate) {
   const AdamStep step(rate, {}, ++steps_);
   const BlockGrid& grid = start_.type->grid;
   const int64_t size = start_.type->block, span = grid.span;
-  parallel_pieces(start_.rows, piece, [&](int64_t first, int64_t last) {
+  parallel_pieces(start_.rows, learned_rows_at_once, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r)
       for (int64_t begin = 0; begin < start_.cols; begin += size) {
         const auto at = static_cast<size_t>(start_.block_index(r, begin));

@@ -7,7 +7,7 @@
 namespace llmc {
 namespace {
 
-constexpr int64_t piece = 4096;  ///< values that one task works on
+constexpr int64_t values_at_once = 4096;  ///< values that one task works on
 
 }  // namespace
 
@@ -20,7 +20,7 @@ LearnedFloats::LearnedFloats(const StoredTensor& tensor, Zeros zeros) : tensor_(
 void LearnedFloats::write_values(Matrix& values) const {
   const auto from = values_.values();
   const auto to = values.values();
-  parallel_pieces(static_cast<int64_t>(from.size()), piece, [&](int64_t first, int64_t last) {
+  parallel_pieces(static_cast<int64_t>(from.size()), values_at_once, [&](int64_t first, int64_t last) {
     for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(last); ++i) to[i] = round_to(tensor_.dtype, from[i]);
   });
 }
@@ -30,7 +30,7 @@ void LearnedFloats::update(const Matrix& gradient, const OptimizerStep& step) {
   const float shrink = 1 - step.rate * step.weight_decay;
   const auto values = values_.values(), mean = mean_.values(), square = square_.values();
   const auto from = gradient.values();
-  parallel_pieces(static_cast<int64_t>(values.size()), piece, [&](int64_t first, int64_t last) {
+  parallel_pieces(static_cast<int64_t>(values.size()), values_at_once, [&](int64_t first, int64_t last) {
     for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(last); ++i) {
       if (zeros_ == Zeros::kept && values[i] == 0) continue;
       if (step.optimizer == Optimizer::adamw) {

@@ -8,7 +8,7 @@
 namespace llmc {
 namespace {
 
-constexpr int64_t piece = 64;  ///< rows that one task works on
+constexpr int64_t factor_rows_at_once = 64;  ///< rows that one task works on
 
 void take_step(Matrix& values, const Matrix& gradient, Matrix& mean, Matrix& square, const AdamStep& step) {
   for (size_t i = 0; i < values.values().size(); ++i) values.values()[i] -= step.move(gradient.values()[i], mean.values()[i], square.values()[i]);
@@ -23,14 +23,14 @@ LowRankMatrix::LowRankMatrix(int64_t rows, int64_t cols, int64_t rank, Random ra
 
 Matrix LowRankMatrix::values() const {
   Matrix product(left_.rows(), right_.cols());
-  parallel_pieces(left_.rows(), piece, [&](int64_t first, int64_t last) { multiply(default_backend(), 1, left_.view().row_range(first, last - first), right_.view(), Transpose::no, product.view().row_range(first, last - first)); });
+  parallel_pieces(left_.rows(), factor_rows_at_once, [&](int64_t first, int64_t last) { multiply(default_backend(), 1, left_.view().row_range(first, last - first), right_.view(), Transpose::no, product.view().row_range(first, last - first)); });
   return product;
 }
 
 void LowRankMatrix::update(const Matrix& gradient, float rate) {
   ++steps_;
   Matrix of_left(left_.rows(), left_.cols()), of_right(right_.rows(), right_.cols());
-  parallel_pieces(left_.rows(), piece, [&](int64_t first, int64_t last) { multiply(default_backend(), 1, gradient.view().row_range(first, last - first), right_.view(), Transpose::yes, of_left.view().row_range(first, last - first)); });
+  parallel_pieces(left_.rows(), factor_rows_at_once, [&](int64_t first, int64_t last) { multiply(default_backend(), 1, gradient.view().row_range(first, last - first), right_.view(), Transpose::yes, of_left.view().row_range(first, last - first)); });
   add_weight_gradient(default_backend(), Precision::f32, left_.view(), gradient.view(), of_right.view());
   take_step(left_, of_left, left_mean_, left_square_, AdamStep(rate, {}, steps_));
   take_step(right_, of_right, right_mean_, right_square_, AdamStep(rate / 10, {}, steps_));

@@ -23,19 +23,19 @@ using nlohmann::json;
 namespace {
 
 /// The defaults of a pass.
-struct Method {
+struct PruneRow {
   const char* pass;
   PruneMethod method;
   RankScope scope;
 };
-constexpr Method magnitude{"prune.magnitude", PruneMethod::magnitude, RankScope::tensor};
-constexpr Method fisher{"prune.fisher", PruneMethod::fisher, RankScope::row};
-constexpr Method wanda{"prune.wanda", PruneMethod::wanda, RankScope::row};
-constexpr Method sparsegpt{"prune.sparsegpt", PruneMethod::sparsegpt, RankScope::tensor};
+constexpr PruneRow magnitude{"prune.magnitude", PruneMethod::magnitude, RankScope::tensor};
+constexpr PruneRow fisher{"prune.fisher", PruneMethod::fisher, RankScope::row};
+constexpr PruneRow wanda{"prune.wanda", PruneMethod::wanda, RankScope::row};
+constexpr PruneRow sparsegpt{"prune.sparsegpt", PruneMethod::sparsegpt, RankScope::tensor};
 
 class Prune final : public Pass {
  public:
-  Prune(const Method& method, FieldReader fields, const std::string& where) : method_(method), targets_(fields, method.scope, where) {
+  Prune(const PruneRow& method, FieldReader fields, const std::string& where) : method_(method), targets_(fields, method.scope, where) {
     pruning_.method = method.method;
     if (fields.find_bool("reconstruct").value_or(false)) pruning_.reconstruction = Reconstruction::least_squares;
     const auto damping = fields.find_number("damping");
@@ -168,14 +168,14 @@ class Prune final : public Pass {
     return ranking;
   }
 
-  const Method& method_;
+  const PruneRow& method_;
   PruneTargets targets_;
   LayerwisePruning pruning_;
   Allocation allocation_ = Allocation::uniform;
   bool is_scanned_ = false;
 };
 
-std::unique_ptr<Pass> make(const Method& method, const json& step, const std::string& where) {
+std::unique_ptr<Pass> make_prune(const PruneRow& method, const json& step, const std::string& where) {
   FieldReader fields(step, where);
   fields.get_string("pass");
   return std::make_unique<Prune>(method, std::move(fields), where);
@@ -183,9 +183,9 @@ std::unique_ptr<Pass> make(const Method& method, const json& step, const std::st
 
 }  // namespace
 
-std::unique_ptr<Pass> make_prune_magnitude(const json& step, const std::string& where) { return make(magnitude, step, where); }
-std::unique_ptr<Pass> make_prune_fisher(const json& step, const std::string& where) { return make(fisher, step, where); }
-std::unique_ptr<Pass> make_prune_wanda(const json& step, const std::string& where) { return make(wanda, step, where); }
-std::unique_ptr<Pass> make_prune_sparsegpt(const json& step, const std::string& where) { return make(sparsegpt, step, where); }
+std::unique_ptr<Pass> make_prune_magnitude(const json& step, const std::string& where) { return make_prune(magnitude, step, where); }
+std::unique_ptr<Pass> make_prune_fisher(const json& step, const std::string& where) { return make_prune(fisher, step, where); }
+std::unique_ptr<Pass> make_prune_wanda(const json& step, const std::string& where) { return make_prune(wanda, step, where); }
+std::unique_ptr<Pass> make_prune_sparsegpt(const json& step, const std::string& where) { return make_prune(sparsegpt, step, where); }
 
 }  // namespace llmc

@@ -46,20 +46,20 @@ class NearestRounder final : public WeightRounder {
 };
 
 /// The defaults of a pass that rounds to nearest.
-struct Method {
+struct RtnRow {
   const char* pass;
   RangeRule rule;
   ErrorWeight weight;
   ScalingRule scaling;
 };
-constexpr Method rtn{"quantize.rtn", RangeRule::minmax, ErrorWeight::one, ScalingRule::none};
-constexpr Method awq{"quantize.awq", RangeRule::mse, ErrorWeight::inputs, ScalingRule::awq};  // Lin 2023: scales, then clipping
+constexpr RtnRow rtn{"quantize.rtn", RangeRule::minmax, ErrorWeight::one, ScalingRule::none};
+constexpr RtnRow awq{"quantize.awq", RangeRule::mse, ErrorWeight::inputs, ScalingRule::awq};  // Lin 2023: scales, then clipping
 
 bool is_searched(RangeRule rule) { return rule == RangeRule::mse || rule == RangeRule::hqq; }
 
 class QuantizeRtn final : public Pass {
  public:
-  QuantizeRtn(const Method& method, FieldReader fields, const std::string& where) : method_(method), targets_(fields, method.rule, where, method.scaling) {
+  QuantizeRtn(const RtnRow& method, FieldReader fields, const std::string& where) : method_(method), targets_(fields, method.rule, where, method.scaling) {
     const bool can_weigh = is_searched(targets_.range().rule);
     const bool weighted = fields.find_bool("activation_weighted").value_or(can_weigh && method.weight == ErrorWeight::inputs);
     if (weighted && !can_weigh) throw Error(ErrorKind::usage, fmt::format("{}: activation_weighted makes sense only with observer mse or hqq", where));
@@ -100,12 +100,12 @@ class QuantizeRtn final : public Pass {
     return {{"tensors", targets.size()}, {"weights", weights}};
   }
 
-  const Method& method_;
+  const RtnRow& method_;
   QuantizeTargets targets_;
   ErrorWeight weight_ = ErrorWeight::one;
 };
 
-std::unique_ptr<Pass> make(const Method& method, const json& step, const std::string& where) {
+std::unique_ptr<Pass> make_rtn(const RtnRow& method, const json& step, const std::string& where) {
   FieldReader fields(step, where);
   fields.get_string("pass");
   return std::make_unique<QuantizeRtn>(method, std::move(fields), where);
@@ -113,7 +113,7 @@ std::unique_ptr<Pass> make(const Method& method, const json& step, const std::st
 
 }  // namespace
 
-std::unique_ptr<Pass> make_quantize_rtn(const json& step, const std::string& where) { return make(rtn, step, where); }
-std::unique_ptr<Pass> make_quantize_awq(const json& step, const std::string& where) { return make(awq, step, where); }
+std::unique_ptr<Pass> make_quantize_rtn(const json& step, const std::string& where) { return make_rtn(rtn, step, where); }
+std::unique_ptr<Pass> make_quantize_awq(const json& step, const std::string& where) { return make_rtn(awq, step, where); }
 
 }  // namespace llmc

@@ -15,7 +15,7 @@ using nlohmann::json;
 
 namespace {
 
-constexpr const char* keep = "keep";
+constexpr const char* keep_action = "keep";
 
 RangeRule parse_rule(const std::string& text, const std::string& where) {
   for (RangeRule rule : {RangeRule::minmax, RangeRule::percentile, RangeRule::mse, RangeRule::hqq})
@@ -37,8 +37,8 @@ void check_targets(const std::vector<QuantizeTarget>& targets, Problems& problem
   for (const auto& [placed, scheme] : targets) {
     const StoredTensor& tensor = *placed->tensor;
     if (find_scheme(tensor)) problems.add(fmt::format("tensor {}: is already quantized", tensor.name));
-    if (scheme.input && scheme.input->range == InputRange::calibrated && !find_tap(placed->row->role)) problems.add(fmt::format("tensor {}: no calibrated range for its input: only layers inside blocks have one; choose a dynamic scheme or keep it", tensor.name));
-    if (scheme.input && scheme.input->range == InputRange::calibrated && (placed->row->role == Role::expert_down || placed->row->role == Role::shared_down)) problems.add(fmt::format("tensor {}: no calibrated range for its input: calibration sees it times what the expert counts for; choose a dynamic scheme or keep it", tensor.name));
+    if (scheme.input && scheme.input->range == InputRange::calibrated && !find_tap(placed->row->role)) problems.add(fmt::format("tensor {}: no calibrated range for its input: only layers inside blocks have one; choose a dynamic scheme or keep_action it", tensor.name));
+    if (scheme.input && scheme.input->range == InputRange::calibrated && (placed->row->role == Role::expert_down || placed->row->role == Role::shared_down)) problems.add(fmt::format("tensor {}: no calibrated range for its input: calibration sees it times what the expert counts for; choose a dynamic scheme or keep_action it", tensor.name));
     if (scheme.granularity == Granularity::group && tensor.cols() % scheme.group_size != 0)
       problems.add(fmt::format("tensor {}: rows of {} are not a multiple of the group size {}; choose --group-size {}, --granularity channel, or another scheme for this tensor with --tensor-type", tensor.name, tensor.cols(), scheme.group_size, suggest_group(targets, scheme.group_size)));
   }
@@ -47,8 +47,8 @@ void check_targets(const std::vector<QuantizeTarget>& targets, Problems& problem
 
 }  // namespace
 
-QuantizeTargets::Choice QuantizeTargets::parse_choice(const std::string& text) { return text == keep ? Choice() : Choice(parse_scheme(text)); }
-std::string QuantizeTargets::to_text(const Choice& choice) { return choice ? to_string(*choice) : keep; }
+QuantizeTargets::Choice QuantizeTargets::parse_choice(const std::string& text) { return text == keep_action ? Choice() : Choice(parse_scheme(text)); }
+std::string QuantizeTargets::to_text(const Choice& choice) { return choice ? to_string(*choice) : keep_action; }
 
 QuantizeTargets::QuantizeTargets(FieldReader& fields, RangeRule default_rule, const std::string& where, ScalingRule default_scaling) : scaling_(fields, default_scaling, where), selection_({}, {}) {
   scheme_ = parse_scheme(fields.get_string("scheme"));
@@ -65,8 +65,8 @@ QuantizeTargets::QuantizeTargets(FieldReader& fields, RangeRule default_rule, co
   keep_outliers_ = fields.find_number("keep_outliers").value_or(0);
   if (!(keep_outliers_ >= 0 && keep_outliers_ <= 0.5)) throw Error(ErrorKind::usage, fmt::format("{}: keep_outliers: expected a share from 0 to 0.5, found {}", where, keep_outliers_));
   if (keep_outliers_ > 0) range_.zero = ZeroLevel::kept;
-  embedding_ = parse_choice(fields.find_string("token_embedding").value_or(keep));
-  head_ = parse_choice(fields.find_string("output_head").value_or(keep));
+  embedding_ = parse_choice(fields.find_string("token_embedding").value_or(keep_action));
+  head_ = parse_choice(fields.find_string("output_head").value_or(keep_action));
   if (const json* list = fields.find("tensor_types")) {
     if (!list->is_array()) throw Error(ErrorKind::input, fmt::format("{}: field \"tensor_types\": expected a list", where));
     for (const json& item : *list) {

@@ -11,15 +11,16 @@ namespace llmc {
 namespace {
 
 /// Rows that are worked on together, one in each lane.
-constexpr int64_t lanes = 64;
 /// Share of the first residual (squared, preconditioned) below which a row is done: f32 products do not get much further.
 constexpr double done = 1e-10;
 constexpr int64_t most_rounds = 50;
 
 /// Conjugate gradients (Hestenes & Stiefel 1952) for `lanes` rows at a time. Matrices are kept as [in, lanes].
-class RowTile {
+class ConjugateGradients {
  public:
-  RowTile(ConstMatrixView weights, const Mask& mask, ConstMatrixView start, ConstMatrixView h, float damping, int64_t first_row)
+  static constexpr int64_t lanes = 64;
+
+  ConjugateGradients(ConstMatrixView weights, const Mask& mask, ConstMatrixView start, ConstMatrixView h, float damping, int64_t first_row)
       : h_(h), damping_(damping), first_row_(first_row), rows_(std::min(lanes, weights.rows - first_row)), kept_(h.rows, lanes), values_(h.rows, lanes), residual_(h.rows, lanes), direction_(h.rows, lanes), product_(h.rows, lanes) {
     for (int64_t i = 0; i < h.rows; ++i)
       for (int64_t lane = 0; lane < rows_; ++lane) {
@@ -102,8 +103,8 @@ Matrix reconstruct(ConstMatrixView weights, const Mask& mask, ConstMatrixView st
   for (int64_t i = 0; i < second_moment.rows; ++i) mean += second_moment.row(i)[i];
   mean /= static_cast<double>(second_moment.rows);
   Matrix result(weights.rows, weights.cols);
-  parallel_pieces(weights.rows, lanes, [&](int64_t first, int64_t) {
-    RowTile tile(weights, mask, start, second_moment, static_cast<float>(damping * mean), first);
+  parallel_pieces(weights.rows, ConjugateGradients::lanes, [&](int64_t first, int64_t) {
+    ConjugateGradients tile(weights, mask, start, second_moment, static_cast<float>(damping * mean), first);
     tile.run();
     tile.write(result);
   });

@@ -11,13 +11,14 @@ namespace llmc {
 namespace {
 
 /// Rows that are worked on together, one in each lane, and columns after which changes are handed on to all others.
-constexpr int64_t lanes = 64;
 constexpr int64_t block = 128;
 
 /// `lanes` rows at a time. Matrices are kept as [in, lanes], so that a column of all rows is contiguous.
-class RowTile {
+class CodeDescent {
  public:
-  RowTile(QuantizedMatrix& rounded, ConstMatrixView weights, ConstMatrixView h, const Mask* mask, int64_t first_row)
+  static constexpr int64_t lanes = 64;
+
+  CodeDescent(QuantizedMatrix& rounded, ConstMatrixView weights, ConstMatrixView h, const Mask* mask, int64_t first_row)
       : rounded_(rounded), h_(h), mask_(mask), first_row_(first_row), rows_(std::min(lanes, weights.rows - first_row)), gradient_(h.rows, lanes), steps_(std::max(block, rounded.span()), lanes) {
     Matrix difference(h.rows, lanes);
     for (int64_t i = 0; i < h.rows; ++i)
@@ -109,8 +110,8 @@ class RowTile {
 void refine_rounding(QuantizedMatrix& rounded, ConstMatrixView weights, ConstMatrixView second_moment, int64_t rounds, const Mask* mask) {
   if (rounds == 0) return;
   const bool fits_scales = rounded.scheme.granularity != Granularity::tensor && rounded.scheme.grid != GridKind::codebook;
-  parallel_pieces(weights.rows, lanes, [&](int64_t first, int64_t) {
-    RowTile tile(rounded, weights, second_moment, mask, first);
+  parallel_pieces(weights.rows, CodeDescent::lanes, [&](int64_t first, int64_t) {
+    CodeDescent tile(rounded, weights, second_moment, mask, first);
     for (int64_t round = 0; round < rounds; ++round) {
       if (fits_scales) tile.fit_scales();
       tile.descend();

@@ -33,7 +33,7 @@ if [ -z "$peers" ]; then
   fi
 fi
 
-cmake --preset dev -DLLMC_PEERS_PYTHON="$peers"
+cmake --preset dev -DLLMC_PEERS_PYTHON="$peers" -DCMAKE_UNITY_BUILD=ON  # sources that few change are compiled faster together
 cmake --build --preset dev
 ctest --preset dev --parallel "$(nproc)"
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <string>
 #include <unistd.h>
+#include <vector>
 
 #include "core/random.h"
 #include "core/run_context.h"
@@ -26,6 +27,13 @@ inline Matrix random_matrix(int64_t rows, int64_t cols, const std::string& name,
   Matrix matrix(rows, cols);
   for (float& value : matrix.values()) value = static_cast<float>(deviation * random.normal());
   return matrix;
+}
+
+inline std::vector<float> random_values(size_t count, double deviation, const std::string& name) {
+  std::vector<float> values(count);
+  Random random(1, name);
+  for (float& value : values) value = static_cast<float>(deviation * random.normal());
+  return values;
 }
 
 inline bool same_bits(ConstMatrixView a, ConstMatrixView b) {

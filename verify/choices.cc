@@ -41,7 +41,7 @@ int64_t count_right(const ChoiceData& data, const std::vector<int>& chosen) {
   return right;
 }
 
-ChoiceComparison compare(const ChoiceData& data, const std::vector<int>& model, const std::vector<int>& reference) {
+ChoiceComparison compare_answers(const ChoiceData& data, const std::vector<int>& model, const std::vector<int>& reference) {
   const auto count = static_cast<double>(data.questions.size());
   double same = 0, gained = 0, lost = 0;
   for (size_t i = 0; i < model.size(); ++i) {
@@ -76,7 +76,7 @@ std::vector<ChoiceQuality> judge_choices(const SideBySide& run, const ChoiceData
   for (size_t i = 0; i < run.models.size(); ++i) {
     const Answers answers = choose(data, scores, &WindowScores::models, i);
     ChoiceQuality quality{.data = data.name, .questions = count, .starts_with_bos = data.starts_with_bos, .accuracy = estimate_share(count_right(data, answers.by_sum), count), .accuracy_per_byte = estimate_share(count_right(data, answers.by_mean), count)};
-    for (const Answers& reference : of_references) quality.comparisons.push_back(compare(data, answers.by_sum, reference.by_sum));
+    for (const Answers& reference : of_references) quality.comparisons.push_back(compare_answers(data, answers.by_sum, reference.by_sum));
     qualities.push_back(std::move(quality));
   }
   return qualities;

@@ -77,7 +77,7 @@ Recipe make_bundle_recipe(const DistillFlags& flags, const CLI::App& app) {
   return recipe;
 }
 
-Recipe make_recipe(const DistillFlags& flags, const CLI::App& app) {
+Recipe make_distill_recipe(const DistillFlags& flags, const CLI::App& app) {
   if (!flags.bundle.empty()) return make_bundle_recipe(flags, app);
   const bool is_derived = flags.layers || !flags.ffn.empty();
   if (is_derived != flags.student.empty()) throw Error(ErrorKind::usage, fmt::format("say what the student is: either --student, or what stays of the teacher by --student-layers, --student-ffn, or --from-bundle{}", is_derived ? "; both were given" : ""));
@@ -129,7 +129,7 @@ CommandFunction add_distill(CLI::App& app) {
   app.add_option("--data-field", flags->data.field, "Field of a JSONL line that holds its text")->capture_default_str()->group("Data");
   app.add_option("--generate-samples", flags->data.generated, "Samples more, that the teacher writes itself, drawn by --seed")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Data");
   app.add_option("--seqlen", flags->data.seqlen, "Tokens in a sample; default: 512, or the model's context if less")->check(CLI::PositiveNumber)->group("Data");
-  return [flags, &app](const CommandContext& context) { return run_compress("distill", flags->common, make_recipe(*flags, app), context); };
+  return [flags, &app](const CommandContext& context) { return run_compress("distill", flags->common, make_distill_recipe(*flags, app), context); };
 }
 
 }  // namespace llmc

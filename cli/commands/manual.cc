@@ -27,7 +27,7 @@ std::string escape_roff(const std::string& text) {
 
 std::string literal(const std::string& text) { return fmt::format(".nf\n{}\n.fi\n", escape_roff(text)); }
 
-std::string describe(const CLI::Option& option) {
+std::string describe_for_manual(const CLI::Option& option) {
   const bool is_positional = option.get_positional();
   std::string text = fmt::format(".TP\n\\fB{}\\fR", escape_roff(option.get_name(is_positional, !is_positional)));
   if (!is_positional && option.get_expected_max() > 0) text += fmt::format(" \\fI{}\\fR", escape_roff(option.get_type_name()));
@@ -37,7 +37,7 @@ std::string describe(const CLI::Option& option) {
   return text + "\n";
 }
 
-std::string describe(const CLI::App& command) {
+std::string describe_for_manual(const CLI::App& command) {
   std::string text = fmt::format(".SS llmc {}\n{}\n", escape_roff(command.get_name()), escape_roff(command.get_description()));
   std::vector<std::string> groups;
   std::map<std::string, std::string> by_group;
@@ -45,7 +45,7 @@ std::string describe(const CLI::App& command) {
     const std::string& group = option->get_group();
     if (group.empty()) continue;  // hidden
     if (!by_group.contains(group)) groups.push_back(group);
-    by_group[group] += describe(*option);
+    by_group[group] += describe_for_manual(*option);
   }
   for (const std::string& group : groups) text += fmt::format(".PP\n\\fI{}\\fR\n{}", escape_roff(group), by_group.at(group));
   if (!command.get_footer().empty()) text += ".PP\n" + literal(command.get_footer());
@@ -54,7 +54,7 @@ std::string describe(const CLI::App& command) {
 
 std::string manual_page(const CLI::App& app) {
   std::string text = fmt::format(".TH LLMC 1 \"\" \"llmc {}\" \"User Commands\"\n.SH NAME\nllmc \\- {}\n.SH SYNOPSIS\n\\fBllmc\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n.SH COMMANDS\n", version_text, escape_roff(app.get_description()));
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) text += describe(*command);
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) text += describe_for_manual(*command);
   return text + ".SH EXAMPLES AND EXIT STATUS\n" + literal(app.get_footer());
 }
 

@@ -79,7 +79,7 @@ Recipe make_structured_recipe(const PruneOptions& options, const CLI::App& app) 
   return recipe;
 }
 
-Recipe make_recipe(const PruneOptions& options, const CLI::App& app) {
+Recipe make_prune_recipe(const PruneOptions& options, const CLI::App& app) {
   if (!options.structured.empty() || options.method == "structured") return make_structured_recipe(options, app);
   constexpr std::array of_structures = {"--importance", "--compensate"};
   refuse_flags(app, of_structures, "without --structured");
@@ -121,7 +121,7 @@ CommandFunction add_prune(CLI::App& app) {
   app.add_option("--scope", options->scope, "What is ranked against each other: tensor, row, or global over all (magnitude and fisher only); default: tensor, for wanda and fisher row")->group("Pruning");
   app.add_option("--include", options->include, "Prune only linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
   app.add_option("--exclude", options->exclude, "Leave linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
-  return [options, &app](const CommandContext& context) { return run_compress("prune", options->common, make_recipe(*options, app), context); };
+  return [options, &app](const CommandContext& context) { return run_compress("prune", options->common, make_prune_recipe(*options, app), context); };
 }
 
 }  // namespace llmc

@@ -67,7 +67,7 @@ Scheme read_scheme(const QuantizeOptions& options) {
   return scheme;
 }
 
-Recipe make_recipe(const QuantizeOptions& options, const CLI::App& app) {
+Recipe make_quantize_recipe(const QuantizeOptions& options, const CLI::App& app) {
   nlohmann::json step = {{"pass", find_method("quantize", options.method)}, {"scheme", to_string(read_scheme(options))}, {"token_embedding", options.embedding}, {"output_head", options.head}, {"include", options.include}, {"exclude", options.exclude}};
   const auto set_if_given = [&](const char* name, const auto& value) {
     if (value) step[name] = *value;
@@ -195,7 +195,7 @@ CommandFunction add_quantize(CLI::App& app) {
   return [options, &app](const CommandContext& context) {
     if (!options->gguf.type.empty()) return run_compress("quantize", options->common, make_gguf_recipe(*options, app), context);
     refuse_gguf_flags(*options);
-    return run_compress("quantize", options->common, make_recipe(*options, app), context);
+    return run_compress("quantize", options->common, make_quantize_recipe(*options, app), context);
   };
 }
 

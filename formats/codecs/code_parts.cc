@@ -14,8 +14,6 @@
 namespace llmc {
 namespace {
 
-bool has_global_scale(const Scheme& scheme) { return scheme.scale == ScaleKind::e4m3; }
-
 Shape centroid_shape(const QuantizedMatrix& matrix) { return {matrix.scale_count(), matrix.scheme.centroids}; }
 
 void read_centroids(const StoredTensor& tensor, const TensorView& part, QuantizedMatrix& matrix) {

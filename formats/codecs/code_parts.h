@@ -8,6 +8,9 @@
 
 namespace llmc {
 
+/// Whether the scales are themselves codes, on a grid whose scale is that of the whole tensor.
+inline bool has_global_scale(const Scheme& scheme) { return scheme.scale == ScaleKind::e4m3; }
+
 /// "scales", for linear schemes "zero_points" (a bit stream in the order of the scales), "global_scale" where the scheme has
 /// one; or "centroids".
 void add_scale_layout(const QuantizedMatrix& matrix, std::vector<TensorLayout>& layout);

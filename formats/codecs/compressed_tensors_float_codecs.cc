@@ -3,21 +3,16 @@
 #include <array>
 
 #include "core/error.h"
+#include "formats/codecs/code_parts.h"
 
 namespace llmc {
 namespace {
-
-const QuantizedMatrix& codes_of(const StoredTensor& tensor) { return std::get<QuantizedMatrix>(tensor.form); }
 
 /// The bits of a float: the sign above the magnitude.
 uint8_t to_bits(int code, int sign) { return static_cast<uint8_t>(code < 0 ? sign | -code : code); }
 
 /// A −0, which other writers may store, becomes the code 0: the same weight.
 int8_t from_bits(int bits, int sign) { return static_cast<int8_t>(bits & sign ? -(bits & (sign - 1)) : bits); }
-
-Shape scale_shape(const QuantizedMatrix& matrix) { return matrix.scheme.granularity == Granularity::tensor ? Shape{1} : Shape{matrix.scale_rows(), matrix.scale_cols()}; }
-
-bool has_global_scale(const Scheme& scheme) { return scheme.scale == ScaleKind::e4m3; }
 
 /// 8 bits: "weight" F8_E4M3 [rows, cols].  4 bits: "weight_packed" U8 [rows, cols / 2], the first of two in the low half.
 /// Both: "weight_scale", in floats, as E8M0 in U8, or as F8_E4M3 beside "weight_global_scale" F32 [1], which divides it.
@@ -27,14 +22,14 @@ TensorLayout weight_layout(const Scheme& scheme, int64_t rows, int64_t cols) {
 }
 
 std::vector<TensorLayout> layout_floats(const StoredTensor& tensor) {
-  const QuantizedMatrix& matrix = codes_of(tensor);
-  std::vector<TensorLayout> layout = {weight_layout(matrix.scheme, matrix.rows, matrix.cols), {"weight_scale", stored_scale_dtype(matrix.scale_dtype), scale_shape(matrix)}};
+  const QuantizedMatrix& matrix = std::get<QuantizedMatrix>(tensor.form);
+  std::vector<TensorLayout> layout = {weight_layout(matrix.scheme, matrix.rows, matrix.cols), {"weight_scale", stored_scale_dtype(matrix.scale_dtype), compressed_tensors_scale_shape(matrix)}};
   if (has_global_scale(matrix.scheme)) layout.push_back({"weight_global_scale", DType::f32, {1}});
   return layout;
 }
 
 std::vector<EncodedPart> encode_float_codes(const StoredTensor& tensor) {
-  const QuantizedMatrix& matrix = codes_of(tensor);
+  const QuantizedMatrix& matrix = std::get<QuantizedMatrix>(tensor.form);
   const std::vector<TensorLayout> layout = layout_floats(tensor);
   std::vector<std::byte> weight(static_cast<size_t>(layout[0].bytes()));
   for (size_t i = 0; i < weight.size(); ++i)
@@ -48,7 +43,7 @@ std::variant<FloatData, QuantizedMatrix> decode_float_codes(const StoredTensor& 
   const TensorLayout layout = weight_layout(data.scheme, tensor.rows(), tensor.cols());
   const auto weight = get_part(tensor, data, layout.name, layout.dtype, layout.shape).bytes;  // first: bounds what is allocated
   QuantizedMatrix matrix = make_quantized_matrix(data.scheme, find_scale_dtype(tensor, data, "weight_scale"), tensor.rows(), tensor.cols(), tensor.name);
-  decode_scales(tensor, get_part(tensor, data, "weight_scale", stored_scale_dtype(matrix.scale_dtype), scale_shape(matrix)), matrix);
+  decode_scales(tensor, get_part(tensor, data, "weight_scale", stored_scale_dtype(matrix.scale_dtype), compressed_tensors_scale_shape(matrix)), matrix);
   if (has_global_scale(data.scheme)) decode_global_scale(tensor, get_part(tensor, data, "weight_global_scale", DType::f32, {1}), matrix);
   for (size_t i = 0; i < weight.size(); ++i) {
     const int bits = static_cast<int>(weight[i]);
@@ -61,11 +56,11 @@ std::variant<FloatData, QuantizedMatrix> decode_float_codes(const StoredTensor& 
 
 template <GridKind grid, ScaleKind scale>
 bool fits(const StoredTensor& tensor) {
-  const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form);
+  const auto* matrix = find_codes(tensor);
   return matrix && matrix->scheme.grid == grid && matrix->scheme.scale == scale && matrix->outliers.empty() && !tensor.transposed && tensor.shape.size() == 2;
 }
 
-constexpr std::array rows = {
+constexpr std::array float_rows = {
     Codec{.name = "float-quantized", .summary = "compressed-tensors, one E4M3 per weight", .holds_codes = true, .fits = fits<GridKind::fp8_e4m3, ScaleKind::floating>, .layout = layout_floats, .encode = encode_float_codes, .decode = decode_float_codes},
     Codec{.name = "mxfp8-quantized", .summary = "compressed-tensors, one E4M3 per weight, power-of-two scales", .holds_codes = true, .fits = fits<GridKind::fp8_e4m3, ScaleKind::power_of_two>, .layout = layout_floats, .encode = encode_float_codes, .decode = decode_float_codes},
     Codec{.name = "mxfp4-pack-quantized", .summary = "compressed-tensors, two E2M1 per byte, power-of-two scales", .holds_codes = true, .fits = fits<GridKind::fp4_e2m1, ScaleKind::power_of_two>, .layout = layout_floats, .encode = encode_float_codes, .decode = decode_float_codes},
@@ -74,11 +69,13 @@ constexpr std::array rows = {
 
 }  // namespace
 
-std::span<const Codec> compressed_tensors_float_codecs() { return rows; }
+Shape compressed_tensors_scale_shape(const QuantizedMatrix& matrix) { return matrix.scheme.granularity == Granularity::tensor ? Shape{1} : Shape{matrix.scale_rows(), matrix.scale_cols()}; }
+
+std::span<const Codec> compressed_tensors_float_codecs() { return float_rows; }
 
 const Codec* find_compressed_tensors_float_codec(const Scheme& scheme) {
   const StoredTensor probe{.shape = {0, 0}, .form = QuantizedMatrix{.scheme = scheme}};
-  for (const Codec& codec : rows)
+  for (const Codec& codec : float_rows)
     if (codec.fits(probe)) return &codec;
   return nullptr;
 }

@@ -8,6 +8,9 @@
 
 namespace llmc {
 
+/// Of a part that has one value per scale: [1] for a tensor, [rows, 1] for channels, [rows, groups] for groups.
+Shape compressed_tensors_scale_shape(const QuantizedMatrix& matrix);
+
 std::span<const Codec> compressed_tensors_float_codecs();
 /// The codec of a float grid; nullptr where the format has none.
 const Codec* find_compressed_tensors_float_codec(const Scheme& scheme);

@@ -12,7 +12,7 @@ namespace llmc {
 namespace {
 
 /// Rounding is a pass's work: a codec only hands on what is in blocks already.
-bool fits(const StoredTensor&) { return false; }
+bool fits_no_tensor(const StoredTensor&) { return false; }
 std::vector<TensorLayout> layout(const StoredTensor& tensor) { return {{"blocks", DType::u8, std::get<EncodedData>(tensor.form).parts.at("blocks").shape}}; }
 std::vector<EncodedPart> encode(const StoredTensor& tensor) { return {{layout(tensor)[0], read_gguf_blocks(tensor)}}; }
 
@@ -22,7 +22,7 @@ std::pair<int64_t, int64_t> stored_size(const StoredTensor& tensor, const Encode
   return is_column ? std::pair(tensor.count(), int64_t{1}) : std::pair(tensor.rows(), tensor.cols());
 }
 
-std::variant<FloatData, QuantizedMatrix> decode_blocks(const StoredTensor& tensor, const EncodedData& data) {
+std::variant<FloatData, QuantizedMatrix> decode_gguf_blocks(const StoredTensor& tensor, const EncodedData& data) {
   const GgufTypeInfo& type = get_gguf_type(std::string(data.codec->name), tensor.name);
   const auto [rows, cols] = stored_size(tensor, data);
   if (cols % type.block != 0) throw Error(ErrorKind::input, fmt::format("tensor {}: rows of {} are not a multiple of {}, the block of {}", tensor.name, cols, type.block, type.name));
@@ -41,7 +41,7 @@ std::variant<FloatData, QuantizedMatrix> decode_blocks(const StoredTensor& tenso
 
 /// The form in which any order of rows can be said.
 EncodedData& encoded(StoredTensor& tensor) {
-  if (const auto* floats = std::get_if<FloatData>(&tensor.form)) {
+  if (const auto* floats = find_floats(tensor)) {
     for (const GgufTypeInfo& type : gguf_type_list()) {
       if (type.dtype != tensor.dtype) continue;
       const auto bytes = floats->bytes();
@@ -57,7 +57,7 @@ EncodedData& encoded(StoredTensor& tensor) {
 std::span<const Codec> gguf_codecs() {
   static const std::vector<Codec> codecs = [] {
     std::vector<Codec> rows;
-    for (const GgufTypeInfo& type : gguf_type_list()) rows.push_back({.name = type.name, .summary = "GGUF tensor type", .fits = fits, .layout = layout, .encode = encode, .decode = decode_blocks});
+    for (const GgufTypeInfo& type : gguf_type_list()) rows.push_back({.name = type.name, .summary = "GGUF tensor type", .fits = fits_no_tensor, .layout = layout, .encode = encode, .decode = decode_gguf_blocks});
     return rows;
   }();
   return codecs;

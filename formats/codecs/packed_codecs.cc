@@ -18,21 +18,19 @@
 namespace llmc {
 namespace {
 
-const FloatData* floats_of(const StoredTensor& tensor) { return std::get_if<FloatData>(&tensor.form); }
-const QuantizedMatrix* codes_of(const StoredTensor& tensor) { return std::get_if<QuantizedMatrix>(&tensor.form); }
-bool is_dense(const StoredTensor& tensor) { return floats_of(tensor) != nullptr; }
-bool is_pruned_float(const StoredTensor& tensor) { return floats_of(tensor) && tensor.pruned; }
-bool is_quantized(const StoredTensor& tensor) { return codes_of(tensor) && codes_of(tensor)->outliers.empty(); }
-bool is_pruned_quantized(const StoredTensor& tensor) { return is_quantized(tensor) && tensor.pruned && codes_of(tensor)->has_zero(); }
-bool has_outliers(const StoredTensor& tensor) { return codes_of(tensor) && !codes_of(tensor)->outliers.empty(); }
-bool has_outliers_and_zeros(const StoredTensor& tensor) { return has_outliers(tensor) && tensor.pruned && codes_of(tensor)->has_zero(); }
+bool is_dense(const StoredTensor& tensor) { return find_floats(tensor) != nullptr; }
+bool is_pruned_float(const StoredTensor& tensor) { return find_floats(tensor) && tensor.pruned; }
+bool is_quantized(const StoredTensor& tensor) { return find_codes(tensor) && find_codes(tensor)->outliers.empty(); }
+bool is_pruned_quantized(const StoredTensor& tensor) { return is_quantized(tensor) && tensor.pruned && find_codes(tensor)->has_zero(); }
+bool has_outliers(const StoredTensor& tensor) { return find_codes(tensor) && !find_codes(tensor)->outliers.empty(); }
+bool has_outliers_and_zeros(const StoredTensor& tensor) { return has_outliers(tensor) && tensor.pruned && find_codes(tensor)->has_zero(); }
 
 // dense: the part "values" holds the floats as they are.
 
 std::vector<TensorLayout> dense_layout(const StoredTensor& tensor) { return {{"values", tensor.dtype, tensor.shape}}; }
 
 std::vector<EncodedPart> encode_dense(const StoredTensor& tensor) {
-  const auto bytes = floats_of(tensor)->bytes();
+  const auto bytes = find_floats(tensor)->bytes();
   return {{dense_layout(tensor)[0], {bytes.begin(), bytes.end()}}};
 }
 
@@ -51,7 +49,6 @@ std::vector<std::byte> make_mask(int64_t count, auto is_kept) {
   return mask;
 }
 
-bool bit_at(std::span<const std::byte> mask, int64_t i) { return (mask[static_cast<size_t>(i / 8)] >> (i % 8) & std::byte{1}) != std::byte{0}; }
 
 int64_t count_bits(std::span<const std::byte> mask) {
   int64_t count = 0;
@@ -70,7 +67,7 @@ std::span<const std::byte> get_mask(const StoredTensor& tensor, const EncodedDat
 // bitmask: "mask", and "values": the floats whose bits are not all zero.
 
 auto non_zero_floats(const StoredTensor& tensor) {
-  return [bytes = floats_of(tensor)->bytes(), size = get_info(tensor.dtype).bytes](int64_t i) {
+  return [bytes = find_floats(tensor)->bytes(), size = get_info(tensor.dtype).bytes](int64_t i) {
     for (size_t b = 0; b < size; ++b)
       if (bytes[static_cast<size_t>(i) * size + b] != std::byte{0}) return true;
     return false;
@@ -84,10 +81,10 @@ std::vector<TensorLayout> bitmask_layout(const StoredTensor& tensor) {
   return {{"mask", DType::u8, {mask_bytes(tensor.count())}}, {"values", tensor.dtype, {kept}}};
 }
 
-std::vector<EncodedPart> encode_bitmask(const StoredTensor& tensor) {
+std::vector<EncodedPart> encode_masked_floats(const StoredTensor& tensor) {
   const size_t size = get_info(tensor.dtype).bytes;
   const auto is_kept = non_zero_floats(tensor);
-  const auto bytes = floats_of(tensor)->bytes();
+  const auto bytes = find_floats(tensor)->bytes();
   std::vector<std::byte> mask = make_mask(tensor.count(), is_kept);
   std::vector<std::byte> values;
   values.reserve(static_cast<size_t>(count_bits(mask)) * size);
@@ -97,7 +94,7 @@ std::vector<EncodedPart> encode_bitmask(const StoredTensor& tensor) {
   return {{{"mask", DType::u8, {mask_bytes(tensor.count())}}, std::move(mask)}, {{"values", tensor.dtype, {kept}}, std::move(values)}};
 }
 
-std::variant<FloatData, QuantizedMatrix> decode_bitmask(const StoredTensor& tensor, const EncodedData& data) {
+std::variant<FloatData, QuantizedMatrix> decode_masked_floats(const StoredTensor& tensor, const EncodedData& data) {
   const auto mask = get_mask(tensor, data);
   const auto values = get_part(tensor, data, "values", tensor.dtype, {count_bits(mask)}).bytes;
   const size_t size = get_info(tensor.dtype).bytes;
@@ -111,14 +108,14 @@ std::variant<FloatData, QuantizedMatrix> decode_bitmask(const StoredTensor& tens
 // packed-int: "codes" (a bit stream over the logical matrix, row by row), and what they mean (formats/codecs/code_parts.h).
 
 std::vector<TensorLayout> packed_layout(const StoredTensor& tensor) {
-  const QuantizedMatrix& matrix = *codes_of(tensor);
+  const QuantizedMatrix& matrix = *find_codes(tensor);
   std::vector<TensorLayout> layout = {{"codes", DType::u8, {packed_bytes(tensor.count(), matrix.scheme.bits)}}};
   add_scale_layout(matrix, layout);
   return layout;
 }
 
 std::vector<EncodedPart> encode_packed(const StoredTensor& tensor) {
-  const QuantizedMatrix& matrix = *codes_of(tensor);
+  const QuantizedMatrix& matrix = *find_codes(tensor);
   std::vector<EncodedPart> parts = {{packed_layout(tensor)[0], {}}};
   parts[0].bytes.resize(static_cast<size_t>(parts[0].layout.bytes()));
   const int bits = matrix.scheme.bits;
@@ -148,7 +145,7 @@ auto non_zero_codes(const QuantizedMatrix& matrix) {
 }
 
 std::vector<TensorLayout> masked_codes_layout(const StoredTensor& tensor) {
-  const QuantizedMatrix& matrix = *codes_of(tensor);
+  const QuantizedMatrix& matrix = *find_codes(tensor);
   int64_t kept = 0;
   const auto is_kept = non_zero_codes(matrix);
   for (int64_t i = 0; i < tensor.count(); ++i) kept += is_kept(i);
@@ -158,7 +155,7 @@ std::vector<TensorLayout> masked_codes_layout(const StoredTensor& tensor) {
 }
 
 std::vector<EncodedPart> encode_masked_codes(const StoredTensor& tensor) {
-  const QuantizedMatrix& matrix = *codes_of(tensor);
+  const QuantizedMatrix& matrix = *find_codes(tensor);
   std::vector<std::byte> mask = make_mask(tensor.count(), non_zero_codes(matrix));
   std::vector<int8_t> kept;
   for (int64_t i = 0; i < tensor.count(); ++i)
@@ -194,14 +191,14 @@ std::variant<FloatData, QuantizedMatrix> decode_masked_codes(const StoredTensor&
 template <auto base>
 std::vector<TensorLayout> outlier_layout(const StoredTensor& tensor) {
   std::vector<TensorLayout> layout = base(tensor);
-  add_outlier_layout(codes_of(tensor)->outliers, layout);
+  add_outlier_layout(find_codes(tensor)->outliers, layout);
   return layout;
 }
 
 template <auto base>
 std::vector<EncodedPart> encode_outliers(const StoredTensor& tensor) {
   std::vector<EncodedPart> parts = base(tensor);
-  add_outlier_parts(codes_of(tensor)->outliers, parts);
+  add_outlier_parts(find_codes(tensor)->outliers, parts);
   return parts;
 }
 
@@ -214,7 +211,7 @@ std::variant<FloatData, QuantizedMatrix> decode_outliers(const StoredTensor& ten
 
 constexpr std::array own_rows = {
     Codec{.name = "dense", .summary = "floats as they are", .fits = is_dense, .layout = dense_layout, .encode = encode_dense, .decode = decode_dense},
-    Codec{.name = "bitmask", .summary = "a bit per weight, and the floats that are not zero", .fits = is_pruned_float, .layout = bitmask_layout, .encode = encode_bitmask, .decode = decode_bitmask},
+    Codec{.name = "bitmask", .summary = "a bit per weight, and the floats that are not zero", .fits = is_pruned_float, .layout = bitmask_layout, .encode = encode_masked_floats, .decode = decode_masked_floats},
     Codec{.name = "packed-int", .summary = "codes of 1 to 8 bits without gaps, with scales or centroids", .holds_codes = true, .fits = is_quantized, .layout = packed_layout, .encode = encode_packed, .decode = decode_packed},
     Codec{.name = "bitmask+packed-int", .summary = "a bit per weight, and the codes that are not zero, with scales or centroids", .holds_codes = true, .fits = is_pruned_quantized, .layout = masked_codes_layout, .encode = encode_masked_codes, .decode = decode_masked_codes},
     Codec{.name = "packed-int+outliers", .summary = "packed-int, and a few weights in 16 bits", .holds_codes = true, .fits = has_outliers, .layout = outlier_layout<packed_layout>, .encode = encode_outliers<encode_packed>, .decode = decode_outliers<decode_packed>},

@@ -56,8 +56,6 @@ EncodedPart make_bits(std::string name, const std::vector<uint8_t>& marks) {
   return {{std::move(name), DType::u8, {static_cast<int64_t>(bytes.size())}}, std::move(bytes)};
 }
 
-bool bit_at(std::span<const std::byte> bits, int64_t i) { return (bits[static_cast<size_t>(i / 8)] >> (i % 8) & std::byte{1}) != std::byte{0}; }
-
 std::span<const std::byte> get_bits(const StoredTensor& tensor, const EncodedData& data, const std::string& part, int64_t count, const char* things) {
   const auto bits = get_part(tensor, data, part, DType::u8, {(count + 7) / 8}).bytes;
   for (int64_t i = count; i < static_cast<int64_t>(bits.size()) * 8; ++i)

@@ -13,9 +13,6 @@
 namespace llmc {
 namespace {
 
-const FloatData* floats_of(const StoredTensor& tensor) { return std::get_if<FloatData>(&tensor.form); }
-const QuantizedMatrix* codes_of(const StoredTensor& tensor) { return std::get_if<QuantizedMatrix>(&tensor.form); }
-
 bool can_be_counted(int64_t count) { return count < int64_t{1} << 32; }
 
 /// Positions of stored elements, checked against what a reader would allocate for them.
@@ -35,10 +32,10 @@ bool is_worth(const KeptElements& kept, const PositionCode& code) { return &code
 /// Where an element of the logical matrix lies in the file.
 int64_t file_index(const StoredTensor& tensor, int64_t i) { return tensor.transposed ? i % tensor.cols() * tensor.rows() + i / tensor.cols() : i; }
 
-KeptElements find_floats(const StoredTensor& tensor) {
+KeptElements nonzero_floats(const StoredTensor& tensor) {
   const size_t size = get_info(tensor.dtype).bytes;
   KeptElements kept{.rows = tensor.rows(), .cols = tensor.cols(), .value_bits = static_cast<int>(8 * size), .kept = std::vector<uint8_t>(static_cast<size_t>(tensor.count()))};
-  const auto bytes = floats_of(tensor)->bytes();
+  const auto bytes = find_floats(tensor)->bytes();
   for (int64_t i = 0; i < kept.count(); ++i) {
     uint64_t bits = 0;
     std::memcpy(&bits, bytes.data() + static_cast<size_t>(file_index(tensor, i)) * size, size);
@@ -49,14 +46,14 @@ KeptElements find_floats(const StoredTensor& tensor) {
 
 template <const PositionCode& code>
 bool fits_floats(const StoredTensor& tensor) {
-  return floats_of(tensor) && tensor.pruned && can_be_counted(tensor.count()) && is_worth(find_floats(tensor), code);
+  return find_floats(tensor) && tensor.pruned && can_be_counted(tensor.count()) && is_worth(nonzero_floats(tensor), code);
 }
 
 template <const PositionCode& code>
 std::vector<EncodedPart> encode_floats_at(const StoredTensor& tensor) {
-  StoredPositions stored = code.encode(find_floats(tensor));
+  StoredPositions stored = code.encode(nonzero_floats(tensor));
   const size_t size = get_info(tensor.dtype).bytes;
-  const auto bytes = floats_of(tensor)->bytes();
+  const auto bytes = find_floats(tensor)->bytes();
   std::vector<std::byte> values(stored.order.size() * size);
   for (size_t i = 0; i < stored.order.size(); ++i) std::memcpy(values.data() + i * size, bytes.data() + static_cast<size_t>(file_index(tensor, stored.order[i])) * size, size);
   stored.parts.push_back({{"values", tensor.dtype, {static_cast<int64_t>(stored.order.size())}}, std::move(values)});
@@ -76,8 +73,8 @@ std::variant<FloatData, QuantizedMatrix> decode_floats_at(const StoredTensor& te
 
 // Over codes: "codes" of the elements that do not mean 0, and what they mean.
 
-KeptElements find_codes(const StoredTensor& tensor) {
-  const QuantizedMatrix& matrix = *codes_of(tensor);
+KeptElements nonzero_codes(const StoredTensor& tensor) {
+  const QuantizedMatrix& matrix = *find_codes(tensor);
   KeptElements kept{.rows = matrix.rows, .cols = matrix.cols, .value_bits = matrix.scheme.bits, .kept = std::vector<uint8_t>(matrix.codes.size())};
   const std::vector<int8_t> zeros = zero_codes(matrix);
   for (int64_t r = 0; r < matrix.rows; ++r)
@@ -90,13 +87,13 @@ KeptElements find_codes(const StoredTensor& tensor) {
 
 template <const PositionCode& code>
 bool fits_codes(const StoredTensor& tensor) {
-  return codes_of(tensor) && tensor.pruned && codes_of(tensor)->has_zero() && can_be_counted(tensor.count()) && is_worth(find_codes(tensor), code);
+  return find_codes(tensor) && tensor.pruned && find_codes(tensor)->has_zero() && can_be_counted(tensor.count()) && is_worth(nonzero_codes(tensor), code);
 }
 
 template <const PositionCode& code>
 std::vector<EncodedPart> encode_codes_at(const StoredTensor& tensor) {
-  const QuantizedMatrix& matrix = *codes_of(tensor);
-  StoredPositions stored = code.encode(find_codes(tensor));
+  const QuantizedMatrix& matrix = *find_codes(tensor);
+  StoredPositions stored = code.encode(nonzero_codes(tensor));
   std::vector<int8_t> codes(stored.order.size());
   for (size_t i = 0; i < codes.size(); ++i) codes[i] = matrix.codes[stored.order[i]];
   std::vector<std::byte> packed(static_cast<size_t>(packed_bytes(static_cast<int64_t>(codes.size()), matrix.scheme.bits)));
@@ -140,7 +137,7 @@ constexpr Codec over_codes(std::string_view name, std::string_view summary) {
   return {.name = name, .summary = summary, .holds_codes = true, .fits = fits_codes<code>, .layout = layout_of<encode_codes_at<code>>, .encode = encode_codes_at<code>, .decode = decode_codes_at<code>};
 }
 
-constexpr std::array rows = {
+constexpr std::array sparse_rows = {
     over_floats<gap_positions>("gaps", "Rice-coded distances, and the floats that are not zero"),
     over_floats<coordinate_positions>("coo", "distances of 8 or 16 bits, and the floats that are not zero"),
     over_floats<row_positions>("csr", "a count per row, distances of 8 or 16 bits, and the floats that are not zero"),
@@ -156,6 +153,6 @@ constexpr std::array rows = {
 
 }  // namespace
 
-std::span<const Codec> sparse_codecs() { return rows; }
+std::span<const Codec> sparse_codecs() { return sparse_rows; }
 
 }  // namespace llmc

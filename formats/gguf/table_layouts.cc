@@ -7,7 +7,7 @@
 namespace llmc::gguf {
 namespace {
 
-void start(Block& block, float d) {
+void start_table_block(Block& block, float d) {
   block.d = d;
   block.dmin = 0;
   block.scales.fill(1);
@@ -61,7 +61,7 @@ uint8_t f32_to_ue4m3_half(float scale) { return f32_to_f8_e4m3(2 * scale); }
 
 // d, 16 bits of the scales' high two bits, 4 bytes of their low four, 128 bytes of 4 bits. Scales are less 32.
 void unpack_iq4_xs(const uint8_t* bytes, Block& block) {
-  start(block, load_f16(bytes));
+  start_table_block(block, load_f16(bytes));
   const int high = bytes[2] | bytes[3] << 8;
   for (int k = 0; k < 8; ++k) block.scales[static_cast<size_t>(k)] = static_cast<float>(((bytes[4 + k / 2] >> (k % 2 * 4) & 15) | (high >> (2 * k) & 3) << 4) - 32);
   unpack_bits<4, 16>(bytes + 8, 256, 0, block.codes.data());
@@ -79,7 +79,7 @@ void pack_iq4_xs(const Block& block, uint8_t* bytes) {
 
 // 32 bytes of 5 digits, 16 bytes of 5 digits, 4 bytes of 4 digits, d
 void unpack_tq1_0(const uint8_t* bytes, Block& block) {
-  start(block, load_f16(bytes + 52));
+  start_table_block(block, load_f16(bytes + 52));
   unpack_digits(bytes, 32, 5, block.codes.data());
   unpack_digits(bytes + 32, 16, 5, block.codes.data() + 160);
   unpack_digits(bytes + 48, 4, 4, block.codes.data() + 240);
@@ -93,7 +93,7 @@ void pack_tq1_0(const Block& block, uint8_t* bytes) {
 
 // 64 bytes of 2 bits, d
 void unpack_tq2_0(const uint8_t* bytes, Block& block) {
-  start(block, load_f16(bytes + 64));
+  start_table_block(block, load_f16(bytes + 64));
   unpack_bits<2, 32>(bytes, 256, 0, block.codes.data());
 }
 void pack_tq2_0(const Block& block, uint8_t* bytes) {
@@ -103,7 +103,7 @@ void pack_tq2_0(const Block& block, uint8_t* bytes) {
 
 // E8M0, 16 bytes of 4 bits
 void unpack_mxfp4(const uint8_t* bytes, Block& block) {
-  start(block, 1);
+  start_table_block(block, 1);
   block.scales[0] = e8m0_half_to_f32(bytes[0]);
   unpack_e2m1<16>(bytes + 1, 32, block.codes.data());
 }
@@ -114,7 +114,7 @@ void pack_mxfp4(const Block& block, uint8_t* bytes) {
 
 // 4 unsigned E4M3 floats, 32 bytes of 4 bits
 void unpack_nvfp4(const uint8_t* bytes, Block& block) {
-  start(block, 1);
+  start_table_block(block, 1);
   for (size_t k = 0; k < 4; ++k) block.scales[k] = ue4m3_half_to_f32(bytes[k]);
   unpack_e2m1<8>(bytes + 4, 64, block.codes.data());
 }

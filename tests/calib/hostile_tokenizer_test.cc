@@ -33,7 +33,7 @@ json nest(json inner, const char* key, int levels) {
   return inner;
 }
 
-json repeat(const json& parts, int times) {
+json repeat_parts(const json& parts, int times) {
   json list = json::array();
   for (int i = 0; i < times; ++i) list.insert(list.end(), parts.begin(), parts.end());
   return list;
@@ -120,21 +120,21 @@ TEST_CASE("hostile tokenizer: a template that repeats a long list is refused") {
 TEST_CASE("hostile tokenizer: steps that multiply each other are refused") {
   const json spell = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
   json file = small_tokenizer();
-  file["pre_tokenizer"] = sequence_of("pretokenizers", repeat(json::array({spell}), 4));  // each but the last makes two characters of one
+  file["pre_tokenizer"] = sequence_of("pretokenizers", repeat_parts(json::array({spell}), 4));  // each but the last makes two characters of one
   CHECK(encode(file, "\u00E9").size() == 16);
-  file["pre_tokenizer"] = sequence_of("pretokenizers", repeat(json::array({spell}), 60));
+  file["pre_tokenizer"] = sequence_of("pretokenizers", repeat_parts(json::array({spell}), 60));
   check_contains(complaint_at(file, "\u00E9"), "pre_tokenizer: makes more than ");
   CHECK(encode(file, "the") == Ids{257});
 
-  file["pre_tokenizer"] = sequence_of("pretokenizers", repeat({metaspace("a"), metaspace("b")}, 5));  // as many pieces as Fibonacci's rabbits
+  file["pre_tokenizer"] = sequence_of("pretokenizers", repeat_parts({metaspace("a"), metaspace("b")}, 5));  // as many pieces as Fibonacci's rabbits
   file["decoder"] = nullptr;
   CHECK(encode(file, "x").size() == 90);
-  file["pre_tokenizer"] = sequence_of("pretokenizers", repeat({metaspace("a"), metaspace("b")}, 30));
+  file["pre_tokenizer"] = sequence_of("pretokenizers", repeat_parts({metaspace("a"), metaspace("b")}, 30));
   check_contains(complaint_at(file, "x"), "pre_tokenizer: makes more than ");
 
   file = small_tokenizer();
   const json twice = {{"type", "Replace"}, {"pattern", {{"String", "h"}}}, {"content", "hh"}};
-  file["decoder"] = sequence_of("decoders", repeat(json::array({twice}), 60));
+  file["decoder"] = sequence_of("decoders", repeat_parts(json::array({twice}), 60));
   const Tokenizer tokenizer = read_tokenizer(file);
   CHECK(message_of([&] { tokenizer.decode(Ids{256}); }) == "decoder: makes more than 65664 bytes of a text");
   CHECK(message_of([&] { tokenizer.byte_lengths(Ids{256}); }) == "decoder: makes more than 65664 bytes of a text");

@@ -51,7 +51,7 @@ class Watcher final : public BlockVisitor {
   int64_t spoiled_block_;
 };
 
-Sequences make_sequences(const Model& model) {
+Sequences make_swept_sequences(const Model& model) {
   Random random(3, "sequences");
   Sequences sequences;
   for (int64_t length : {31, 32, 5}) {
@@ -67,7 +67,7 @@ TEST_CASE("Inputs that are kept as bf16 products round them give the same second
   for (const auto& directory : golden_models()) {
     INFO(directory);
     Model model = load_model(directory, {}, test::context());
-    const Sequences sequences = make_sequences(model);
+    const Sequences sequences = make_swept_sequences(model);
     const auto watch = [&](bool exact) {
       Watcher watcher(model);
       watcher.exact = exact;
@@ -89,7 +89,7 @@ TEST_CASE("A sweep that changes nothing sees every tap in order, and no error") 
     INFO(directory);
     Model model = load_model(directory, {}, test::context());
     Watcher watcher(model);
-    const auto errors = sweep(model, make_sequences(model), {}, watcher, test::context());
+    const auto errors = sweep(model, make_swept_sequences(model), {}, watcher, test::context());
     REQUIRE(static_cast<int64_t>(errors.size()) == model.config().layers);
     for (const BlockError& error : errors) CHECK(error.relative_error == 0);
     std::vector<At> expected;
@@ -117,7 +117,7 @@ TEST_CASE("A sweep goes on with the changed weights: later taps see them, and th
   Model model = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
   Model changed = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
   Watcher plain(model), spoiling(changed, 0);
-  const Sequences sequences = make_sequences(model);
+  const Sequences sequences = make_swept_sequences(model);
   sweep(model, sequences, {}, plain, test::context());
   const auto errors = sweep(changed, sequences, {}, spoiling, test::context());
   CHECK(errors[0].relative_error > 1e-3);
@@ -128,7 +128,7 @@ TEST_CASE("A sweep goes on with the changed weights: later taps see them, and th
 TEST_CASE("A sweep beside an original compares with that one, whatever the model is like by then") {
   const Model original = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
   Model changed = load_model(golden_root() / "llama-gqa-tied", {}, test::context()), spoiled = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
-  const Sequences sequences = make_sequences(original);
+  const Sequences sequences = make_swept_sequences(original);
   Watcher spoiling(changed, 0), watcher(spoiled);
   const auto expected = sweep(changed, sequences, {}, spoiling, test::context());
   StoredTensor& down = const_cast<StoredTensor&>(spoiled.get(Role::ffn_down, 0));
@@ -155,7 +155,7 @@ TEST_CASE("A sweep gives the same statistics from memory and from spilled files,
         with_threads(threads, [&] {
           Model model = load_model(golden_root() / "gpt2-tied", {}, test::context());
           Watcher watcher(model, 0);
-          sweep(model, make_sequences(model), {.activations = dtype, .spill_directory = directory.path(), .max_memory = max_memory}, watcher, test::context());
+          sweep(model, make_swept_sequences(model), {.activations = dtype, .spill_directory = directory.path(), .max_memory = max_memory}, watcher, test::context());
           results.push_back(std::move(watcher.statistics));
         });
     for (const auto& result : results)
@@ -170,7 +170,7 @@ TEST_CASE("A sweep gives the same statistics from memory and from spilled files,
   CHECK(std::filesystem::is_empty(directory.path()));
   Model model = load_model(golden_root() / "gpt2-tied", {}, test::context());
   Watcher watcher(model);
-  CHECK_THROWS_WITH(sweep(model, make_sequences(model), {.spill_directory = directory.path() / "none", .max_memory = 1}, watcher, test::context()), Contains("none") && Contains("calibration activations"));
+  CHECK_THROWS_WITH(sweep(model, make_swept_sequences(model), {.spill_directory = directory.path() / "none", .max_memory = 1}, watcher, test::context()), Contains("none") && Contains("calibration activations"));
 }
 
 TEST_CASE("Activations that are not finite are an error that says where") {

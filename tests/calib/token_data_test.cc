@@ -43,7 +43,7 @@ template <typename T>
 std::string raw(const std::vector<T>& values) { return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)); }
 
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
-Rows load(const std::string& name, const std::string& bytes, int64_t vocabulary = 70000) { return load_token_data(TemporaryFile(name, bytes).path(), {}, vocabulary).sequences; }
+Rows load_data(const std::string& name, const std::string& bytes, int64_t vocabulary = 70000) { return load_token_data(TemporaryFile(name, bytes).path(), {}, vocabulary).sequences; }
 std::string refusal(const std::string& name, const std::string& bytes, int64_t vocabulary = 70000) {
   const TemporaryFile file(name, bytes);
   const std::string message = message_of([&] { load_token_data(file.path(), {}, vocabulary); });
@@ -57,13 +57,13 @@ std::string npy_refusal(const std::string& file) {
 }  // namespace
 
 TEST_CASE("token data: every integer type, one sequence or a sequence per row") {
-  CHECK(load("a.npy", npy_ids("<u2", "(3,)", raw<uint16_t>({1, 2, 65535}))) == Rows{{1, 2, 65535}});
-  CHECK(load("a.npy", npy_ids("|u1", "(2,)", raw<uint8_t>({0, 255}))) == Rows{{0, 255}});
-  CHECK(load("a.npy", npy_ids("<u4", "(2, 1)", raw<uint32_t>({7, 65536}))) == Rows{{7}, {65536}});
-  CHECK(load("a.npy", npy_ids("<i4", "(2, 2)", raw<int32_t>({1, 2, 3, 4}))) == Rows{{1, 2}, {3, 4}});
-  CHECK(load("a.npy", npy_ids("<i8", "(1, 2)", raw<int64_t>({5, 6}))) == Rows{{5, 6}});
-  CHECK(load("a.u16", raw<uint16_t>({1, 65535})) == Rows{{1, 65535}});
-  CHECK(load("a.u32", raw<uint32_t>({1, 65536})) == Rows{{1, 65536}});
+  CHECK(load_data("a.npy", npy_ids("<u2", "(3,)", raw<uint16_t>({1, 2, 65535}))) == Rows{{1, 2, 65535}});
+  CHECK(load_data("a.npy", npy_ids("|u1", "(2,)", raw<uint8_t>({0, 255}))) == Rows{{0, 255}});
+  CHECK(load_data("a.npy", npy_ids("<u4", "(2, 1)", raw<uint32_t>({7, 65536}))) == Rows{{7}, {65536}});
+  CHECK(load_data("a.npy", npy_ids("<i4", "(2, 2)", raw<int32_t>({1, 2, 3, 4}))) == Rows{{1, 2}, {3, 4}});
+  CHECK(load_data("a.npy", npy_ids("<i8", "(1, 2)", raw<int64_t>({5, 6}))) == Rows{{5, 6}});
+  CHECK(load_data("a.u16", raw<uint16_t>({1, 65535})) == Rows{{1, 65535}});
+  CHECK(load_data("a.u32", raw<uint32_t>({1, 65536})) == Rows{{1, 65536}});
 }
 
 TEST_CASE("token data: ids of the golden files") {

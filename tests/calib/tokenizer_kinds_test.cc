@@ -95,7 +95,7 @@ std::vector<size_t> compare_corpus(const Tokenizer& tokenizer, const json& hashe
   return wrong;
 }
 
-Tokenizer load(const std::filesystem::path& folder) {
+Tokenizer load_kind(const std::filesystem::path& folder) {
   const std::string name = (folder / "tokenizer.json").string(), model = (folder / "tokenizer.model").string();
   if (std::filesystem::exists(name)) return Tokenizer::parse(read_text_file(name), name);
   return Tokenizer::parse(SentencePieceModel::parse(read_text_file(model), model).make_tokenizer(std::nullopt, model).dump(), model);
@@ -119,7 +119,7 @@ TEST_CASE("tokenizer kinds: ids and texts are Hugging Face's and SentencePiece's
     if (!std::filesystem::exists(folder / "expected.json")) continue;
     ++count;
     INFO(folder.filename().string());
-    const Tokenizer tokenizer = load(folder);
+    const Tokenizer tokenizer = load_kind(folder);
     const json expected = read_json(folder / "expected.json"), &dropped = expected.at("dropped");
     for (size_t i = 0; i < texts.at("texts").size(); ++i) {
       const std::string text = prepare(texts.at("texts")[i], dropped);

@@ -25,7 +25,7 @@ void check(const std::vector<Refusal>& refusals) {
 }
 
 json added(json id, json content) { return json::array({{{"id", id}, {"content", content}}}); }
-json split(const std::string& expression) { return {{"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}}; }
+json refused_split(const std::string& expression) { return {{"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}}; }
 json template_of(json single, json special_tokens) { return {{"type", "TemplateProcessing"}, {"single", single}, {"pair", json::array()}, {"special_tokens", special_tokens}}; }
 const json text_piece = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
 const json end_piece = {{"SpecialToken", {{"id", "<|end|>"}, {"type_id", 0}}}};
@@ -66,9 +66,9 @@ TEST_CASE("tokenizer: parts that are not what they should be are named") {
       {"/pre_tokenizer/extra", 1, "pre_tokenizer: unknown field \"extra\""},
       {"/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", "a"}, {"String", "a"}}}, {"behavior", "Isolated"}}, "expected \"Regex\" or \"String\""},
       {"/pre_tokenizer", {{"type", "Split"}, {"behavior", "Isolated"}}, "field \"pattern\" is missing"},
-      {"/pre_tokenizer", split("a("), "regular expression a(: missing closing parenthesis at byte 2"},
-      {"/pre_tokenizer", split("\\s*"), "matches the empty text, which is not supported"},
-      {"/pre_tokenizer", split("\\bthe"), "\"\\b\" at byte 0 of the regular expression \\bthe is not supported"},
+      {"/pre_tokenizer", refused_split("a("), "regular expression a(: missing closing parenthesis at byte 2"},
+      {"/pre_tokenizer", refused_split("\\s*"), "matches the empty text, which is not supported"},
+      {"/pre_tokenizer", refused_split("\\bthe"), "\"\\b\" at byte 0 of the regular expression \\bthe is not supported"},
       {"/pre_tokenizer", {{"type", "Metaspace"}}, "pre_tokenizer: field \"replacement\" is missing"},
       {"/pre_tokenizer", {{"type", "Metaspace"}, {"replacement", "ab"}}, "pre_tokenizer: replacement: expected one character, found \"ab\""},
       {"/pre_tokenizer", {{"type", "Metaspace"}, {"replacement", ""}}, "expected one character, found \"\""},

@@ -10,6 +10,7 @@
 #include "calib/utf8.h"
 #include "core/mapped_file.h"
 #include "core/parallel.h"
+#include "tests/calib/golden_tokenizers.h"
 #include "tests/calib/small_tokenizer.h"
 
 using namespace llmc;
@@ -18,7 +19,6 @@ using nlohmann::json;
 namespace {
 
 const std::filesystem::path source = LLMC_SOURCE_DIR;
-const std::filesystem::path golden = source / "tests/golden/tokenizer";
 using Ids = std::vector<int32_t>;
 
 Tokenizer load(const std::filesystem::path& path) { return Tokenizer::parse(read_text_file(path), path.string()); }

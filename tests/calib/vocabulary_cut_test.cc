@@ -12,9 +12,9 @@ namespace {
 
 using nlohmann::json;
 
-const std::filesystem::path quill = std::filesystem::path(LLMC_SOURCE_DIR) / "sample_models/quill-7m";
+const std::filesystem::path quill_folder = std::filesystem::path(LLMC_SOURCE_DIR) / "sample_models/quill-7m";
 
-void write(const std::filesystem::path& path, const std::string& text) { std::ofstream(path) << text; }
+void put_text(const std::filesystem::path& path, const std::string& text) { std::ofstream(path) << text; }
 
 }  // namespace
 
@@ -27,10 +27,10 @@ TEST_CASE("What a token is merged from stays, with added tokens and single bytes
 TEST_CASE("Texts that a vocabulary was cut for are cut into the same tokens, and others can still be written", "[vocabulary]") {
   const test::TemporaryDirectory directory;
   const std::string text = "Mary had a little lamb; its fleece was white as snow. Élan vital, naïveté!\n\n  Twice.";
-  write(directory.path() / "texts.txt", text);
-  const std::string before_text = read_text_file(quill / "tokenizer.json");
-  const json config = json::parse(read_text_file(quill / "config.json"));
-  const VocabularyCut cut = cut_vocabulary(quill, config, 4096, {(directory.path() / "texts.txt").string()});
+  put_text(directory.path() / "texts.txt", text);
+  const std::string before_text = read_text_file(quill_folder / "tokenizer.json");
+  const json config = json::parse(read_text_file(quill_folder / "config.json"));
+  const VocabularyCut cut = cut_vocabulary(quill_folder, config, 4096, {(directory.path() / "texts.txt").string()});
   const Tokenizer before = Tokenizer::parse(before_text, "before"), after = Tokenizer::parse(cut.files.at("tokenizer.json"), "after");
   CHECK(after.vocabulary_size() == static_cast<int64_t>(cut.kept.size()));
   CHECK(cut.kept.size() < 1000);
@@ -45,19 +45,19 @@ TEST_CASE("Texts that a vocabulary was cut for are cut into the same tokens, and
 
 TEST_CASE("Ids in every file beside the weights follow their tokens", "[vocabulary]") {
   const test::TemporaryDirectory directory;
-  for (const char* name : {"config.json", "tokenizer.json"}) std::filesystem::copy_file(quill / name, directory.path() / name);
-  json config = json::parse(read_text_file(quill / "config.json"));
+  for (const char* name : {"config.json", "tokenizer.json"}) std::filesystem::copy_file(quill_folder / name, directory.path() / name);
+  json config = json::parse(read_text_file(quill_folder / "config.json"));
   config["eos_token_id"] = json::array({0, 4000, 999999});
   config["suppress_tokens"] = json::array({300});
-  const json vocabulary = json::parse(read_text_file(quill / "tokenizer.json")).at("model").at("vocab");
+  const json vocabulary = json::parse(read_text_file(quill_folder / "tokenizer.json")).at("model").at("vocab");
   std::string name_of_4000;
   for (const auto& [token, id] : vocabulary.items())
     if (id == 4000) name_of_4000 = token;
-  write(directory.path() / "tokenizer_config.json", R"({"added_tokens_decoder": {"0": {"content": "<|endoftext|>"}}, "model_max_length": 4})");
-  write(directory.path() / "vocab.json", vocabulary.dump());
-  write(directory.path() / "merges.txt", "#version: 0.2\n");
-  write(directory.path() / "added_tokens.json", R"({"<|endoftext|>": 0})");
-  write(directory.path() / "texts.txt", "a");
+  put_text(directory.path() / "tokenizer_config.json", R"({"added_tokens_decoder": {"0": {"content": "<|endoftext|>"}}, "model_max_length": 4})");
+  put_text(directory.path() / "vocab.json", vocabulary.dump());
+  put_text(directory.path() / "merges.txt", "#version: 0.2\n");
+  put_text(directory.path() / "added_tokens.json", R"({"<|endoftext|>": 0})");
+  put_text(directory.path() / "texts.txt", "a");
   const VocabularyCut cut = cut_vocabulary(directory.path(), config, 4096, {(directory.path() / "texts.txt").string()});
   const json kept = json::parse(cut.files.at("tokenizer.json")).at("model").at("vocab");
   CHECK(cut.config.at("eos_token_id") == json::array({0, kept.at(name_of_4000), 999999}));  // what names no token stays as it is
@@ -66,7 +66,7 @@ TEST_CASE("Ids in every file beside the weights follow their tokens", "[vocabula
   CHECK(json::parse(cut.files.at("tokenizer_config.json")).at("added_tokens_decoder").contains("0"));
   CHECK(json::parse(cut.files.at("added_tokens.json")).at("<|endoftext|>") == 0);
   CHECK(cut.files.at("merges.txt").starts_with("#version: 0.2\n"));
-  write(directory.path() / "tokenizer.model", "");
+  put_text(directory.path() / "tokenizer.model", "");
   CHECK_THROWS_WITH(cut_vocabulary(directory.path(), config, 4096, {}), Catch::Matchers::Contains("tokenizer.model: cannot be rewritten"));
 }
 

@@ -20,7 +20,7 @@ nlohmann::json read_cases() {
 }
 
 /// Weights of 256 columns, in one layer of a model whose head is its embedding.
-const MixInput embedding{"token_embd.weight", {8, 256}}, query{"blk.0.attn_q.weight", {8, 256}}, value{"blk.0.attn_v.weight", {8, 256}}, norm{"blk.0.attn_norm.weight", {256}}, narrow{"blk.0.ffn_down.weight", {8, 96}};
+const MixInput embedding{"token_embd.weight", {8, 256}}, query{"blk.0.attn_q.weight", {8, 256}}, value{"blk.0.attn_v.weight", {8, 256}}, norm{"blk.0.attn_norm.weight", {256}}, narrow_down{"blk.0.ffn_down.weight", {8, 96}};
 const MixFacts facts{.layers = 8, .heads = 4, .kv_heads = 4};
 
 std::string types_of(const std::vector<ChosenType>& chosen) {
@@ -75,7 +75,7 @@ TEST_CASE("Overrides of a mix decide in llama-quantize's order", "[gguf]") {
 
 TEST_CASE("Rows that are no whole blocks are refused, all at once, or fall back", "[gguf]") {
   const GgufMix& mix = get_gguf_mix("Q3_K_S", "--type");
-  const std::vector<MixInput> tensors = {embedding, narrow, {"blk.0.ffn_up.weight", {8, 100}}};
+  const std::vector<MixInput> tensors = {embedding, narrow_down, {"blk.0.ffn_up.weight", {8, 100}}};
   CHECK_THROWS_WITH(choose_gguf_types(mix, facts, {}, tensors), Catch::Contains("tensor blk.0.ffn_down.weight: rows of 96 weights, Q3_K stores blocks of 256 (llama.cpp would take Q4_0)") && Catch::Contains("blk.0.ffn_up.weight: rows of 100 weights, Q3_K stores blocks of 256 (llama.cpp would take F16)") && Catch::Contains("--allow-fallback"));
   CHECK(types_of(choose_gguf_types(mix, facts, {.fallback = TypeFallback::allowed}, tensors)) == "Q6_K Q4_0<Q3_K F16<Q3_K");
 }

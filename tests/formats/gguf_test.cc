@@ -17,16 +17,16 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-GgufContent parse(const std::string& file) { return parse_gguf(std::as_bytes(std::span(file)), "f.gguf"); }
+GgufContent parse_gguf_text(const std::string& file) { return parse_gguf(std::as_bytes(std::span(file)), "f.gguf"); }
 
 void write_text(const std::filesystem::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
-constexpr uint32_t f32 = 0, q4_0 = 2;
+constexpr uint32_t type_f32 = 0, q4_0 = 2;
 
 /// Two tensors of 2×3 and of 32 values, with a key of each kind.
 GgufBytes small_file() {
   return {.entries = {entry("general.architecture", value_string, text("llama")), entry("n", value_u32, u32(7)), entry("list", value_array, u32(value_array) + u64(2) + u32(value_u8) + u64(2) + "\1\2" + u32(value_string) + u64(1) + text("ab"))},
-          .tensors = {tensor("a.weight", {3, 2}, f32, 0), tensor("b.weight", {32}, q4_0, 32)},
+          .tensors = {tensor("a.weight", {3, 2}, type_f32, 0), tensor("b.weight", {32}, q4_0, 32)},
           .data = std::string(32, 'a') + std::string(18, 'b')};
 }
 
@@ -38,7 +38,7 @@ std::string with_tensor(const std::string& bytes, size_t data = 64) { return Ggu
 
 TEST_CASE("a well-formed GGUF file is read", "[gguf]") {
   const std::string file = small_file().bytes();
-  const GgufContent content = parse(file);
+  const GgufContent content = parse_gguf_text(file);
   CHECK(content.version == 3);
   CHECK(content.metadata.get_string("general.architecture") == "llama");
   CHECK(content.metadata.find_int("n") == 7);
@@ -59,18 +59,18 @@ TEST_CASE("a well-formed GGUF file is read", "[gguf]") {
 TEST_CASE("a GGUF file of version 2, of another alignment, or without tensors is read", "[gguf]") {
   GgufBytes file = small_file();
   file.version = 2;
-  CHECK(parse(file.bytes()).version == 2);
+  CHECK(parse_gguf_text(file.bytes()).version == 2);
   file.entries.push_back(entry("general.alignment", value_u32, u32(8)));
   file.tensors[1] = tensor("b.weight", {32}, q4_0, 24);
   file.data = std::string(24 + 18, 'x');
   file.alignment = 8;
-  CHECK(parse(file.bytes()).tensors.size() == 2);
-  CHECK(parse(GgufBytes{.entries = {entry("k", value_u32, u32(1))}}.bytes()).tensors.empty());
-  CHECK(parse(GgufBytes{}.bytes()).metadata.entries().empty());
+  CHECK(parse_gguf_text(file.bytes()).tensors.size() == 2);
+  CHECK(parse_gguf_text(GgufBytes{.entries = {entry("k", value_u32, u32(1))}}.bytes()).tensors.empty());
+  CHECK(parse_gguf_text(GgufBytes{}.bytes()).metadata.entries().empty());
 }
 
 TEST_CASE("a key of the wrong kind is refused where it is asked for", "[gguf]") {
-  const GgufContent content = parse(small_file().bytes());
+  const GgufContent content = parse_gguf_text(small_file().bytes());
   CHECK_THROWS_WITH(content.metadata.find_string("n"), Contains("f.gguf: key n: expected a string, found u32"));
   CHECK_THROWS_WITH(content.metadata.find_int("list"), Contains("f.gguf: key list: expected an integer below 2^63, found array"));
   CHECK_THROWS_WITH(content.metadata.find_ints("list"), Contains("key list: expected an array of integers"));
@@ -130,26 +130,26 @@ TEST_CASE("everything a GGUF file can lie about is refused by name", "[gguf]") {
       {changed([](GgufBytes& f) { f.entries.push_back(entry("general.alignment", value_u32, u32(64))); }), "tensor a.weight: truncated"},
       {changed([](GgufBytes& f) { f.entries.push_back(entry("general.alignment", value_u32, u32(1u << 30))); }), "truncated: the data start at byte 1073741824"},
       {changed([](GgufBytes& f) { f.more_tensors = 1; f.data.clear(); }), "truncated: tensor 3 of 3: name: length needs 8 bytes"},
-      {with_tensor(tensor("", {1}, f32, 0)), "tensor 1 of 1: expected a name of 1 to 63 bytes, found 0"},
-      {with_tensor(tensor(std::string(64, 't'), {1}, f32, 0)), "expected a name of 1 to 63 bytes, found 64"},
-      {with_tensor(tensor("t", {}, f32, 0)), "tensor t: expected 1 to 4 dimensions, found 0"},
-      {with_tensor(tensor("t", {1, 1, 1, 1, 1}, f32, 0)), "tensor t: expected 1 to 4 dimensions, found 5"},
-      {with_tensor(tensor("t", {4, 0}, f32, 0)), "tensor t: dimension 1 is 0"},
-      {with_tensor(tensor("t", {huge}, f32, 0)), "tensor t: dimension 0 is 18446744073709551615"},
-      {with_tensor(tensor("t", {uint64_t{1} << 32, uint64_t{1} << 32}, f32, 0)), "tensor t: shape [4294967296, 4294967296] is not a possible size"},
-      {with_tensor(tensor("t", {uint64_t{1} << 62}, f32, 0)), "tensor t: shape [4611686018427387904] is not a possible size"},
-      {with_tensor(tensor("t", {uint64_t{1} << 31, uint64_t{1} << 31, 2, 1}, f32, 0)), "is not a possible size"},
+      {with_tensor(tensor("", {1}, type_f32, 0)), "tensor 1 of 1: expected a name of 1 to 63 bytes, found 0"},
+      {with_tensor(tensor(std::string(64, 't'), {1}, type_f32, 0)), "expected a name of 1 to 63 bytes, found 64"},
+      {with_tensor(tensor("t", {}, type_f32, 0)), "tensor t: expected 1 to 4 dimensions, found 0"},
+      {with_tensor(tensor("t", {1, 1, 1, 1, 1}, type_f32, 0)), "tensor t: expected 1 to 4 dimensions, found 5"},
+      {with_tensor(tensor("t", {4, 0}, type_f32, 0)), "tensor t: dimension 1 is 0"},
+      {with_tensor(tensor("t", {huge}, type_f32, 0)), "tensor t: dimension 0 is 18446744073709551615"},
+      {with_tensor(tensor("t", {uint64_t{1} << 32, uint64_t{1} << 32}, type_f32, 0)), "tensor t: shape [4294967296, 4294967296] is not a possible size"},
+      {with_tensor(tensor("t", {uint64_t{1} << 62}, type_f32, 0)), "tensor t: shape [4611686018427387904] is not a possible size"},
+      {with_tensor(tensor("t", {uint64_t{1} << 31, uint64_t{1} << 31, 2, 1}, type_f32, 0)), "is not a possible size"},
       {with_tensor(tensor("t", {uint64_t{1} << 16, uint64_t{1} << 16, uint64_t{1} << 16, uint64_t{1} << 16}, q4_0, 0)), "is not a possible size"},
       {with_tensor(tensor("t", {1}, 4, 0)), "tensor t: tensor type 4 is not one of ggml's"},
       {with_tensor(tensor("t", {1}, 9999, 0)), "tensor t: tensor type 9999 is not one of ggml's"},
       {with_tensor(tensor("t", {33}, q4_0, 0)), "tensor t: rows of 33 are not a multiple of 32, the block of Q4_0"},
-      {with_tensor(tensor("t", {16}, f32, 4)), "tensor t: is not aligned: starts at byte 4 of the data, expected 0"},
-      {with_tensor(tensor("t", {8}, f32, 32)), "tensor t: a hole before it: starts at byte 32 of the data, expected 0"},
-      {with_tensor(tensor("t", {8}, f32, huge - 31)), "starts at byte 18446744073709551584 of the data, expected 0"},
-      {with_tensor(tensor("t", {16}, f32, 0), 63), "tensor t: truncated: F32 [16] needs 64 bytes at byte 0 of the data, which has 63"},
-      {with_tensor(tensor("t", {16}, f32, 0), 65), "the tensors end at byte 64 of the data, but the file holds 65"},
-      {with_tensor(tensor("t", {uint64_t{1} << 40}, f32, 0)), "tensor t: truncated: F32 [1099511627776] needs 4398046511104 bytes"},
-      {GgufBytes{.tensors = {tensor("t", {1}, f32, 0)}}.bytes(), "truncated: the data start at byte"},
+      {with_tensor(tensor("t", {16}, type_f32, 4)), "tensor t: is not aligned: starts at byte 4 of the data, expected 0"},
+      {with_tensor(tensor("t", {8}, type_f32, 32)), "tensor t: a hole before it: starts at byte 32 of the data, expected 0"},
+      {with_tensor(tensor("t", {8}, type_f32, huge - 31)), "starts at byte 18446744073709551584 of the data, expected 0"},
+      {with_tensor(tensor("t", {16}, type_f32, 0), 63), "tensor t: truncated: F32 [16] needs 64 bytes at byte 0 of the data, which has 63"},
+      {with_tensor(tensor("t", {16}, type_f32, 0), 65), "the tensors end at byte 64 of the data, but the file holds 65"},
+      {with_tensor(tensor("t", {uint64_t{1} << 40}, type_f32, 0)), "tensor t: truncated: F32 [1099511627776] needs 4398046511104 bytes"},
+      {GgufBytes{.tensors = {tensor("t", {1}, type_f32, 0)}}.bytes(), "truncated: the data start at byte"},
       {changed([](GgufBytes& f) { f.tensors[1] = tensor("a.weight", {32}, q4_0, 32); }), "tensor a.weight: appears twice"},
       {changed([](GgufBytes& f) { f.tensors[1] = tensor("b.weight", {32}, q4_0, 0); }), "tensor b.weight: overlaps the tensor before it: starts at byte 0 of the data, expected 32"},
       {changed([](GgufBytes& f) { std::swap(f.tensors[0], f.tensors[1]); }), "tensor b.weight: a hole before it: starts at byte 32 of the data, expected 0"},
@@ -157,7 +157,7 @@ TEST_CASE("everything a GGUF file can lie about is refused by name", "[gguf]") {
   };
   for (const auto& c : cases) {
     INFO(c.message);
-    CHECK_THROWS_WITH(parse(c.file), Contains("f.gguf") && Contains(c.message));
+    CHECK_THROWS_WITH(parse_gguf_text(c.file), Contains("f.gguf") && Contains(c.message));
   }
 }
 
@@ -165,7 +165,7 @@ TEST_CASE("a GGUF file that is cut anywhere is refused", "[gguf]") {
   const std::string file = small_file().bytes();
   for (size_t size = 0; size < file.size(); ++size) {
     INFO(size);
-    CHECK_THROWS_AS(parse(file.substr(0, size)), Error);
+    CHECK_THROWS_AS(parse_gguf_text(file.substr(0, size)), Error);
   }
 }
 
@@ -221,7 +221,7 @@ namespace {
 std::vector<GgufBytes> make_shards(int count) {
   std::vector<GgufBytes> shards;
   for (int i = 0; i < count; ++i) {
-    GgufBytes shard{.tensors = {tensor("t" + std::to_string(i), {8}, f32, 0)}, .data = std::string(32, 'x')};
+    GgufBytes shard{.tensors = {tensor("t" + std::to_string(i), {8}, type_f32, 0)}, .data = std::string(32, 'x')};
     if (i == 0) shard.entries.push_back(entry("general.architecture", value_string, text("llama")));
     shard.entries.push_back(entry("split.no", value_u32, u32(static_cast<uint32_t>(i))));
     shard.entries.push_back(entry("split.count", value_u32, u32(static_cast<uint32_t>(count))));
@@ -259,7 +259,7 @@ TEST_CASE("shards that are missing or disagree are refused by name", "[gguf]") {
       {[](auto& shards) { shards[2].entries[1] = entry("split.count", value_u32, u32(4)); }, "m-00003-of-00003.gguf: key split.count: expected 3, found 4"},
       {[](auto& shards) { shards[2].entries[2] = entry("split.tensors.count", value_u32, u32(9)); }, "m-00003-of-00003.gguf: key split.tensors.count: expected 3, found 9"},
       {[](auto& shards) { for (auto& shard : shards) shard.entries.back() = entry("split.tensors.count", value_u32, u32(4)); }, "key split.tensors.count: expected 3, the number of tensors in 3 files, found 4"},
-      {[](auto& shards) { shards[1].tensors[0] = tensor("t0", {8}, f32, 0); }, "m-00002-of-00003.gguf: tensor t0: is in an earlier shard too"},
+      {[](auto& shards) { shards[1].tensors[0] = tensor("t0", {8}, type_f32, 0); }, "m-00002-of-00003.gguf: tensor t0: is in an earlier shard too"},
       {[](auto& shards) { shards[1].entries.push_back(entry("general.architecture", value_string, text("gpt2"))); }, "m-00002-of-00003.gguf: key general.architecture: differs"},
       {[&](auto& shards) { shards[1].entries.push_back(key("other", 1)); }, "m-00002-of-00003.gguf: key other: differs from the first shard's, or is missing there"},
       {[](auto&) {}, "is shard 2 of 3; name the first, *-00001-of-00003.gguf", "m-00002-of-00003.gguf"},

@@ -19,7 +19,7 @@ namespace {
 
 constexpr uint32_t f32 = 0, f16 = 1;
 
-Imatrix parse(const std::string& file) { return parse_imatrix(std::as_bytes(std::span(file)), "i.dat"); }
+Imatrix parse_imatrix_text(const std::string& file) { return parse_imatrix(std::as_bytes(std::span(file)), "i.dat"); }
 
 std::string i32(int32_t value) { return number_bytes(value); }
 std::string floats(const std::vector<float>& values) {
@@ -62,7 +62,7 @@ std::string changed(const std::function<void(GgufBytes&)>& change) {
 
 TEST_CASE("Importance matrices of both kinds are read", "[imatrix]") {
   for (const std::string& file : {new_file().bytes(), old_file()}) {
-    const Imatrix imatrix = parse(file);
+    const Imatrix imatrix = parse_imatrix_text(file);
     REQUIRE(imatrix.entries.size() == 2);
     const ImatrixEntry& a = imatrix.entries.at("a.weight");
     CHECK(a.sums == std::vector<float>{8, 0, 2});
@@ -72,13 +72,13 @@ TEST_CASE("Importance matrices of both kinds are read", "[imatrix]") {
     CHECK(imatrix.datasets == std::vector<std::string>{"t.txt"});
     CHECK(imatrix.chunk_count == 4);
   }
-  CHECK(parse(new_file().bytes()).chunk_size == 512);
-  CHECK(parse(old_file()).chunk_size == 0);
+  CHECK(parse_imatrix_text(new_file().bytes()).chunk_size == 512);
+  CHECK(parse_imatrix_text(old_file()).chunk_size == 0);
 }
 
 TEST_CASE("Old importance matrices may end after the entries, or name no dataset", "[imatrix]") {
-  CHECK(parse(i32(1) + old_entry("a", 1, {1})).datasets.empty());
-  CHECK(parse(i32(1) + old_entry("a", 1, {1}) + i32(7) + i32(0)).chunk_count == 7);
+  CHECK(parse_imatrix_text(i32(1) + old_entry("a", 1, {1})).datasets.empty());
+  CHECK(parse_imatrix_text(i32(1) + old_entry("a", 1, {1}) + i32(7) + i32(0)).chunk_count == 7);
 }
 
 TEST_CASE("An importance matrix that is written is read back the same, and by its GGUF names", "[imatrix]") {
@@ -138,11 +138,11 @@ TEST_CASE("Everything that an importance matrix of the GGUF kind can lie about i
   };
   for (const auto& [file, message] : cases) {
     INFO(message);
-    CHECK_THROWS_WITH(parse(file), Contains("i.dat") && Contains(message));
+    CHECK_THROWS_WITH(parse_imatrix_text(file), Contains("i.dat") && Contains(message));
   }
   const std::string whole = new_file().bytes();
   constexpr size_t padding = 28;  // behind the last tensor, which a file may lack
-  for (size_t size = 0; size < whole.size() - padding; ++size) CHECK_THROWS_AS(parse(whole.substr(0, size)), Error);
+  for (size_t size = 0; size < whole.size() - padding; ++size) CHECK_THROWS_AS(parse_imatrix_text(whole.substr(0, size)), Error);
 }
 
 TEST_CASE("Everything that an old importance matrix can lie about is refused", "[imatrix]") {
@@ -174,10 +174,10 @@ TEST_CASE("Everything that an old importance matrix can lie about is refused", "
   };
   for (const auto& [file, message] : cases) {
     INFO(message);
-    CHECK_THROWS_WITH(parse(file), Contains("i.dat: ") && Contains(message));
+    CHECK_THROWS_WITH(parse_imatrix_text(file), Contains("i.dat: ") && Contains(message));
   }
   const std::string whole = old_file();
   const size_t entries = whole.size() - 4 - 4 - 5;  // the oldest files end there
   for (size_t size = 0; size < whole.size(); ++size)
-    if (size != entries) CHECK_THROWS_AS(parse(whole.substr(0, size)), Error);
+    if (size != entries) CHECK_THROWS_AS(parse_imatrix_text(whole.substr(0, size)), Error);
 }

@@ -20,13 +20,13 @@ namespace {
 
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 
-PytorchContent parse(const std::string& file) { return parse_pytorch(bytes_of(file), "f.bin"); }
+PytorchContent parse_bin(const std::string& file) { return parse_pytorch(bytes_of(file), "f.bin"); }
 
 /// An archive of this pickle and one storage "0".
-std::string make_file(const std::string& pickle, const std::string& storage = std::string(16, 'x')) { return make_zip({{"f/data.pkl", pickle}, {"f/data/0", storage}}).whole(); }
+std::string make_bin(const std::string& pickle, const std::string& storage = std::string(16, 'x')) { return make_zip({{"f/data.pkl", pickle}, {"f/data/0", storage}}).whole(); }
 
 /// One f32 tensor on that storage.
-std::string make_tensor(int32_t offset, const std::vector<int32_t>& shape, const std::vector<int32_t>& strides, int32_t count = 4) { return make_file(state_dict(tensor_op(storage_op("FloatStorage", "0", count), offset, shape, strides))); }
+std::string make_tensor(int32_t offset, const std::vector<int32_t>& shape, const std::vector<int32_t>& strides, int32_t count = 4) { return make_bin(state_dict(tensor_op(storage_op("FloatStorage", "0", count), offset, shape, strides))); }
 
 }  // namespace
 
@@ -50,10 +50,10 @@ TEST_CASE("every type and view that torch.save writes is read", "[pytorch]") {
 }
 
 TEST_CASE("views of a storage are checked against it", "[pytorch]") {
-  CHECK(parse(make_tensor(0, {4}, {1})).tensors[0].tensor.shape == Shape{4});
-  CHECK(parse(make_tensor(1, {1, 3}, {77, 1})).tensors[0].tensor.bytes.size() == 12);  // one row has no next one
-  CHECK(parse(make_tensor(3, {}, {})).tensors[0].tensor.bytes.size() == 4);
-  CHECK(parse(make_tensor(0, {2, 2}, {1, 2})).copies.size() == 1);
+  CHECK(parse_bin(make_tensor(0, {4}, {1})).tensors[0].tensor.shape == Shape{4});
+  CHECK(parse_bin(make_tensor(1, {1, 3}, {77, 1})).tensors[0].tensor.bytes.size() == 12);  // one row has no next one
+  CHECK(parse_bin(make_tensor(3, {}, {})).tensors[0].tensor.bytes.size() == 4);
+  CHECK(parse_bin(make_tensor(0, {2, 2}, {1, 2})).copies.size() == 1);
   const struct {
     std::string file;
     const char* message;
@@ -71,14 +71,14 @@ TEST_CASE("views of a storage are checked against it", "[pytorch]") {
       {make_tensor(0, {4}, {1}, 5), "expected 5 elements of F32, found 16 bytes"},
       {make_tensor(0, {3}, {1}, 3), "expected 3 elements of F32, found 16 bytes"},
       {make_tensor(0, {1}, {1}, -4), "expected -4 elements"},
-      {make_file(state_dict(tensor_op(storage_op("FloatStorage", "1", 4), 0, {4}, {1}))), "its storage f/data/1 is not in the archive"},
-      {make_file(state_dict(tensor_op(storage_op("FloatStorage", "../data.pkl", 4), 0, {4}, {1}))), "is not in the archive"},
-      {make_file(state_dict(tensor_op(storage_op("FloatStorage", "0", 4), 0, {4}, {1, 1}))), "a tensor of 1 dimensions has 2 strides"},
-      {make_file(state_dict(tensor_op(storage_op("FloatStorage", "0", 4), 0, {1, 1, 1, 1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 1, 1}))), "9 dimensions"},
+      {make_bin(state_dict(tensor_op(storage_op("FloatStorage", "1", 4), 0, {4}, {1}))), "its storage f/data/1 is not in the archive"},
+      {make_bin(state_dict(tensor_op(storage_op("FloatStorage", "../data.pkl", 4), 0, {4}, {1}))), "is not in the archive"},
+      {make_bin(state_dict(tensor_op(storage_op("FloatStorage", "0", 4), 0, {4}, {1, 1}))), "a tensor of 1 dimensions has 2 strides"},
+      {make_bin(state_dict(tensor_op(storage_op("FloatStorage", "0", 4), 0, {1, 1, 1, 1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 1, 1}))), "9 dimensions"},
   };
   for (const auto& c : cases) {
     INFO(c.message);
-    CHECK_THROWS_WITH(parse(c.file), Contains("f.bin") && Contains(c.message));
+    CHECK_THROWS_WITH(parse_bin(c.file), Contains("f.bin") && Contains(c.message));
   }
 }
 
@@ -86,13 +86,13 @@ TEST_CASE("copies of views cannot outgrow their file", "[pytorch]") {
   std::string entries;
   const std::string storage(1 << 16, 'x');
   for (int i = 0; i < 100; ++i) entries += text_op("t" + std::to_string(i)) + tensor_op(storage_op("FloatStorage", "0", 1 << 14), 0, {2, 1 << 13}, {1, 2});
-  CHECK_THROWS_WITH(parse(make_file(proto2 + "}(" + entries + "u.", storage)), Contains("tensor t2: tensors that do not lie row by row would take more memory"));
+  CHECK_THROWS_WITH(parse_bin(make_bin(proto2 + "}(" + entries + "u.", storage)), Contains("tensor t2: tensors that do not lie row by row would take more memory"));
 }
 
 TEST_CASE("a pickle that is more than tensors is refused by what it names", "[pytorch]") {
   const std::string good = tensor_op(storage_op("FloatStorage", "0", 4), 0, {4}, {1});
-  CHECK(parse(make_file(state_dict(good))).tensors.size() == 1);
-  CHECK(parse(make_file(proto2 + ordered_dict_op() + "(" + text_op("t") + good + "u" + "}" + text_op("_metadata") + ordered_dict_op() + "sb.")).tensors.size() == 1);
+  CHECK(parse_bin(make_bin(state_dict(good))).tensors.size() == 1);
+  CHECK(parse_bin(make_bin(proto2 + ordered_dict_op() + "(" + text_op("t") + good + "u" + "}" + text_op("_metadata") + ordered_dict_op() + "sb.")).tensors.size() == 1);
   const auto call = [](const char* module, const char* name, const char* argument) { return proto2 + global_op(module, name) + "(" + text_op(argument) + "tR."; };
   const std::string args = tuple_op({storage_op("FloatStorage", "0", 4)});
   const struct {
@@ -155,7 +155,7 @@ TEST_CASE("a pickle that is more than tensors is refused by what it names", "[py
   };
   for (const auto& c : cases) {
     INFO(c.message);
-    CHECK_THROWS_WITH(parse(make_file(c.pickle)), Contains("f.bin") && Contains(c.message));
+    CHECK_THROWS_WITH(parse_bin(make_bin(c.pickle)), Contains("f.bin") && Contains(c.message));
   }
   CHECK_THROWS_WITH(read_state_dict(bytes_of(std::string((8 << 20) + 1, '}')), "f"), Contains("over the limit"));
   std::string deep = proto2 + ")";  // tuples in tuples cost a value each, and nothing walks into them
@@ -226,11 +226,11 @@ TEST_CASE("a ZIP archive is stored entries, each with bytes of its own", "[pytor
 }
 
 TEST_CASE("an archive that is no state dict is refused", "[pytorch]") {
-  CHECK_THROWS_WITH(parse("\x80\x02\x8a\x0a"), Contains("a bare pickle, as PyTorch before 1.6 wrote"));
-  CHECK_THROWS_WITH(parse(make_zip({{"f/model.py", "x"}}).whole()), Contains("has no entry FOLDER/data.pkl"));
-  CHECK_THROWS_WITH(parse(make_zip({{"f/data.pkl", "x"}, {"g/data.pkl", "x"}}).whole()), Contains("expected one pickle"));
-  CHECK_THROWS_WITH(parse(make_zip({{"f/data.pkl", proto2 + "}."}, {"f/byteorder", "big"}}).whole()), Contains("byteorder: expected little, found big"));
-  CHECK(parse(make_zip({{"f/data.pkl", proto2 + "}."}}).whole()).tensors.empty());
+  CHECK_THROWS_WITH(parse_bin("\x80\x02\x8a\x0a"), Contains("a bare pickle, as PyTorch before 1.6 wrote"));
+  CHECK_THROWS_WITH(parse_bin(make_zip({{"f/model.py", "x"}}).whole()), Contains("has no entry FOLDER/data.pkl"));
+  CHECK_THROWS_WITH(parse_bin(make_zip({{"f/data.pkl", "x"}, {"g/data.pkl", "x"}}).whole()), Contains("expected one pickle"));
+  CHECK_THROWS_WITH(parse_bin(make_zip({{"f/data.pkl", proto2 + "}."}, {"f/byteorder", "big"}}).whole()), Contains("byteorder: expected little, found big"));
+  CHECK(parse_bin(make_zip({{"f/data.pkl", proto2 + "}."}}).whole()).tensors.empty());
 }
 
 TEST_CASE("random damage gives tensors or an error, and every byte of a tensor can be read", "[pytorch]") {
@@ -246,7 +246,7 @@ TEST_CASE("random damage gives tensors or an error, and every byte of a tensor c
     std::string damaged = whole;
     for (uint64_t i = 0; i <= random.below(3); ++i) damaged[at_random(random)] = static_cast<char>(random.below(2) == 0 ? random.below(256) : static_cast<unsigned char>(whole[at_random(random)]));
     try {
-      for (const NamedTensor& entry : parse(damaged).tensors)
+      for (const NamedTensor& entry : parse_bin(damaged).tensors)
         for (std::byte value : entry.tensor.bytes) sum += std::to_integer<size_t>(value);
       ++accepted;
     } catch (const Error&) {

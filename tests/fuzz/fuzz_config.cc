@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
-#include "formats/codecs/compressed_tensors_codecs.h"
+#include "formats/codecs/compressed_tensors_config.h"
 #include "model/architecture.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -7,6 +7,7 @@
 #include "core/mapped_file.h"
 #include "core/output.h"
 #include "formats/codecs/compressed_tensors_codecs.h"
+#include "formats/codecs/compressed_tensors_config.h"
 #include "formats/codecs/packed_codecs.h"
 #include "formats/packed_container.h"
 #include "formats/weights_writer.h"

@@ -112,6 +112,12 @@ class Llmc:
         require(done.returncode == 0, f"{' '.join(command)}\nexit code {done.returncode}\n{done.stderr[-2000:]}")
         return done.stdout
 
+    def make(self, command, model, out, ids, work, *options):
+        """`llmc COMMAND model -o out`, judged on the ids alone: what it writes is compared here."""
+        data = work / "evaluation.npy"
+        np.save(data, ids.astype(np.uint16))
+        self.run(command, model, "-o", out, "--eval-data", data, *options)
+
     def evaluate(self, model, ids, work):
         """(logits [tokens, vocabulary] of the first window, perplexity)."""
         data, logits = work / "ids.npy", work / "logits.npy"
@@ -203,7 +209,7 @@ def compare(llmc, ours, theirs, ids, work):
 
 def check_quantized(llmc, model, work, options):
     ids, out = token_ids(model), work / "quantized"
-    llmc.run("quantize", model, "-o", out, *options)
+    llmc.make("quantize", model, out, ids, work, *options)
     method = read_config(out).get("quantization_config", {}).get("quant_method")
     require(method == "compressed-tensors", f"quant_method is {method}")
     theirs = load(out)
@@ -240,7 +246,7 @@ def set_inputs(folder, inputs):
 
 def check_rounded_inputs(llmc, model, work, options):
     ids, out, weights = token_ids(model), work / "quantized", work / "weights"
-    llmc.run("quantize", model, "-o", out, *options)
+    llmc.make("quantize", model, out, ids, work, *options)
     shutil.copytree(out, weights)
     set_inputs(weights, None)
     return compare_rounded(llmc, out, weights, ids, work, is_on_borders="linear" not in options[1].split("dynamic")[-1])
@@ -249,7 +255,7 @@ def check_rounded_inputs(llmc, model, work, options):
 def check_static_inputs(llmc, model, work, options, symmetric):
     """Grids as a calibration by the library would leave them: per layer, from the inputs that the float model sees."""
     ids, out, weights = token_ids(model), work / "static", work / "weights"
-    llmc.run("quantize", model, "-o", weights, *options)
+    llmc.make("quantize", model, weights, ids, work, *options)
     shutil.copytree(weights, out)
     set_inputs(out, {"num_bits": 8, "type": "int", "symmetric": symmetric, "strategy": "tensor", "dynamic": False})
     tensors = load_file(weights / "model.safetensors")
@@ -275,7 +281,7 @@ def check_static_inputs(llmc, model, work, options, symmetric):
 
 def check_pruned(llmc, model, work):
     ids, pruned, dense = token_ids(model), work / "pruned", work / "dense"
-    llmc.run("prune", model, "-o", pruned, "--sparsity", "0.5")
+    llmc.make("prune", model, pruned, ids, work, "--sparsity", "0.5")
     require_refused(pruned)
     llmc.run("export", pruned, "--dense", "-o", dense)
     require("quantization_config" not in read_config(dense), "the dense export has a quantization_config")
@@ -296,9 +302,8 @@ def require_refused(packed):
 
 def check_pruned_as_dense(llmc, model, work, options):
     """An ordinary checkpoint that holds the zeros, straight from `llmc prune --format hf`."""
-    ids, out, data = token_ids(model), work / "pruned", work / "evaluation.npy"
-    np.save(data, ids.astype(np.uint16))
-    llmc.run("prune", model, "-o", out, "--format", "hf", "--eval-data", data, *options)
+    ids, out = token_ids(model), work / "pruned"
+    llmc.make("prune", model, out, ids, work, "--format", "hf", *options)
     require("quantization_config" not in read_config(out), "the checkpoint has a quantization_config")
     theirs = load(out)
     zeros = [float((weight == 0).float().mean()) for name, weight in theirs.named_parameters() if weight.ndim == 2 and ("_proj." in name or ".h." in name)]
@@ -312,7 +317,7 @@ def check_pruned_as_dense(llmc, model, work, options):
 def check_experts(llmc, model, work):
     """Codes of experts, which transformers unpacks to bf16 and joins, and the dense export, which it reads as it is."""
     ids, out, dense = token_ids(model), work / "quantized", work / "dense"
-    llmc.run("quantize", model, "-o", out, "--bits", "4", "--group-size", "16", "--eval-data", model / "input_ids.npy")
+    llmc.make("quantize", model, out, ids, work, "--bits", "4", "--group-size", "16")
     llmc.run("export", out, "--dense", "-o", dense)
     exact, theirs = load(dense), load(out)
     require(count_quantized(theirs) > 0, "transformers found no quantized module")
@@ -326,9 +331,7 @@ def check_experts(llmc, model, work):
 def check_packed_gpt2(llmc, work):
     model, packed, dense = GOLDEN / "tiny/gpt2-tied", work / "packed", work / "dense"
     ids = token_ids(model)
-    data = work / "evaluation.npy"
-    np.save(data, ids.astype(np.uint16))
-    llmc.run("quantize", model, "-o", packed, "--bits", "4", "--group-size", "32", "--eval-data", data)
+    llmc.make("quantize", model, packed, ids, work, "--bits", "4", "--group-size", "32")
     require_refused(packed)
     llmc.run("export", packed, "--dense", "-o", dense)
     logits, summary = compare(llmc, packed, load(dense), ids, work)
@@ -374,7 +377,7 @@ def main():
     cases["pruned-dense"] = lambda work: check_pruned(llmc, model, work)
     cases["pruned-sparsegpt-2of4"] = lambda work: check_pruned_as_dense(llmc, model, work, ["--method", "sparsegpt", "--pattern", "2:4", "--reconstruct", "--nsamples", "4", "--seqlen", "128"])
     for name in ("qwen2-untied", "qwen2-tied", "mistral-window", "qwen3-untied", "phi3-part", "stablelm-bias", "stablelm-head-norms", "olmo2", "gemma", "gemma2", "gemma3", "gpt-neox", "opt", "opt-350m", "opt-narrow", "bloom", "stablelm-parallel"):
-        cases[name] = lambda work, tiny=GOLDEN / "tiny" / name: check_quantized(llmc, tiny, work, ["--bits", "4", "--group-size", "16", "--eval-data", tiny / "input_ids.npy"])
+        cases[name] = lambda work, tiny=GOLDEN / "tiny" / name: check_quantized(llmc, tiny, work, ["--bits", "4", "--group-size", "16"])
     for name in ("mixtral", "qwen2-moe", "qwen3-moe"):
         cases[name] = lambda work, tiny=GOLDEN / "tiny" / name: check_experts(llmc, tiny, work)
     cases["pruned-gpt2"] = lambda work: check_pruned_as_dense(llmc, GOLDEN / "tiny/gpt2-tied", work, ["--pattern", "2:4"])

@@ -132,7 +132,6 @@ def main():
     parser.add_argument("--characters", type=int, default=60_000)
     parser.add_argument("--choices", nargs="*", default=[])
     args = parser.parse_args()
-    torch.set_num_threads(2)
     judge = Judge(args.llmc)
     for path in sorted(Path(args.tiny).iterdir()) if args.tiny else []:
         if (path / "config.json").exists():

@@ -9,24 +9,19 @@
 #include "core/random.h"
 #include "model/kernels.h"
 #include "tests/catch.h"
+#include "tests/support.h"
 #include "tests/vector_targets.h"
 
 using namespace llmc;
+using test::random_values;
 
 namespace {
 
 using Values = std::vector<float>;
 using Doubles = std::vector<double>;
 
-constexpr size_t sizes[] = {1, 2, 15, 16, 31, 33, 64, 255, 1000};
+constexpr size_t backward_sizes[] = {1, 2, 15, 16, 31, 33, 64, 255, 1000};
 constexpr Activation activations[] = {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu};
-
-Values random_values(size_t count, double deviation, const std::string& name) {
-  Values values(count);
-  Random random(1, name);
-  for (float& value : values) value = static_cast<float>(deviation * random.normal());
-  return values;
-}
 
 double largest_difference(const Values& a, const Values& b) {
   double worst = 0;
@@ -132,7 +127,7 @@ TEST_CASE("Reference slopes and softmax gradients are those of central differenc
 
 TEST_CASE("Backward kernels agree with their references") {
   test::for_each_target([] {
-    for (size_t size : sizes) {
+    for (size_t size : backward_sizes) {
       CAPTURE(size);
       const Values x = random_values(size, 3, "x"), weight = random_values(size, 1, "weight"), d_y = random_values(size, 1, "d_y");
       for (Activation activation : activations) {

@@ -17,7 +17,7 @@ using namespace llmc;
 
 namespace {
 
-Model load(const std::filesystem::path& directory) {
+Model load_checkpoint_model(const std::filesystem::path& directory) {
   SilentSink sink;
   return load_model(directory, {}, RunContext{sink, {}});
 }
@@ -56,7 +56,7 @@ TEST_CASE("Logits are those of transformers") {
   const auto directories = golden_models();
   REQUIRE(directories.size() >= 11);
   for (const std::filesystem::path& directory : directories) {
-    const Model model = load(directory);
+    const Model model = load_checkpoint_model(directory);
     const auto tokens = read_golden<int32_t>(directory / "input_ids.npy", DType::i32);
     const auto logits = read_golden<float>(directory / "logits.npy", DType::f32);
     const auto length = static_cast<size_t>(tokens.shape[1]);
@@ -80,7 +80,7 @@ TEST_CASE("Logits are those of transformers") {
 }
 
 TEST_CASE("A real model's losses are those of transformers") {
-  const Model model = load(quill());
+  const Model model = load_checkpoint_model(quill());
   const nlohmann::json reference = parse_json(read_text_file(quill() / "reference.json"), "reference.json")["example"];
   const std::vector<int32_t> tokens = reference["input_ids"];
   const std::vector<double> losses = reference["nll_per_token"];
@@ -97,7 +97,7 @@ TEST_CASE("A real model's losses are those of transformers") {
 }
 
 TEST_CASE("Logits are the same bits for any number of threads, and beside other sequences") {
-  const Model model = load(quill());
+  const Model model = load_checkpoint_model(quill());
   const std::vector<int32_t> tokens = random_tokens(model, 150);
   for (MatmulBackend backend : test::backends())
     for (Precision precision : {Precision::f32, Precision::bf16}) {
@@ -129,12 +129,12 @@ TEST_CASE("A token's logits depend, bit for bit, on nothing after it") {
         }
       }
   };
-  check(load(quill()), 200, {1, 31, 65, 100, 128, 130});
-  for (const char* name : {"gpt2-tied", "llama-gqa-tied"}) check(load(std::filesystem::path(LLMC_SOURCE_DIR) / "tests/golden/tiny" / name), 32, {1, 13, 31});
+  check(load_checkpoint_model(quill()), 200, {1, 31, 65, 100, 128, 130});
+  for (const char* name : {"gpt2-tied", "llama-gqa-tied"}) check(load_checkpoint_model(std::filesystem::path(LLMC_SOURCE_DIR) / "tests/golden/tiny" / name), 32, {1, 13, 31});
 }
 
 TEST_CASE("The head takes any rows, and an empty sequence is no mistake") {
-  const Model model = load(quill());
+  const Model model = load_checkpoint_model(quill());
   const Forward forward(model, {});
   const auto head = forward.load_head();
   Matrix hidden(3, model.config().hidden);
@@ -148,8 +148,8 @@ TEST_CASE("The head takes any rows, and an empty sequence is no mistake") {
 }
 
 TEST_CASE("A head lends its matrix to another model that holds the same floats, and to no other") {
-  const Model model = load(quill()), same = load(quill());
-  Model other = load(quill());
+  const Model model = load_checkpoint_model(quill()), same = load_checkpoint_model(quill());
+  Model other = load_checkpoint_model(quill());
   StoredTensor& changed = const_cast<StoredTensor&>(other.get(Role::output_head, -1));
   Matrix values = read_matrix(changed);
   for (float& value : values.values()) value *= 2;
@@ -180,7 +180,7 @@ TEST_CASE("Tokens that the model cannot read are named") {
     }
     return "";
   };
-  const Model model = load(std::filesystem::path(LLMC_SOURCE_DIR) / "tests/golden/tiny/gpt2-tied");
+  const Model model = load_checkpoint_model(std::filesystem::path(LLMC_SOURCE_DIR) / "tests/golden/tiny/gpt2-tied");
   const auto vocabulary = static_cast<int32_t>(model.config().vocabulary);
   const std::string size = std::to_string(vocabulary);
   CHECK(message(model, {0, vocabulary}) == "token id " + size + " at position 1 is outside the vocabulary of " + size);

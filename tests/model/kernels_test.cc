@@ -11,21 +11,16 @@
 
 #include "core/random.h"
 #include "tests/catch.h"
+#include "tests/support.h"
 #include "tests/vector_targets.h"
 
 using namespace llmc;
+using test::random_values;
 
 namespace {
 
 constexpr size_t sizes[] = {1, 2, 15, 16, 17, 31, 33, 64, 255, 1023, 2100};
 constexpr double epsilon = 0x1p-24;  // half a unit in the last place of 1
-
-std::vector<float> random_values(size_t count, double deviation, const std::string& name) {
-  std::vector<float> values(count);
-  Random random(1, name);
-  for (float& value : values) value = static_cast<float>(deviation * random.normal());
-  return values;
-}
 
 /// Largest |a − b| over relative · |b| + absolute; at most 1 when they agree.
 double disagreement(std::span<const float> a, std::span<const float> b, double relative, double absolute) {

@@ -42,7 +42,7 @@ Matrix apply(const PackedMatrix& packed, ConstMatrixView x, int64_t out) {
 
 /// Largest |y − W·x − b| of the dense product in f64, over what rounding to f32 can make of it: n·2⁻²⁴ · Σ|w||x| with n the
 /// roundings of one sum, those of a product, an addition and the bias for every column (Higham, Accuracy and Stability, eq. 3.5).
-double error_in_bounds(ConstMatrixView weight, std::span<const float> bias, ConstMatrixView x, ConstMatrixView y) {
+double error_in_dense_bounds(ConstMatrixView weight, std::span<const float> bias, ConstMatrixView x, ConstMatrixView y) {
   double worst = 0;
   for (int64_t t = 0; t < x.rows; ++t)
     for (int64_t r = 0; r < weight.rows; ++r) {
@@ -71,8 +71,8 @@ TEST_CASE("Products that skip zeros equal the dense product, whatever the shape"
             CAPTURE(out, in, static_cast<int>(height), kept, rows);
             const Matrix weight = sparse_matrix(out, in, kept);
             const Matrix bias = test::random_matrix(1, out, "bias"), x = test::random_matrix(rows, in, "x");
-            CHECK(error_in_bounds(weight.view(), {}, x.view(), apply(*pack_strips(weight.view(), {}, height), x.view(), out).view()) <= 1);
-            CHECK(error_in_bounds(weight.view(), bias.values(), x.view(), apply(*pack_strips(weight.view(), bias.values(), height), x.view(), out).view()) <= 1);
+            CHECK(error_in_dense_bounds(weight.view(), {}, x.view(), apply(*pack_strips(weight.view(), {}, height), x.view(), out).view()) <= 1);
+            CHECK(error_in_dense_bounds(weight.view(), bias.values(), x.view(), apply(*pack_strips(weight.view(), bias.values(), height), x.view(), out).view()) <= 1);
           }
   });
 }
@@ -144,7 +144,7 @@ TEST_CASE("A Linear of a sparse weight skips its zeros in f32, unless told other
     CHECK_FALSE(Linear(stored, nullptr, Precision::bf16, backend).is_sparse());
     Matrix expected;
     with_threads(1, [&] { expected = test::apply(sparse, x.view()); });
-    CHECK(error_in_bounds(weight.view(), {}, x.view(), expected.view()) <= 1);
+    CHECK(error_in_dense_bounds(weight.view(), {}, x.view(), expected.view()) <= 1);
     for (int threads : {2, 5}) with_threads(threads, [&] { CHECK(test::same_bits(test::apply(sparse, x.view()).view(), expected.view())); });
   }
 }

@@ -15,7 +15,7 @@ namespace {
 
 const std::vector<std::vector<int32_t>> sequences = {{5, 9, 3, 60, 22, 7, 7, 41, 13, 2, 50}, {1, 2, 3, 4}};
 
-Model load() { return load_model(golden_root() / "llama-gqa-tied", {}, test::context()); }
+Model load_scanned() { return load_model(golden_root() / "llama-gqa-tied", {}, test::context()); }
 
 std::vector<BlockScan> scan(Model& model, PruneMethod method, std::span<const double> shares, double background = 0) {
   const nlohmann::json step = {{"sparsity", 0.5}, {"exclude", {"o_proj"}}};
@@ -48,15 +48,15 @@ double divergence(const Model& dense, const Model& pruned) {
 }  // namespace
 
 TEST_CASE("The divergence of a block is that of the model with this block pruned and the others as they are, or to the background, and the model comes back as it was") {
-  const Model dense = load();
-  Model model = load();
+  const Model dense = load_scanned();
+  Model model = load_scanned();
   const std::vector<double> shares = {0.3, 0.8};
   const double background = GENERATE(0.0, 0.4);
   const auto scans = scan(model, PruneMethod::magnitude, shares, background);
   REQUIRE(scans.size() == static_cast<size_t>(dense.config().layers));
   for (const BlockScan& found : scans)
     for (size_t i = 0; i < shares.size(); ++i) {
-      Model pruned = load();
+      Model pruned = load_scanned();
       for (const PlacedTensor& placed : pruned.tensors()) {
         if (!is_block_linear(placed) || placed.row->role == Role::attention_output) continue;
         Matrix values = read_matrix(*placed.tensor);
@@ -70,7 +70,7 @@ TEST_CASE("The divergence of a block is that of the model with this block pruned
 }
 
 TEST_CASE("A block that is pruned as much as the background gives what the others give") {
-  Model model = load();
+  Model model = load_scanned();
   const std::vector<double> shares = {0.5};
   const auto scans = scan(model, PruneMethod::wanda, shares, 0.5);
   for (const BlockScan& found : scans) CHECK(found.divergences == scans[0].divergences);
@@ -80,10 +80,10 @@ TEST_CASE("Divergences are the same bits for any number of threads, and others w
   const std::vector<double> shares = {0.5};
   std::vector<std::vector<BlockScan>> results;
   for (int threads : {1, 3}) with_threads(threads, [&] {
-    Model model = load();
+    Model model = load_scanned();
     results.push_back(scan(model, PruneMethod::wanda, shares));
   });
-  Model model = load();
+  Model model = load_scanned();
   const auto plain = scan(model, PruneMethod::magnitude, shares);
   for (size_t i = 0; i < plain.size(); ++i) {
     CHECK(results[0][i].divergences == results[1][i].divergences);

@@ -16,7 +16,7 @@ namespace {
 using MatrixF64 = Eigen::MatrixXd;
 
 /// Second moment of correlated inputs: mean of x xᵀ over `tokens` rows of noise times a mixing matrix.
-Matrix correlated_moment(int64_t in, int64_t tokens, const std::string& name) {
+Matrix correlated_second_moment(int64_t in, int64_t tokens, const std::string& name) {
   const Matrix noise = test::random_matrix(tokens, in, name + " noise"), mix = test::random_matrix(in, in, name + " mix");
   MatrixF64 x(tokens, in);
   for (int64_t t = 0; t < tokens; ++t)
@@ -47,7 +47,7 @@ MatrixF64 damped(const Matrix& moment, double damping) {
 
 /// Optimal brain quantization in f64, as the first equations of the paper say it: round one weight, move all that are left
 /// by the inverse Hessian of those left, go on. No Cholesky factor, no blocks.
-std::vector<int8_t> plain_gptq(const Matrix& weights, const Matrix& moment, double damping, const std::vector<int64_t>& order, const QuantizedMatrix& grids) {
+std::vector<int8_t> textbook_gptq(const Matrix& weights, const Matrix& moment, double damping, const std::vector<int64_t>& order, const QuantizedMatrix& grids) {
   const MatrixF64 h = damped(moment, damping);
   MatrixF64 w = to_f64(weights);
   std::vector<int8_t> codes(grids.codes.size());
@@ -70,7 +70,7 @@ std::vector<int8_t> plain_gptq(const Matrix& weights, const Matrix& moment, doub
 
 TEST_CASE("The factor of a second moment is that of its damped inverse") {
   for (int64_t in : {1, 31, 33, 130}) {
-    const Matrix moment = correlated_moment(in, 3 * in, "factor");
+    const Matrix moment = correlated_second_moment(in, 3 * in, "factor");
     for (RoundingOrder order : {RoundingOrder::natural, RoundingOrder::activation}) {
       const HessianFactor factor = factor_hessian(moment.view(), 0.01, order, "t");
       const MatrixF64 u = to_f64(factor.upper), h = damped(moment, 0.01)(factor.order, factor.order);
@@ -87,11 +87,11 @@ TEST_CASE("GPTQ rounds as its definition in double precision does") {
     const Scheme scheme = parse_scheme(scheme_text);
     const bool has_fixed_groups = scheme.scale != ScaleKind::floating;
     for (int64_t in : has_fixed_groups ? std::vector<int64_t>{32, 160} : std::vector<int64_t>{13, 39, 143}) {
-      const Matrix weights = test::random_matrix(67, in, scheme_text), moment = correlated_moment(in, 2 * in, "gptq");
+      const Matrix weights = test::random_matrix(67, in, scheme_text), moment = correlated_second_moment(in, 2 * in, "gptq");
       for (RoundingOrder order : {RoundingOrder::natural, RoundingOrder::activation}) {
         const HessianFactor factor = factor_hessian(moment.view(), 0.01, order, "t");
         const QuantizedMatrix rounded = quantize_gptq(weights.view(), factor, scheme, scale_dtype_for(scheme, DType::f32), {}, "t");
-        const std::vector<int8_t> expected = plain_gptq(weights, moment, 0.01, factor.order, rounded);
+        const std::vector<int8_t> expected = textbook_gptq(weights, moment, 0.01, factor.order, rounded);
         // A weight that lies within f32 rounding of the middle of two codes may go either way, and takes others along.
         int64_t different = 0;
         for (size_t i = 0; i < expected.size(); ++i) different += expected[i] != rounded.codes[i];
@@ -103,7 +103,7 @@ TEST_CASE("GPTQ rounds as its definition in double precision does") {
 }
 
 TEST_CASE("GPTQ has less output error than rounding to nearest, and refinement less again") {
-  const Matrix weights = test::random_matrix(65, 128, "w"), moment = correlated_moment(128, 512, "moment");
+  const Matrix weights = test::random_matrix(65, 128, "w"), moment = correlated_second_moment(128, 512, "moment");
   for (const char* scheme_text : {"W4A16-g32", "W3A16-channel-linear", "W2A16-g64-linear", "W4A16-tensor", "FP8A16", "MXFP4A16", "NVFP4A16", "NF4-g32", "codebook8-channel", "codebook16"}) {
     CAPTURE(scheme_text);
     const Scheme scheme = parse_scheme(scheme_text);
@@ -127,7 +127,7 @@ TEST_CASE("GPTQ has less output error than rounding to nearest, and refinement l
 }
 
 TEST_CASE("Rounding with compensation gives the same bytes for any number of threads") {
-  const Matrix weights = test::random_matrix(200, 160, "w"), moment = correlated_moment(160, 320, "moment");
+  const Matrix weights = test::random_matrix(200, 160, "w"), moment = correlated_second_moment(160, 320, "moment");
   std::vector<QuantizedMatrix> results;
   for (int threads : {1, 2, 7})
     with_threads(threads, [&] {
@@ -140,7 +140,7 @@ TEST_CASE("Rounding with compensation gives the same bytes for any number of thr
 }
 
 TEST_CASE("Channels without input are rounded to nearest, and a singular second moment is damped more or refused") {
-  Matrix moment = correlated_moment(32, 64, "moment");
+  Matrix moment = correlated_second_moment(32, 64, "moment");
   for (int64_t dead : {3, 17})
     for (int64_t i = 0; i < 32; ++i) moment.row(dead)[i] = moment.row(i)[dead] = 0;
   const Matrix weights = test::random_matrix(5, 32, "w");
@@ -164,7 +164,7 @@ TEST_CASE("Channels without input are rounded to nearest, and a singular second 
 TEST_CASE("The factor of a matrix of many tiles is that of its inverse, for any number of threads") {
   for (int64_t in : {191, 192, 450}) {
     CAPTURE(in);
-    const Matrix moment = correlated_moment(in, 2 * in, "tiles");
+    const Matrix moment = correlated_second_moment(in, 2 * in, "tiles");
     HessianFactor factor, again;
     with_threads(1, [&] { factor = factor_hessian(moment.view(), 0.01, RoundingOrder::natural, "t"); });
     with_threads(5, [&] { again = factor_hessian(moment.view(), 0.01, RoundingOrder::natural, "t"); });

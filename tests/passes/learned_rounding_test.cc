@@ -18,7 +18,7 @@ namespace {
 
 constexpr const char* schemes[] = {"W4A16-g16-symmetric", "W3A16-g8-linear", "W2A16-channel-linear", "W3A16-tensor-symmetric", "FP8A16", "NVFP4A16", "MXFP4A16", "NF4-g16", "codebook6-channel", "codebook16-g32"};
 
-QuantizedMatrix round(const Matrix& weights, const std::string& name, DType scale_dtype = DType::bf16) {
+QuantizedMatrix round_plainly(const Matrix& weights, const std::string& name, DType scale_dtype = DType::bf16) {
   const Scheme scheme = parse_scheme(name);
   return round_to_nearest(weights.view(), scheme, scheme.scale == ScaleKind::floating ? scale_dtype : scale_dtype_for(scheme, DType::bf16), {.rule = RangeRule::mse}, "w");
 }
@@ -41,7 +41,7 @@ struct Problem {
       samples.lengths.push_back(length);
     }
     for (const auto& [place, matrix] : values)
-      if (place.second == Part::weight && matrix.rows() > 1) start.emplace(place.first, round(matrix, scheme));
+      if (place.second == Part::weight && matrix.rows() > 1) start.emplace(place.first, round_plainly(matrix, scheme));
     samples.read = [this](size_t s, MatrixView input, MatrixView target) {
       for (int64_t r = 0; r < input.rows; ++r) {
         std::ranges::copy(inputs[s].view().row_span(r), input.row(r));
@@ -60,7 +60,7 @@ TEST_CASE("A learned grid starts where it is told and stores what it runs with")
   for (const char* scheme : schemes) {
     CAPTURE(scheme);
     const Matrix weights = test::random_matrix(13, 96, "weights");
-    QuantizedMatrix start = round(weights, scheme);
+    QuantizedMatrix start = round_plainly(weights, scheme);
     for (size_t i = 0; i < start.codes.size(); i += 7) start.codes[i] = static_cast<int8_t>(start.scheme.lowest_code());  // as another method may have it
     LearnedGrid grid(weights.view(), start);
     Matrix values(13, 96);
@@ -84,7 +84,7 @@ TEST_CASE("A learned grid goes down the gradient: offsets and scales each") {
   const Matrix weights = test::random_matrix(4, 32, "weights");
   const Matrix target = test::random_matrix(4, 32, "target");
   for (const char* scheme : schemes) {
-    const QuantizedMatrix start = round(weights, scheme, DType::f32);
+    const QuantizedMatrix start = round_plainly(weights, scheme, DType::f32);
     const auto distance = [&](const Matrix& values) {
       double sum = 0;
       for (size_t i = 0; i < values.values().size(); ++i) sum += std::pow(values.values()[i] - target.values()[i], 2);
@@ -183,7 +183,7 @@ TEST_CASE("A learned grid moves as one that goes weight by weight does, whatever
       CAPTURE(cols, scheme);
       Matrix weights = test::random_matrix(7, cols, "weights");
       for (size_t i = 0; i < weights.values().size(); i += 5) weights.values()[i] = 0;
-      const QuantizedMatrix start = round(weights, scheme, DType::f32);
+      const QuantizedMatrix start = round_plainly(weights, scheme, DType::f32);
       LearnedGrid grid(weights.view(), start);
       PlainLearnedGrid plain(weights, start);
       for (int step = 0; step < 20; ++step) {
@@ -206,7 +206,7 @@ TEST_CASE("A learned grid keeps pruned weights at 0, whatever the width of a row
       CAPTURE(cols, scheme);
       Matrix weights = test::random_matrix(5, cols, "weights");
       for (size_t i = 0; i < weights.values().size(); i += 3) weights.values()[i] = 0;
-      LearnedGrid grid(weights.view(), round(weights, scheme));
+      LearnedGrid grid(weights.view(), round_plainly(weights, scheme));
       const Matrix before = dequantize(grid.quantized());
       for (int step = 0; step < 10; ++step) grid.update(test::random_matrix(5, cols, "gradient"), {.rounding = 0.3f, .scale = 0.01f});
       Matrix after(5, cols);

@@ -36,7 +36,7 @@ std::vector<double> reference_matrix(RotationKind kind, int64_t size, const std:
   return matrix;
 }
 
-Model load(const std::filesystem::path& directory) { return load_model(directory, {}, test::context()); }
+Model load_rotatable(const std::filesystem::path& directory) { return load_model(directory, {}, test::context()); }
 std::unique_ptr<Pass> rotate(const std::string& space) { return make_transform_rotate({{"pass", "transform.rotate"}, {"space", space}}, "test"); }
 
 }  // namespace
@@ -88,7 +88,7 @@ TEST_CASE("a rotated model computes the same logits", "[rotation]") {
   for (const std::filesystem::path& directory : golden_models())
     for (const char* space : {"values", "residual", "all"}) {
       CAPTURE(directory.filename().string(), space);
-      Model model = load(directory);
+      Model model = load_rotatable(directory);
       const Matrix before = logits_of(model, directory);
       if (std::string(space) != "values" && (model.find(Role::attention_output_norm, 0) || model.find(Role::embedding_norm))) {
         CHECK_THROWS_WITH(rotate(space)->plan(model), Contains("behind which the residual stream goes on"));
@@ -120,7 +120,7 @@ TEST_CASE("a rotated model computes the same logits", "[rotation]") {
 TEST_CASE("a tied head stays tied where the final norm's weights are equal", "[rotation]") {
   for (const char* name : {"llama-gqa-tied", "gpt2-tied"}) {
     const std::filesystem::path directory = golden_root() / name;
-    Model model = load(directory);
+    Model model = load_rotatable(directory);
     for (const PlacedTensor& placed : model.tensors())
       if (placed.row->role == Role::final_norm && placed.part == Part::weight) {
         Matrix weight = read_matrix(*placed.tensor);
@@ -136,7 +136,7 @@ TEST_CASE("a tied head stays tied where the final norm's weights are equal", "[r
 }
 
 TEST_CASE("what cannot be rotated is refused with the reason", "[rotation]") {
-  Model model = load(golden_root() / "gpt2-untied");
+  Model model = load_rotatable(golden_root() / "gpt2-untied");
   for (const PlacedTensor& placed : model.tensors()) {
     if (placed.row->role == Role::attention_norm && placed.part == Part::weight && placed.block == 0) placed.tensor->form = FloatData(Matrix(1, model.config().hidden));
     if (placed.row->role == Role::attention_output && placed.part == Part::weight && placed.block == 0) placed.tensor->pruned = true;
@@ -144,5 +144,5 @@ TEST_CASE("what cannot be rotated is refused with the reason", "[rotation]") {
   }
   CHECK_THROWS_WITH(rotate("all")->plan(model), Contains("h.0.ln_1.weight: holds zeros") && Contains("h.0.attn.c_proj.weight: is pruned") && Contains("h.1.attn.c_proj.weight: is already quantized"));
   CHECK_THROWS_WITH(rotate("everything"), Contains("rotation 'everything' is not known; expected values, residual or all"));
-  CHECK_THROWS_WITH(untie_head(load(golden_root() / "gpt2-untied"), {}), Contains("is not tied"));
+  CHECK_THROWS_WITH(untie_head(load_rotatable(golden_root() / "gpt2-untied"), {}), Contains("is not tied"));
 }

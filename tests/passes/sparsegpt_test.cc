@@ -27,7 +27,7 @@ Matrix read_matrix_file(const std::string& name) {
   return matrix;
 }
 
-std::vector<float> diagonal(const Matrix& moment) {
+std::vector<float> diagonal_of(const Matrix& moment) {
   std::vector<float> values;
   for (int64_t i = 0; i < moment.rows(); ++i) values.push_back(moment.row(i)[i]);
   return values;
@@ -65,7 +65,7 @@ TEST_CASE("Wanda's weights are those of the paper restated in NumPy", "[pruning]
     INFO(c.name);
     const SparsityPattern pattern = parse_sparsity_pattern(c.pattern, "t");
     Matrix values = weights;
-    apply(choose_mask(wanda_scores(weights.view(), diagonal(moment)).view(), pattern, RankScope::row, share_of(c.sparsity, weights.cols())), values.view());
+    apply(choose_mask(wanda_scores(weights.view(), diagonal_of(moment)).view(), pattern, RankScope::row, share_of(c.sparsity, weights.cols())), values.view());
     CHECK(std::ranges::equal(values.values(), read_matrix_file(std::string("wanda-") + c.name).values()));
   }
 }
@@ -76,7 +76,7 @@ TEST_CASE("SparseGPT's masks and weights are those of the paper restated in NumP
   for (const Case& c : cases) {
     INFO(c.name);
     const Matrix expected = read_matrix_file(std::string("sparsegpt-") + c.name);
-    const PrunedMatrix pruned = prune_sparsegpt(weights.view(), factor, diagonal(moment), {.pattern = parse_sparsity_pattern(c.pattern, "t"), .sparsity = c.sparsity});
+    const PrunedMatrix pruned = prune_sparsegpt(weights.view(), factor, diagonal_of(moment), {.pattern = parse_sparsity_pattern(c.pattern, "t"), .sparsity = c.sparsity});
     CHECK(pruned.mask.gone == find_zeros(expected.view()).gone);
     double worst = 0;
     for (size_t i = 0; i < expected.values().size(); ++i) worst = std::max<double>(worst, std::abs(expected.values()[i] - pruned.values.values()[i]));
@@ -94,7 +94,7 @@ TEST_CASE("SparseGPT reaches its share under every pattern and scope, and is bet
           const SparsityPattern pattern = parse_sparsity_pattern(text, "t");
           const SparsityTarget target{.pattern = pattern, .scope = scope, .sparsity = pattern.is_n_of_m() ? pattern.sparsity() : 0.37};
           INFO(text << " " << to_string(scope) << " " << rows << " x " << in);
-          const PrunedMatrix pruned = prune_sparsegpt(weights.view(), factor, diagonal(moment), target);
+          const PrunedMatrix pruned = prune_sparsegpt(weights.view(), factor, diagonal_of(moment), target);
           CHECK(pruned.mask.zeros() == planned_zeros(pattern, scope, target.sparsity, rows, in));
           CHECK(find_zeros(pruned.values.view()).gone == pruned.mask.gone);
           for (int64_t r = 0; r < rows; r += pattern.block_rows)  // whole blocks go
@@ -110,7 +110,7 @@ TEST_CASE("Inputs that are always 0 lose their weights first", "[pruning]") {
   Matrix moment = mixed_moment(32);
   for (int64_t i = 0; i < 32; ++i) moment.row(5)[i] = moment.row(i)[5] = moment.row(30)[i] = moment.row(i)[30] = 0;
   const Matrix weights = test::random_matrix(7, 32, "w");
-  const PrunedMatrix pruned = prune_sparsegpt(weights.view(), factor_hessian(moment.view(), 0.01, RoundingOrder::natural, "t"), diagonal(moment), {.sparsity = 0.2});
+  const PrunedMatrix pruned = prune_sparsegpt(weights.view(), factor_hessian(moment.view(), 0.01, RoundingOrder::natural, "t"), diagonal_of(moment), {.sparsity = 0.2});
   for (int64_t r = 0; r < 7; ++r) CHECK((pruned.mask.row(r)[5] && pruned.mask.row(r)[30]));
 }
 
@@ -122,12 +122,12 @@ TEST_CASE("Pruning and rounding in one pass: on the grid, zeros where the mask s
       INFO(scheme_text << " " << text);
       const Scheme scheme = parse_scheme(scheme_text);
       const SparsityTarget target{.pattern = parse_sparsity_pattern(text, "t"), .sparsity = 0.5};
-      const SparseRounding joint = quantize_sparsegpt(weights.view(), factor, diagonal(moment), target, scheme, DType::bf16, {}, "t");
+      const SparseRounding joint = quantize_sparsegpt(weights.view(), factor, diagonal_of(moment), target, scheme, DType::bf16, {}, "t");
       const Matrix values = dequantize(joint.rounded);
       CHECK(joint.mask.zeros() == 66 * 64);
       for (size_t i = 0; i < joint.mask.gone.size(); ++i)
         if (joint.mask.gone[i]) REQUIRE(values.values()[i] == 0);
-      const PrunedMatrix pruned = prune_sparsegpt(weights.view(), factor, diagonal(moment), target);
+      const PrunedMatrix pruned = prune_sparsegpt(weights.view(), factor, diagonal_of(moment), target);
       const Matrix apart = dequantize(round_to_nearest(pruned.values.view(), scheme, DType::bf16, {.zero = ZeroLevel::kept}, "t"));
       CHECK(relative_output_error(weights.view(), values.view(), moment.view()) < relative_output_error(weights.view(), apart.view(), moment.view()));
     }
@@ -193,7 +193,7 @@ TEST_CASE("Calibrated pruning gives the same bits for any number of threads", "[
   std::vector<Matrix> results;
   for (int threads : {1, 2, 7})
     with_threads(threads, [&] {
-      PrunedMatrix pruned = prune_sparsegpt(weights.view(), factor_hessian(moment.view(), 0.01, RoundingOrder::natural, "t"), diagonal(moment), {.sparsity = 0.5});
+      PrunedMatrix pruned = prune_sparsegpt(weights.view(), factor_hessian(moment.view(), 0.01, RoundingOrder::natural, "t"), diagonal_of(moment), {.sparsity = 0.5});
       results.push_back(reconstruct(weights.view(), pruned.mask, pruned.values.view(), moment.view(), 0.01));
     });
   CHECK(std::ranges::equal(results[0].values(), results[1].values()));

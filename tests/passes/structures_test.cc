@@ -14,7 +14,7 @@ namespace {
 
 using MatrixF64 = Eigen::MatrixXd;
 
-MatrixF64 to_f64(ConstMatrixView from) {
+MatrixF64 to_doubles(ConstMatrixView from) {
   MatrixF64 result(from.rows, from.cols);
   for (int64_t r = 0; r < from.rows; ++r)
     for (int64_t c = 0; c < from.cols; ++c) result(r, c) = from.row(r)[c];
@@ -26,10 +26,10 @@ struct Samples {
   MatrixF64 x, float_x, hidden, float_hidden;
 
   Samples(int64_t tokens, int64_t in, int64_t out) {
-    const MatrixF64 noise = to_f64(test::random_matrix(tokens, in, "x").view()), mix = to_f64(test::random_matrix(in, in, "mix", 0.5).view());
+    const MatrixF64 noise = to_doubles(test::random_matrix(tokens, in, "x").view()), mix = to_doubles(test::random_matrix(in, in, "mix", 0.5).view());
     x = (noise + noise * mix).array() + 0.7;
-    float_x = x + to_f64(test::random_matrix(tokens, in, "drift", 0.2).view());
-    hidden = to_f64(test::random_matrix(tokens, out, "hidden").view());
+    float_x = x + to_doubles(test::random_matrix(tokens, in, "drift", 0.2).view());
+    hidden = to_doubles(test::random_matrix(tokens, out, "hidden").view());
     float_hidden = hidden + x.leftCols(1) * MatrixF64::Constant(1, out, 0.3);  // lacks what the input explains
   }
 
@@ -85,7 +85,7 @@ TEST_CASE("What is left of a layer is the least squares over the samples", "[str
         const Samples samples(4 * in + 20, in, out);
         const Matrix weights = test::random_matrix(out, in, "weights");
         const std::vector<int64_t> kept = some_of(in);
-        const MatrixF64 w = to_f64(weights.view());
+        const MatrixF64 w = to_doubles(weights.view());
         const MatrixF64 targets = has_drift ? MatrixF64(samples.float_x * w.transpose() + samples.float_hidden - samples.hidden) : MatrixF64(samples.x * w.transpose());
         const MatrixF64 expected = solve_plainly(samples.x, targets, w, kept, has_bias, 0.01);
         const FittedLayer layer = fit_kept(weights.view(), samples.measure(has_drift), kept, has_bias ? Offset::bias : Offset::none, 0.01, "t");
@@ -110,8 +110,8 @@ TEST_CASE("Structures go one by one, each the one that costs least after the oth
     const Samples samples(4 * in + 20, in, 6);
     const InputStatistics statistics = samples.measure(false);
     const Matrix weights = test::random_matrix(6, in, "weights");
-    const MatrixF64 w = to_f64(weights.view());
-    MatrixF64 h = to_f64(statistics.second_moment.view());
+    const MatrixF64 w = to_doubles(weights.view());
+    MatrixF64 h = to_doubles(statistics.second_moment.view());
     h += 0.01 * h.trace() / static_cast<double>(in) * MatrixF64::Identity(in, in);
 
     std::vector<int64_t> left(static_cast<size_t>(count));

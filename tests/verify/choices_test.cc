@@ -30,7 +30,7 @@ TEST_CASE("Confidence intervals of shares are Wilson's") {
 namespace {
 
 /// log p of the tokens from first_scored on, by the textbook.
-double score_by_hand(const Model& model, const Choice& choice) {
+double score_choices_by_hand(const Model& model, const Choice& choice) {
   const std::vector<double> logits = compute_oracle_logits(model, choice.tokens);
   const auto vocabulary = static_cast<size_t>(model.config().vocabulary);
   double sum = 0;
@@ -70,7 +70,7 @@ TEST_CASE("A model answers with the likeliest choice, and is compared with a ref
     const Question& question = data.questions[q];
     const auto best = [&](const Model& of, bool per_byte) {
       std::vector<double> sums;
-      for (const Choice& choice : question.choices) sums.push_back(score_by_hand(of, choice) / (per_byte ? static_cast<double>(choice.bytes) : 1));
+      for (const Choice& choice : question.choices) sums.push_back(score_choices_by_hand(of, choice) / (per_byte ? static_cast<double>(choice.bytes) : 1));
       return q == 0 && !per_byte ? -1 : static_cast<int>(std::ranges::max_element(sums) - sums.begin());
     };
     const auto answer = static_cast<int>(question.answer);
