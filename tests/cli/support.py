@@ -49,12 +49,18 @@ def covers(commands, *flags):
     return mark
 
 
+def long_under_sanitizers(test):
+    """Marks a test, or a class of them, that trains or calibrates for minutes under sanitizers: there only the tests labelled
+    long run it (tests/CMakeLists.txt)."""
+    return unittest.skipIf(os.environ.get("LLMC_SKIP_LONG"), "under sanitizers it is one of the tests labelled long")(test)
+
+
 COMPRESSING = "quantize prune compress"
 EVERY = COMPRESSING + " convert distill evaluate export generate imatrix inspect list completions manual"
 
 
 def run(*args, **options):
-    done = subprocess.run([str(LLMC)] + [str(a) for a in args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300, **options)
+    done = subprocess.run([str(LLMC)] + [str(a) for a in args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

@@ -288,6 +288,7 @@ class State(Calibrated):
         self.assertEqual(sorted(p.name for p in self.dir.iterdir()), ["calibration.u16", "out", "recipe", "spilled"])
         self.refused(2, ["--max-memory", "--method rtn"], "quantize", llama(), "-o", self.dir / "no", "--bits", 4, "--granularity", "channel", "--max-memory", "1MB")
 
+    @support.long_under_sanitizers
     @covers("quantize compress", "--resume")
     def test_a_killed_run_goes_on_to_the_same_bytes(self):
         """On quill, which takes long enough to be killed between blocks."""

@@ -49,6 +49,7 @@ class Students(Runs):
         self.refused(2, ["--student", "either"], *self.run_of(student=()))
         self.refused(2, ["--student", "both"], *self.run_of("--student", tiny("llama-bf16")))
 
+    @support.long_under_sanitizers
     @covers("distill", "--student", "--seed")
     def test_a_student_from_a_checkpoint_or_a_config(self):
         config = json.loads((llama() / "config.json").read_text())
@@ -105,6 +106,7 @@ class Training(Runs):
         self.refused(2, ["nothing to learn"], *self.run_of("--kl-weight", 0))
         self.refused(2, ["temperature", "expected 0.01 to 100"], *self.run_of("--temperature", 0))
 
+    @support.long_under_sanitizers
     @covers("distill", "--hidden-weight")
     def test_hidden_states_are_matched(self):
         curve = self.loss_of("--hidden-weight", 2, "--ce-weight", 0.25)["training"]
@@ -122,6 +124,7 @@ class Training(Runs):
             self.assertEqual(self.weights(f"{student[0]}-first"), self.weights(f"{student[0]}-second"))
         self.refused(2, ["hidden_weight", "cache_teacher"], *self.run_of("--hidden-weight", 1, "--cache-teacher"))
 
+    @support.long_under_sanitizers
     @covers("distill", "--attention-weight")
     def test_attention_is_matched(self):
         curve = self.loss_of("--attention-weight", 3)["training"]
@@ -166,7 +169,7 @@ class Training(Runs):
         for x, y in zip(whole["training"]["loss"], halves["training"]["loss"]):
             self.assertAlmostEqual(x, y, places=5)  # sums in another order
 
-    @covers("distill", "--training-precision", "--cache-teacher", "--generate-samples", "--data-field", "--threads", "--activation-checkpointing")
+    @covers("distill", "--training-precision", "--cache-teacher", "--generate-samples", "--threads", "--activation-checkpointing")
     def test_what_changes_the_bytes_and_what_does_not(self):
         runs = {"plain": (), "bf16": ("--training-precision", "bf16"), "f32": ("--training-precision", "f32"), "cached": ("--cache-teacher",), "checkpointed": ("--activation-checkpointing",), "one": ("--threads", 1), "five": ("--threads", 5), "more": ("--generate-samples", 4)}
         reports = {name: self.json(*self.run_of(*flags, name=name)) for name, flags in runs.items()}
@@ -175,6 +178,10 @@ class Training(Runs):
         for name in ("f32", "more"):
             self.assertNotEqual(self.weights(name), self.weights("plain"), name)
         self.assertEqual(reports["more"]["calibration"]["generated_samples"], 4)
+
+    @support.long_under_sanitizers
+    @covers("distill", "--data-field")
+    def test_lines_of_json(self):
         lines = self.dir / "lines.jsonl"
         lines.write_text("".join(json.dumps({"story": f"It was the {i}th night, and the lamp was out again. " * 8}) + "\n" for i in range(20)))
         run = ["distill", quill(), "-o", self.dir / "text", "--student-layers", 1, "--data", lines, "--seqlen", 32, "--steps", 1, "--max-windows", 1, "--eval-seqlen", 16]
@@ -257,6 +264,7 @@ class Bundles(Runs):
         self.refused(3, ["targets.safetensors"], *self.from_bundle(bundle="other"))
 
 
+@support.long_under_sanitizers
 class GoingOn(Runs):
     def interrupt(self, *flags):
         """Starts a long training and sends Ctrl-C once it is about to start; returns what it said."""

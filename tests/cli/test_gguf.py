@@ -470,6 +470,7 @@ class Types(Gguf):
         self.refused(2, ["ends in .gguf"], "prune", llama(), "-o", self.dir / "no", "--sparsity", 0.5, "--format", "gguf", "--eval-data", ids())
         self.refused(2, ["does not end in .gguf"], "prune", llama(), "-o", self.dir / "no.gguf", "--sparsity", 0.5, "--format", "hf", "--eval-data", ids())
 
+    @support.long_under_sanitizers
     @covers("quantize", "--rounding")
     def test_rounding_that_calibrates(self):
         model = llama("BF16", **self.WIDE)

@@ -97,6 +97,7 @@ class Healing(Runs):
             self.json("compress", llama(), "-o", self.dir / name, "--recipe", recipe, "--eval-data", ids(), "--eval-seqlen", 8, "--max-windows", 2)
         self.assertEqual((self.dir / "kept" / "model.safetensors").read_bytes(), (self.dir / "checkpointed" / "model.safetensors").read_bytes())
 
+    @support.long_under_sanitizers
     def test_on_the_sample_model_held_out_text_gains(self):
         flags = ["--bits", 3, "--group-size", 128, "--max-windows", 3]
         plain = self.json("quantize", quill(), "-o", self.dir / "plain", *flags)

@@ -320,6 +320,7 @@ class Signals(Compress):
     def left(self):
         return sorted(os.listdir(self.dir))
 
+    @support.long_under_sanitizers
     def test_kill_leaves_nothing_or_all(self):
         killed = left_over = 0
         for strike, delay in self.strikes(12):
@@ -338,6 +339,7 @@ class Signals(Compress):
         self.assertEqual(self.left(), ["out", "two.yaml"])
         self.assertEqual(self.weights(), self.expected)
 
+    @support.long_under_sanitizers
     def test_kill_keeps_the_old_output(self):
         self.ok("prune", tiny("llama-bf16"), "-o", self.dir / "out", "--sparsity", "0.5", "--eval-data", tiny("llama-bf16") / "input_ids.npy")
         old = content(self.dir / "out")
@@ -352,6 +354,7 @@ class Signals(Compress):
                 break
         self.assertGreater(kept, 0)
 
+    @support.long_under_sanitizers
     def test_interrupt_cleans_up(self):
         codes = []
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -162,6 +162,7 @@ class Scopes(Prune):
         self.assertAlmostEqual(report["sparsity"], 0.7, delta=1e-3)  # rounding to whole weights in each tensor
 
 
+@support.long_under_sanitizers
 class Calibrated(Prune):
     """--method wanda and sparsegpt, and --reconstruct: what they need calibration text for."""
 

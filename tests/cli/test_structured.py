@@ -162,6 +162,7 @@ class WhatGoes(Structured):
             self.assertEqual(self.config(kind)["intermediate_size"], left)
 
 
+@support.long_under_sanitizers
 class Compensation(Structured):
     def test_fitting_lowers_the_divergence(self):
         for kinds in (["ffn=30%"], ["heads=50%"], ["hidden=12.5%"], ["layers=1"], ["ffn=20%", "layers=4,"]):
