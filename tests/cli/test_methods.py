@@ -66,6 +66,7 @@ class Methods(Case):
                     self.assertLessEqual(layer["error"], layer["nearest_error"] * 1.0001, layer["tensor"])
                 self.assertLess(self.total(details["layers"], "error"), 0.9 * self.total(details["layers"], "nearest_error"))
 
+    @support.long_under_sanitizers
     def test_awq(self):
         for model, grid in COMBINATIONS:
             with self.subTest(model=model, grid=grid):
@@ -76,6 +77,7 @@ class Methods(Case):
                 for layer in details["layers"]:
                     self.assertLessEqual(layer["error"], layer["nearest_error"], layer["tensor"])
 
+    @support.long_under_sanitizers
     def test_learned(self):
         improved = 0
         for model, grid in COMBINATIONS:
