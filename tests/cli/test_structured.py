@@ -200,6 +200,7 @@ class Recipes(Structured):
         recipe.write_text("version: 1\ncalibration: {nsamples: 4, seqlen: 64}\nsteps:\n" + "".join(f"- {step}\n" for step in steps))
         return ["compress", support.quill(), "-o", self.dir / name, "--recipe", recipe, "--max-windows", 2, *extra]
 
+    @support.long_under_sanitizers
     def test_quantized_afterwards(self):
         """The later step meets the smaller model, in the plan and in the run."""
         steps = ("{pass: prune.structured, layers: [2], ffn: 0.3}", "{pass: quantize.gptq, scheme: W4A16-g32}")
