@@ -65,7 +65,7 @@ class Floor {
     const auto found = std::ranges::find_if(layers_, [&](const Layer& layer) { return layer.product.weight.dims() == dnnl::memory::dims{in, out}; });
     order_.push_back(static_cast<size_t>(found - layers_.begin()));
     if (found != layers_.end()) return;
-    onednn::Product product(window_length, out, in, onednn::Bias::none, {.x = type_, .weight = type_, .y = onednn::Type::f32});
+    onednn::Product product(window_length, out, in, onednn::BiasForm::none, {.x = type_, .weight = type_, .y = onednn::Type::f32});
     dnnl::memory weight = make(product.weight, out, in, onednn::Tag::ba, "weight"), x = make(product.x, window_length, in, onednn::Tag::ab, "x");
     layers_.push_back({std::move(product), std::move(weight), std::move(x)});
   }
