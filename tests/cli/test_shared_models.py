@@ -75,9 +75,11 @@ class Stored(Model):
     def test_the_bundled_quill_is_the_shared_one(self):
         self.assertEqual((quill() / "model.safetensors").read_bytes(), (self.model("quill-7m") / "model.safetensors").read_bytes())
 
+    @support.long_under_sanitizers
     def test_quill_on_books(self):
         self.check_text("books", (quill() / "held_out.txt").read_text(encoding="utf-8"), True)
 
+    @support.long_under_sanitizers
     def test_quill_on_wikipedia(self):
         text = (shared() / "data/corpus/wiki.test.txt").read_text(encoding="utf-8")
         self.check_text("wiki", "\n".join(line for line in text.split("\n") if line != "<|endoftext|>")[:120000], False)
@@ -109,6 +111,7 @@ class Stored(Model):
             self.assertAlmostEqual(half["perplexity"], stored["perplexity_second_half"], delta=1e-3 * stored["perplexity_second_half"])  # 0.05 % apart
 
 
+@support.long_under_sanitizers
 class Compressed(Model):
     def runs(self):
         """Each language model with text it was not trained on, and how many windows of it."""
