@@ -38,5 +38,5 @@ cmake --build --preset dev
 ctest --preset dev --parallel "$(nproc)"
 
 cmake --preset asan
-cmake --build --preset asan
+cmake --build --preset asan --target llmc llmc_tests
 ctest --preset asan --parallel "$(nproc)" --label-regex core
