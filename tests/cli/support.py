@@ -50,8 +50,8 @@ def covers(commands, *flags):
 
 
 def long_under_sanitizers(test):
-    """Marks a test, or a class of them, that trains or calibrates for minutes under sanitizers: there only the tests labelled
-    long run it (tests/CMakeLists.txt)."""
+    """Marks a test, or a class of them, that takes minutes under sanitizers: there only the tests labelled long run it
+    (tests/CMakeLists.txt)."""
     return unittest.skipIf(os.environ.get("LLMC_SKIP_LONG"), "under sanitizers it is one of the tests labelled long")(test)
 
 
