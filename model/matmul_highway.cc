@@ -38,17 +38,23 @@ class Panels {
   }
 
   /// C = alpha · A · B[row…, panels from `first` on] + bias, with as many rows of B as A has columns and so many panels as C needs.
-  /// `bias` has the panels' columns. `prepare` gives some columns of A as they are to be multiplied.
+  /// `bias` has the panels' columns. `prepare` gives a product its rows, from some columns of A.
   template <typename Prepare>
   void multiply(float alpha, ConstMatrixView a, int64_t row, int64_t first, const float* bias, MatrixView c, const Prepare& prepare) const {
     constexpr int64_t part = 4096;  // of the depth: so much of a panel stays in the second-level cache (512 KB) while A goes by
     const int64_t whole = c.cols / width() * width();
     const MatrixView rest{thread_scratch<float, 10>(static_cast<size_t>(c.rows * width())).data(), c.rows, width(), width()};  // of a panel that C has in part
     for (int64_t from = 0; from < a.cols; from += part) {
-      const ConstMatrixView some = prepare(a.column_range(from, std::min(part, a.cols - from)));
+      const ConstMatrixView some = a.column_range(from, std::min(part, a.cols - from));
+      PanelProduct product{.rows = c.rows, .depth = some.cols, .is_first = from == 0, .is_last = from + part >= a.cols, .alpha = alpha};
+      prepare(some, product);
       for (int64_t column = 0; column < c.cols; column += width()) {
         const MatrixView sums = column < whole ? c.column_range(column, width()) : rest;
-        multiply_panel({.a = some.data, .a_stride = some.stride, .rows = some.rows, .b = (*this)[first + column / width()].row(row + from), .depth = some.cols, .y = sums.data, .y_stride = sums.stride, .is_first = from == 0, .is_last = from + part >= a.cols, .alpha = alpha, .bias = bias + column});
+        const int64_t panel = first + column / width();
+        product.b = (*this)[panel].row(row + from);
+        product.next = column + width() < c.cols ? (*this)[panel + 1].row(row + from) : nullptr;
+        product.y = sums.data, product.y_stride = sums.stride, product.bias = bias + column;
+        multiply_panel(product);
       }
     }
     for (int64_t r = 0; whole < c.cols && r < c.rows; ++r) std::copy_n(rest.row(r), c.cols - whole, c.row(r) + whole);
@@ -59,13 +65,34 @@ class Panels {
   PooledMemory memory_;
 };
 
-ConstMatrixView take_as_is(ConstMatrixView x) { return x; }
+/// Rows as they lie: those of factors meet too few columns to be worth more.
+void take_as_is(ConstMatrixView a, PanelProduct& product) { product.a = a.data, product.a_stride = a.stride; }
 
 /// For use until the thread's next call.
 ConstMatrixView round_rows(ConstMatrixView x) {
   const MatrixView rounded{thread_scratch<float, 0>(static_cast<size_t>(x.rows * x.cols)).data(), x.rows, x.cols, x.cols};
   for (int64_t r = 0; r < x.rows; ++r) round_to_bf16(x.row_span(r), rounded.row_span(r));
   return rounded;
+}
+
+/// Interleaved, for use until the thread's next call: rows whole pages apart would all lie in one set of the first-level cache.
+std::span<float> interleave(ConstMatrixView a, PanelProduct& product) {
+  const std::span<float> all = thread_scratch<float, 1>(static_cast<size_t>((a.rows + panel_rows - 1) / panel_rows * panel_rows * a.cols));
+  for (int64_t r = 0; r < a.rows; r += panel_rows) {
+    const int64_t rows = std::min(panel_rows, a.rows - r);
+    float* const to = all.data() + r * a.cols;
+    if (rows < panel_rows) std::fill_n(to, panel_rows * a.cols, 0.0f);
+    transpose(a.row_range(r, rows), {to, a.cols, rows, panel_rows});
+  }
+  product.a = all.data(), product.a_stride = 0;
+  return all;
+}
+
+void take_interleaved(ConstMatrixView a, PanelProduct& product) { interleave(a, product); }
+
+void take_rounded(ConstMatrixView a, PanelProduct& product) {
+  const std::span<float> all = interleave(a, product);
+  round_to_bf16(all, all);
 }
 
 class HighwayMatrix final : public PackedMatrix {
@@ -81,7 +108,7 @@ class HighwayMatrix final : public PackedMatrix {
 
   int64_t most_rows() const override { return 4 * tile_rows; }
 
-  void apply(ConstMatrixView x, MatrixView y) const override { panels_.multiply(1, x, 0, 0, bias_.data(), y, precision_ == Precision::bf16 ? round_rows : take_as_is); }
+  void apply(ConstMatrixView x, MatrixView y) const override { panels_.multiply(1, x, 0, 0, bias_.data(), y, precision_ == Precision::bf16 ? take_rounded : take_interleaved); }
 
  private:
   Precision precision_;

@@ -8,13 +8,17 @@ namespace llmc {
 /// Columns of a panel: those of two vectors of this processor. Divides 32.
 int64_t panel_width();
 
+/// Rows of A that the kernel takes at a time.
+inline constexpr int64_t panel_rows = 6;
+
 /// A panel of B times some rows of A, over a part of the depth.
 struct PanelProduct {
-  const float* a;    ///< [rows, depth]
-  int64_t a_stride;
+  const float* a;    ///< [rows, depth]; or interleaved, [rows / panel_rows, rounded up][depth][panel_rows]
+  int64_t a_stride;  ///< 0: interleaved
   int64_t rows;
   const float* b;    ///< [depth, panel_width()], at a multiple of its rows' bytes
   int64_t depth;
+  const float* next;  ///< what is multiplied after `b`, to be on its way to the cache meanwhile; or null
   float* y;          ///< [rows, panel_width()]
   int64_t y_stride;
   bool is_first;     ///< y is overwritten; else it holds the sums so far
