@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -20,9 +22,10 @@ namespace {
 constexpr int64_t most_blocks = 1 << 16;  ///< that a list is made for
 constexpr int64_t most_elements_per_dimension = int64_t{1} << 31;
 
-/// Keys that any transformers config may carry and that do not change the forward pass.
+/// Keys that any transformers config may carry and that do not change the forward pass: those of its own, and those that other tools leave
+/// there and none of its classes reads (auto_map names code of the model's authors, which is not run).
 constexpr std::array harmless_everywhere = {
-    "_attn_implementation", "_attn_implementation_autoset", "_name_or_path", "architectures", "bad_words_ids", "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "id2label", "initializer_range", "label2id", "length_penalty", "max_length", "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states", "output_scores", "pad_token_id", "prefix", "problem_type", "quantization_config", "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers_version", "typical_p", "unk_token_id", "use_bfloat16", "use_cache"};
+    "_attn_implementation", "_attn_implementation_autoset", "_flash_attn_2_enabled", "_name_or_path", "_num_labels", "architectures", "attn_implementation", "auto_map", "bad_words_ids", "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward", "cls_token_id", "custom_pipelines", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "id2label", "initializer_range", "is_llama_config", "label2id", "length_penalty", "max_length", "max_sequence_length", "min_length", "model_max_length", "model_type", "neftune_noise_alpha", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_labels", "num_return_sequences", "onnx", "output_attentions", "output_hidden_states", "output_past", "output_scores", "pad_token_id", "prefix", "problem_type", "quantization_config", "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config", "transformers_version", "typical_p", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache"};
 
 /// Keys that any transformers config may carry and that must have this value.
 constexpr std::array fixed_everywhere = {FixedRow{"is_encoder_decoder", "false"}, FixedRow{"is_decoder", "false"}, FixedRow{"add_cross_attention", "false"}, FixedRow{"pruned_heads", "{}"}, FixedRow{"cross_attention_hidden_size", "null"}, FixedRow{"tie_encoder_decoder", "false"}};
@@ -62,7 +65,7 @@ void read_row(const ConfigRow& as_listed, FieldReader& fields, ModelConfig& conf
 }
 
 std::optional<Activation> find_activation(std::string_view value) {
-  constexpr std::pair<const char*, Activation> names[] = {{"silu", Activation::silu}, {"swish", Activation::silu}, {"gelu", Activation::gelu}, {"gelu_new", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh}, {"relu", Activation::relu}};
+  constexpr std::pair<const char*, Activation> names[] = {{"silu", Activation::silu}, {"swish", Activation::silu}, {"gelu", Activation::gelu}, {"gelu_new", Activation::gelu_tanh}, {"gelu_fast", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh}, {"relu", Activation::relu}};
   for (const auto& [name, activation] : names)
     if (value == name) return activation;
   return std::nullopt;
@@ -90,9 +93,18 @@ void check_fixed_by_block(const FixedRow& row, FieldReader& fields, int64_t bloc
     if ((*list)[block] != expected) throw Error(ErrorKind::input, fmt::format("field \"{}\": block {}: expected {} (llmc implements no other), found {}", row.key, block, row.json, (*list)[block].dump()));
 }
 
+/// The class, the same in other letters (LLaMAForCausalLM), or the one without a head, whose files leave a tied head out.
+bool is_class_of(std::string_view name, const Architecture& architecture) {
+  const std::string_view wanted = architecture.causal_class;
+  constexpr auto lower = [](char letter) { return static_cast<char>(std::tolower(static_cast<unsigned char>(letter))); };
+  if (std::ranges::equal(name, wanted, {}, lower, lower)) return true;
+  const size_t stem = std::min(wanted.find("ForCausalLM"), wanted.find("LMHeadModel"));
+  return name == fmt::format("{}Model", wanted.substr(0, stem));
+}
+
 void check_class(FieldReader& fields, const Architecture& architecture) {
   const auto classes = fields.find_strings("architectures");
-  if (!classes.empty() && classes.front() != architecture.causal_class)
+  if (!classes.empty() && !is_class_of(classes.front(), architecture))
     throw Error(ErrorKind::input, fmt::format("field \"architectures\": expected {}, found {}", architecture.causal_class, classes.front()));
 }
 
@@ -142,10 +154,26 @@ void complete(const Architecture& architecture, ModelConfig& config) {
   if (config.heads % config.kv_heads != 0) throw Error(ErrorKind::input, fmt::format("{} attention heads are not a multiple of {} key/value heads", config.heads, config.kv_heads));
 }
 
+/// The config without the fields of its objects ("rope_scaling.finetuned") that are ignored.
+json without_nested(json object, const std::set<std::string>& ignored) {
+  for (const std::string& path : ignored) {
+    const size_t dot = path.find('.');
+    if (dot == std::string::npos || object.contains(path)) continue;
+    const auto outer = object.find(path.substr(0, dot));
+    if (outer != object.end() && outer->is_object()) outer->erase(path.substr(dot + 1));
+  }
+  return object;
+}
+
 }  // namespace
 
-ModelConfig read_config(const json& object, const Architecture& architecture, const std::set<std::string>& ignored, const std::string& where) {
+std::string describe_unknown_field(const std::string& path, const json& value) {
+  return fmt::format("field \"{}\": {} is not understood and might change the forward pass; if you know that it does not, pass --ignore-config-field {}", path, value.dump(), path);
+}
+
+ModelConfig read_config(const json& stated, const Architecture& architecture, const std::set<std::string>& ignored, const std::string& where) {
   ModelConfig config{.norm = architecture.norm, .positions = architecture.positions, .feed_forward = architecture.feed_forward, .fused_order = architecture.fused_order};
+  const json object = without_nested(stated, ignored);
   FieldReader fields(object, where);
   Problems problems;
   const auto attempt = [&](auto&& read) {
@@ -168,7 +196,7 @@ ModelConfig read_config(const json& object, const Architecture& architecture, co
   for (const char* key : harmless_everywhere) fields.find(key);
   for (const char* key : architecture.harmless) fields.find(key);
   for (const std::string& key : fields.unread())
-    if (!ignored.contains(key)) problems.add(fmt::format("field \"{}\": {} is not understood and might change the forward pass; if you know that it does not, pass --ignore-config-field {}", key, object.at(key).dump(), key));
+    if (!object.at(key).is_null() && !ignored.contains(key)) problems.add(describe_unknown_field(key, object.at(key)));
   problems.throw_if_any(ErrorKind::input, where);
   return config;
 }
@@ -181,6 +209,11 @@ ModelConfig ModelConfig::at_block(int64_t block) const {
   if (windowed.empty() || windowed[static_cast<size_t>(block)]) config.rope = window_rope;
   else config.window = 0;
   return config;
+}
+
+int64_t ModelConfig::longest_text() const {
+  if (positions != Positions::rope || (rope.scaling != RopeScaling::dynamic && rope.scaling != RopeScaling::yarn)) return context;
+  return std::max(context, static_cast<int64_t>(std::min(rope.original_context * rope.factor, static_cast<double>(most_elements_per_dimension))));
 }
 
 int64_t ModelConfig::fused_query(int64_t head) const {

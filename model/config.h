@@ -66,6 +66,8 @@ struct ModelConfig {
   int64_t shared_ffn = 0;         ///< of the expert that all tokens go through; 0: there is none
   bool normalizes_routing = false;  ///< what a token's experts count for adds up to 1
 
+  /// Tokens that a text may have: the context, or what scaled positions make of it (dynamic, yarn).
+  int64_t longest_text() const;
   int64_t query_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
   int64_t embedding_width() const { return projects_embedding ? embedding : hidden; }
@@ -83,8 +85,12 @@ struct ModelConfig {
 };
 
 /// Reads config.json with the rows of its architecture. Throws Error(input) that names every field that is missing, out
-/// of range, or not understood; `ignored` are unknown fields that the user vouches for.
+/// of range, or not understood; `ignored` are unknown fields that the user vouches
+/// for, those of nested objects as "rope_scaling.name".
 ModelConfig read_config(const nlohmann::json& json, const Architecture& architecture, const std::set<std::string>& ignored, const std::string& where);
+
+/// Why an unknown field is refused, and the flag that ignores it; `path` has a dot between an object and its field.
+std::string describe_unknown_field(const std::string& path, const nlohmann::json& value);
 
 /// What a config.json that does not name its activation means.
 Activation default_activation(const Architecture& architecture);

@@ -135,7 +135,7 @@ int32_t draw_token(std::span<float> logits, const Sampling& sampling, double poi
 }
 
 std::vector<Continuation> continue_prompt(const Model& model, const ForwardOptions& options, std::span<const int32_t> prompt, const ContinuationOptions& wanted, const RunContext& context) {
-  const auto length = static_cast<int64_t>(prompt.size()), most = model.config().context;
+  const auto length = static_cast<int64_t>(prompt.size()), most = model.config().longest_text();
   if (length > most) throw Error(ErrorKind::input, fmt::format("the prompt's {} tokens are more than the model's context of {}", length, most));
   const int64_t tokens = std::min(wanted.most_tokens, most - length);
   const auto samples = static_cast<size_t>(wanted.samples);

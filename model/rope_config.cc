@@ -1,6 +1,7 @@
 #include "model/rope_config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -85,6 +86,14 @@ void read_longrope(FieldReader& fields, double context, Stated& stated, Rope& ro
   rope.long_factors = read_factors(fields, "long_factor");
 }
 
+/// Unknown fields, in words that say how to ignore them.
+void refuse_unread(const FieldReader& fields, const json& object) {
+  Problems problems;
+  for (const std::string& key : fields.unread())
+    if (!object.at(key).is_null()) problems.add(describe_unknown_field(fmt::format("{}.{}", fields.where(), key), object.at(key)));
+  if (!problems.empty()) throw Error(ErrorKind::input, fmt::format("{}", fmt::join(problems.list(), "; ")));
+}
+
 Rope read_object(const json& object, const std::string& where, const Architecture& architecture, double context, Stated& stated) {
   FieldReader fields(object, where);
   Rope rope{.scaling = read_scaling(fields, architecture), .original_context = context};
@@ -97,16 +106,15 @@ Rope read_object(const json& object, const std::string& where, const Architectur
     case RopeScaling::none:
       if (architecture.longrope_only) fields.find_number("original_max_position_embeddings");  // says nothing there
       break;
-    case RopeScaling::linear: fields.find_number("original_max_position_embeddings"); break;  // says nothing there
-    case RopeScaling::dynamic:
-      if (read_positive(fields, "original_max_position_embeddings", context) != context) throw Error(ErrorKind::input, fmt::format("{}: original_max_position_embeddings: expected the context, {} (transformers uses no other for dynamic)", where, context));
-      break;
+    case RopeScaling::linear:
+    case RopeScaling::dynamic: fields.find_number("original_max_position_embeddings"); break;  // says nothing there
     case RopeScaling::yarn:
       rope.original_context = read_positive(fields, "original_max_position_embeddings", context);
       rope.fast = read_positive(fields, "beta_fast", 32);
       rope.slow = read_positive(fields, "beta_slow", 1);
       rope.whole_ramp = fields.find_bool("truncate").value_or(true);
       rope.magnitude = read_yarn_magnitude(fields, rope.factor);
+      for (const char* unread_key : {"finetuned", "attn_factor"}) fields.find(unread_key);  // of the authors' own code; transformers reads neither
       break;
     case RopeScaling::longrope: read_longrope(fields, context, stated, rope); break;
     case RopeScaling::llama3:
@@ -116,7 +124,7 @@ Rope read_object(const json& object, const std::string& where, const Architectur
       if (rope.high <= rope.low) throw Error(ErrorKind::input, fmt::format("{}: high_freq_factor: expected more than low_freq_factor, {}, found {}", where, rope.low, rope.high));
       break;
   }
-  fields.finish();
+  refuse_unread(fields, object);
   return rope;
 }
 
@@ -154,6 +162,13 @@ void read_two_ropes(FieldReader& fields, const Architecture& architecture, Model
   config.window_rope = read_rope({{"rope_parameters.sliding_attention", window}}, of_window, *architecture.window_theta, architecture, config);
 }
 
+/// What some releases of transformers write beside a model's own key, and none reads.
+void same_or_absent(FieldReader& fields, const char* key, const char* own_key, double value) {
+  if (std::string_view(key) == own_key) return;
+  const auto found = fields.find_number(key);
+  if (found && *found != value) throw Error(ErrorKind::input, fmt::format("field \"{}\" is {}, but {} is {}, which is the one that transformers reads", key, *found, own_key, value));
+}
+
 }  // namespace
 
 void read_ropes(FieldReader& fields, const Architecture& architecture, ModelConfig& config) {
@@ -163,6 +178,8 @@ void read_ropes(FieldReader& fields, const Architecture& architecture, ModelConf
   if (architecture.longrope_only) stated.original_context = fields.find_number("original_max_position_embeddings").value_or(4096);  // Phi3Config's default
   config.rope = read_rope({{"rope_parameters", fields.find("rope_parameters")}, {"rope_scaling", fields.find("rope_scaling")}}, stated, architecture.rope_theta, architecture, config);
   config.window_rope = config.rope;
+  same_or_absent(fields, "rope_theta", architecture.rope_theta_key, config.rope.theta);
+  if (architecture.rotary_share) same_or_absent(fields, "partial_rotary_factor", architecture.rotary_share_key, stated.share.value_or(*architecture.rotary_share));
 }
 
 }  // namespace llmc

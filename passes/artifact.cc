@@ -51,6 +51,13 @@ std::string reason_against_quantized_head(const Model& model) {
   return fmt::format("{} holds codes, but transformers looks for them in {}", module, loaded_head_module);
 }
 
+/// transformers joins the weights of a block's experts as it loads them, which of codes it does for one form alone; empty where that is theirs.
+std::string reason_against_quantized_expert(const PlacedTensor& placed) {
+  const Scheme* scheme = placed.expert >= 0 ? find_scheme(*placed.tensor) : nullptr;
+  if (!scheme || (scheme->grid == GridKind::integer && scheme->bits == 4 && scheme->mapping == Mapping::symmetric && !scheme->input)) return "";
+  return fmt::format("{} is an expert's and {}: transformers loads experts of 4 bits, symmetric, alone", placed.tensor->name, to_string(*scheme));
+}
+
 /// A tied head whose embedding is quantized is named beside it.
 std::vector<TiedAlias> tied_aliases(const Model& model) {
   const StoredTensor& embedding = model.get(Role::token_embedding);
@@ -104,7 +111,8 @@ ContainerChoice choose_container(Format format, const Model& model) {
   std::vector<std::string> reasons;
   for (const PlacedTensor& placed : model.tensors()) {
     const bool zeros_are_fine = format == Format::huggingface && !placed.tensor->transposed;
-    const std::string reason = zeros_are_fine && placed.tensor->pruned ? "" : reason_against_compressed_tensors(*placed.tensor, kind_of(placed));
+    std::string reason = zeros_are_fine && placed.tensor->pruned ? "" : reason_against_compressed_tensors(*placed.tensor, kind_of(placed));
+    if (reason.empty()) reason = reason_against_quantized_expert(placed);
     if (!reason.empty() && (is_quantized(placed) || holds_blocks(placed) || format == Format::automatic)) reasons.push_back(reason);
   }
   if (const std::string reason = reason_against_quantized_head(model); !reason.empty()) reasons.push_back(reason);

@@ -97,7 +97,7 @@ RunText load_run_text(const Model& model, const CompressRequest& request) {
     if (!tokenizer) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_name(model), calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));
   }
   const Tokenizer* reader = tokenizer ? &*tokenizer : nullptr;
-  const int64_t vocabulary = model.config().vocabulary, context = model.config().context;
+  const int64_t vocabulary = model.config().vocabulary, context = model.config().longest_text();
   RunText text;
   text.data = file ? load_token_data(*file, {.tokenizer = reader}, vocabulary) : tokenize_text(bundled_text(), "bundled text", *tokenizer, vocabulary);
   if (calibration) {

@@ -30,7 +30,7 @@ constexpr int bundle_version = 1;
 /// The samples, all of one length.
 Sequences load_samples(const BundleRequest& request, const Model& teacher) {
   const std::optional<Tokenizer> tokenizer = load_tokenizer(teacher);
-  return load_calibration({.options = request.data, .tokenizer = tokenizer ? &*tokenizer : nullptr, .vocabulary = teacher.config().vocabulary, .context = teacher.config().context, .seed = request.seed}, {}).calibration.samples;
+  return load_calibration({.options = request.data, .tokenizer = tokenizer ? &*tokenizer : nullptr, .vocabulary = teacher.config().vocabulary, .context = teacher.config().longest_text(), .seed = request.seed}, {}).calibration.samples;
 }
 
 }  // namespace
@@ -45,7 +45,7 @@ json write_distillation_bundle(const BundleRequest& request, const RunContext& c
   if (student.config().vocabulary != teacher.config().vocabulary) throw Error(ErrorKind::usage, fmt::format("student {}: vocabulary: expected the teacher's {}, found {}", request.student.string(), teacher.config().vocabulary, student.config().vocabulary));
   const Sequences samples = load_samples(request, teacher);
   const size_t seqlen = samples.front().size();
-  if (static_cast<int64_t>(seqlen) > student.config().context) throw Error(ErrorKind::usage, fmt::format("samples of {} tokens (--seqlen): the student's context is {}", seqlen, student.config().context));
+  if (static_cast<int64_t>(seqlen) > student.config().longest_text()) throw Error(ErrorKind::usage, fmt::format("samples of {} tokens (--seqlen): the student's context is {}", seqlen, student.config().longest_text()));
   std::vector<int32_t> tokens;
   for (const auto& sample : samples) tokens.insert(tokens.end(), sample.begin(), sample.end());
 

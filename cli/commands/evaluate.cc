@@ -78,7 +78,7 @@ std::vector<std::vector<ChoiceQuality>> judge_questions(const EvaluateOptions& o
   const auto tokenizer = load_tokenizer(first);
   if (!tokenizer) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it", tokenizer_name(first), options.choices.front()));
   for (const std::string& path : options.choices) {
-    const ChoiceData data = load_choice_data(path, {.tokenizer = *tokenizer, .begin = find_begin_token(first, &*tokenizer), .vocabulary = first.config().vocabulary, .context = first.config().context});
+    const ChoiceData data = load_choice_data(path, {.tokenizer = *tokenizer, .begin = find_begin_token(first, &*tokenizer), .vocabulary = first.config().vocabulary, .context = first.config().longest_text()});
     result.push_back(judge_choices(run, data, forward, context));
   }
   return result;

@@ -29,7 +29,7 @@ struct ImatrixOptions {
 
 CalibrationData load_samples(const ImatrixOptions& options, const CalibrationOptions& wanted, const Model& model, const RunContext& context) {
   const std::optional<Tokenizer> tokenizer = load_tokenizer(model);
-  CalibrationData data = load_calibration({.options = wanted, .tokenizer = tokenizer ? &*tokenizer : nullptr, .vocabulary = model.config().vocabulary, .context = model.config().context, .seed = static_cast<uint64_t>(options.seed)}, {}).calibration;
+  CalibrationData data = load_calibration({.options = wanted, .tokenizer = tokenizer ? &*tokenizer : nullptr, .vocabulary = model.config().vocabulary, .context = model.config().longest_text(), .seed = static_cast<uint64_t>(options.seed)}, {}).calibration;
   for (const std::string& warning : data.warnings) context.sink.warn(warning);
   if (wanted.generated > 0) add_generated_samples(data, model, wanted, static_cast<uint64_t>(options.seed), context);
   return data;

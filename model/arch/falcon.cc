@@ -66,7 +66,7 @@ Architecture make_falcon() {
       .read_more = read_falcon,
       .gguf_more = complete_gguf_falcon,
       .fixed = {},
-      .harmless = {"apply_residual_connection_post_layernorm", "attention_dropout", "hidden_dropout"},
+      .harmless = {"ff_factor", "apply_residual_connection_post_layernorm", "attention_dropout", "hidden_dropout"},
       .tensors =
           {
               {.role = Role::token_embedding, .name = "transformer.word_embeddings", .kind = embedding, .out = vocabulary},
@@ -81,7 +81,7 @@ Architecture make_falcon() {
               {.role = Role::final_norm, .name = "transformer.ln_f", .kind = norm, .out = hidden, .bias = Bias::always},
               {.role = Role::output_head, .name = "lm_head", .kind = linear, .out = vocabulary},
           },
-      .buffers = {R"(^(transformer\.)?h\.\d+\.self_attention\.rotary_emb\.inv_freq$)"},
+      .buffers = {R"(^(transformer\.)?h\.\d+\.self_attention\.(maybe_)?rotary(_emb)?\.inv_freq$)"},
   };
 }
 

@@ -35,7 +35,7 @@ Architecture make_gemma2() {
   gemma.config.push_back({.key = "attn_logit_softcapping", .number = &ModelConfig::score_cap, .fallback = 50, .null = 0});
   gemma.config.push_back({.key = "final_logit_softcapping", .number = &ModelConfig::logit_cap, .fallback = 30, .null = 0});
   gemma.fixed = {{"use_bidirectional_attention", "false"}};
-  gemma.harmless = {"attention_dropout", "cache_implementation", "hidden_act"};  // transformers reads the activation from hidden_activation
+  gemma.harmless = {"attention_dropout", "cache_implementation", "hidden_act", "sliding_window_size"};  // transformers reads the activation from hidden_activation
   get_tensor_row(gemma, Role::ffn_norm).name = "model.layers.{}.pre_feedforward_layernorm";
   insert_after(gemma, Role::attention_output, {{.role = Role::attention_output_norm, .name = "model.layers.{}.post_attention_layernorm", .kind = norm, .out = hidden}});
   insert_after(gemma, Role::ffn_down, {{.role = Role::ffn_output_norm, .name = "model.layers.{}.post_feedforward_layernorm", .kind = norm, .out = hidden}});

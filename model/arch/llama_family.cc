@@ -47,7 +47,7 @@ Architecture make_llama_family(const char* model_type, const char* causal_class,
               {.role = Role::final_norm, .name = "model.norm", .kind = norm, .out = hidden},
               {.role = Role::output_head, .name = "lm_head", .kind = linear, .out = vocabulary},
           },
-      .buffers = {R"(^(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq$)"},
+      .buffers = {R"(^(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq$)"},
   };
 }
 

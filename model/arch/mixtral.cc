@@ -13,6 +13,7 @@ Architecture make_mixtral() {
   mixtral.config.push_back({.key = "num_local_experts", .count = &ModelConfig::experts, .fallback = 8});
   mixtral.config.push_back({.key = "num_experts_per_tok", .count = &ModelConfig::experts_per_token, .fallback = 2});
   mixtral.config.push_back({.key = "sliding_window", .count = &ModelConfig::window, .fallback = 0});
+  mixtral.fixed = {{"attention_bias", "false"}, {"mlp_bias", "false"}};
   mixtral.harmless = {"attention_dropout", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise"};
   insert_after(mixtral, Role::ffn_norm, expert_rows("model.layers.{}.block_sparse_moe.gate", "model.layers.{}.block_sparse_moe.experts.{}.w1", "model.layers.{}.block_sparse_moe.experts.{}.w3", "model.layers.{}.block_sparse_moe.experts.{}.w2"));
   erase_rows(mixtral, {Role::ffn_gate, Role::ffn_up, Role::ffn_down});

@@ -51,7 +51,7 @@ Architecture make_opt() {
               {.role = Role::head_projection, .name = "model.decoder.project_out", .kind = linear, .out = token_width, .only_if = &ModelConfig::projects_embedding},
               {.role = Role::output_head, .name = "lm_head", .kind = linear, .out = vocabulary, .in = token_width},
           },
-      .buffers = {},
+      .buffers = {R"(^(model\.)?decoder\.version$)"},
   };
 }
 

@@ -11,7 +11,7 @@ Architecture make_phi3() {
   phi.longrope_only = true;
   get_config_row(phi, "rms_norm_eps").fallback = 1e-5;
   phi.config.push_back({.key = "sliding_window", .count = &ModelConfig::window, .fallback = 0, .null = 0});
-  phi.fixed = {{"attention_bias", "false"}};
+  phi.fixed = {{"attention_bias", "false"}, {"full_attn_mod", "1"}, {"interpolate_factor", "1"}, {"lm_head_bias", "false"}, {"mlp_bias", "false"}};
   phi.harmless = {"attention_dropout", "embd_pdrop", "resid_pdrop"};
   erase_rows(phi, {Role::key, Role::value, Role::ffn_up});
   get_tensor_row(phi, Role::query) = {.role = Role::query_key_value, .name = "model.layers.{}.self_attn.qkv_proj", .kind = TensorKind::linear, .out = Dimension::query_key_value_width};

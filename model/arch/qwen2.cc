@@ -9,7 +9,7 @@ Architecture make_qwen2() {
   qwen.gguf = {.name = "qwen2", .heads = GgufHeads::fill_hidden, .large = GgufLarge::every};
   qwen.fixed = {{"use_sliding_window", "false"}, {"use_mrope", "false"}};
   qwen.fixed_by_block = {{"layer_types", "\"full_attention\""}};
-  qwen.harmless = {"attention_dropout", "sliding_window", "max_window_layers"};  // the last two say nothing without use_sliding_window
+  qwen.harmless = {"attention_dropout", "sliding_window", "max_window_layers", "dual_chunk_attention_config"};  // two say nothing without use_sliding_window, the last one nothing to transformers
   set_bias(qwen, {Role::query, Role::key, Role::value}, Bias::always);
   return qwen;
 }

@@ -52,7 +52,7 @@ Architecture make_qwen2_moe() {
 
 Architecture make_qwen3_moe() {
   Architecture qwen = with_experts(make_qwen3(), "qwen3_moe", "Qwen3MoeForCausalLM");
-  qwen.fixed_by_block = {};  // the class knows no layer_types
+  for (const FixedRow& row : {FixedRow{"qkv_bias", "false"}, FixedRow{"use_qk_norm", "true"}, FixedRow{"shared_expert_intermediate_size", "0"}}) qwen.fixed.push_back(row);  // its class reads none of them
   get_config_row(qwen, "head_dim").fallback = 0;
   const std::initializer_list<ConfigRow> rows = {
       {.key = "num_experts", .alias = "num_local_experts", .count = &ModelConfig::experts, .fallback = 128},

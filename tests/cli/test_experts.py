@@ -96,6 +96,14 @@ class Experts(Case):
         self.refused(2, ["MixtralForCausalLM has experts"], "convert", *self.judged("mixtral")[:2], self.dir / "x.gguf", "--eval-data", tiny("mixtral") / "input_ids.npy")
         self.refused(2, ["MixtralForCausalLM has experts"], "imatrix", tiny("mixtral"), "-o", self.dir / "imatrix.gguf", "--calibration", tiny("mixtral") / "input_ids.npy", "--nsamples", 4, "--seqlen", 12)
 
+    def test_codes_that_transformers_cannot_join_go_to_the_packed_container(self):
+        for name in MODELS:
+            with self.subTest(name):
+                for flags in (["--bits", 8], ["--bits", 4, "--group-size", 16, "--scheme", "linear"], ["--preset", "W8A8"]):
+                    self.refused(2, ["--format hf", "experts.0.", "4 bits, symmetric"], "quantize", *self.judged(name, *flags, "--format", "hf"))
+                self.assertEqual(self.json("quantize", *self.judged(name, "--bits", 8))["artifact"]["container"], "llmc-packed")
+                self.assertEqual(self.json("quantize", *self.judged(name, "--bits", 4, "--group-size", 16, "--format", "hf"))["artifact"]["container"], "compressed-tensors")
+
     def test_spoiled_models_are_refused_with_the_tensor_or_the_field(self):
         for change, words in (({"num_experts_per_tok": 5}, ["num_experts_per_tok", "5 of 4"]), ({"num_local_experts": 5}, ["experts.4.w1.weight: missing"]), ({"num_local_experts": 3}, ["experts.3.w1.weight: found"])):
             with self.subTest(words=words):

@@ -92,17 +92,16 @@ TEST_CASE("what changes the maths and is not understood is refused by name", "[c
       {with(llama(), "rope_scaling", {{"type", "su"}}), "rope type \"su\""},
       {with(llama(), "rope_scaling", {{"type", "linear"}, {"rope_type", "yarn"}}), "rope_type is \"yarn\" and type is \"linear\""},
       {with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 0}}), "rope_scaling: field \"factor\": expected a positive number"},
-      {with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2}, {"beta_fast", 3}}), "unknown field \"beta_fast\""},
-      {with(llama(), "rope_scaling", {{"type", "dynamic"}, {"factor", 2}, {"original_max_position_embeddings", 64}}), "expected the context, 128"},
+      {with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2}, {"beta_fast", 3}}), "field \"rope_scaling.beta_fast\": 3 is not understood"},
       {with(llama(), "rope_scaling", {{"type", "llama3"}, {"factor", 2}, {"low_freq_factor", 4}, {"high_freq_factor", 1}}), "expected more than low_freq_factor, 4, found 1"},
       {with(with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2}}), "rope_parameters", {{"rope_type", "default"}}), "say different things"},
       {with(llama(), "partial_rotary_factor", 0.5), "\"partial_rotary_factor\": 0.5 is not understood"},
-      {with(llama(), "rope_parameters", {{"rope_theta", 1e4}, {"mystery", 1}}), "unknown field \"mystery\""},
+      {with(llama(), "rope_parameters", {{"rope_theta", 1e4}, {"mystery", 1}}), "--ignore-config-field rope_parameters.mystery"},
       {with(llama(), "rope_parameters", {{"partial_rotary_factor", 0.5}}), "partial_rotary_factor 0.5"},
       {with(llama(), "hidden_act", "mish"), "activation \"mish\""},
-      {with(llama(), "pretraining_tp", 2), "\"pretraining_tp\": expected 1"},
       {with(llama(), "sliding_window", 4096), "field \"sliding_window\": 4096 is not understood"},
-      {with(llama(), "auto_map", json::object()), "\"auto_map\""},
+      {with(llama(), "rope_interleaved", true), "\"rope_interleaved\": expected false"},
+      {with(llama(), "layer_types", {"full_attention", "sliding_attention"}), "\"layer_types\": block 1: expected \"full_attention\""},
       {with(llama(), "is_encoder_decoder", true), "\"is_encoder_decoder\": expected false"},
       {with(llama(), "architectures", {"LlamaForSequenceClassification"}), "expected LlamaForCausalLM, found LlamaForSequenceClassification"},
       {with(llama(), "hidden_size", "64"), "\"hidden_size\": expected an integer"},
@@ -124,6 +123,33 @@ TEST_CASE("what changes the maths and is not understood is refused by name", "[c
   CHECK_THROWS_WITH(get_architecture("lama", "c"), Contains("did you mean \"llama\""));
   const json gpt2 = {{"model_type", "gpt2"}, {"vocab_size", 10}, {"n_embd", 8}, {"n_layer", 1}, {"n_head", 2}, {"n_positions", 16}, {"scale_attn_by_inverse_layer_idx", true}};
   CHECK_THROWS_WITH(read(gpt2), Contains("scale_attn_by_inverse_layer_idx"));
+}
+
+TEST_CASE("What published config.json files carry and transformers does not read is let through", "[config]") {
+  json published = llama();
+  published.update({{"auto_map", {{"AutoConfig", "x.Y"}}}, {"is_llama_config", true}, {"rope_interleaved", false}, {"pretraining_tp", 2}, {"unsloth_version", "2025.3"}, {"transformers.js_config", json::object()}, {"max_sequence_length", 99}, {"layer_types", {"full_attention", "full_attention"}}, {"sliding_window", nullptr}, {"invented", nullptr}});
+  CHECK(read(published) == read(llama()));
+  CHECK(read(with(published, "architectures", {"LLaMAForCausalLM"})) == read(llama()));
+  CHECK(read(with(published, "architectures", {"LlamaModel"})) == read(llama()));
+  const json yarn = {{"type", "yarn"}, {"factor", 2}, {"finetuned", true}, {"attn_factor", 0.8}, {"beta_fast", nullptr}};
+  CHECK(read(with(llama(), "rope_scaling", yarn)).rope == read(with(llama(), "rope_scaling", {{"type", "yarn"}, {"factor", 2}})).rope);
+  CHECK(read(with(llama(), "hidden_act", "gelu_fast")).activation == Activation::gelu_tanh);
+}
+
+TEST_CASE("Fields of nested objects can be vouched for", "[config]") {
+  const json odd = with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2}, {"mystery", 1}});
+  CHECK_THROWS_WITH(read(odd), Contains("--ignore-config-field rope_scaling.mystery"));
+  CHECK_THROWS_WITH(read_config(odd, get_architecture("llama", "c"), {"rope_scaling.other", "rope.mystery"}, "config.json"), Contains("rope_scaling.mystery"));
+  CHECK(read_config(odd, get_architecture("llama", "c"), {"rope_scaling.mystery"}, "config.json").rope.factor == 2);
+}
+
+TEST_CASE("Scaled positions make room for longer texts", "[config]") {
+  CHECK(read(llama()).longest_text() == 128);
+  CHECK(read(with(llama(), "rope_scaling", {{"type", "dynamic"}, {"factor", 4}, {"original_max_position_embeddings", 64}})).longest_text() == 512);
+  CHECK(read(with(llama(), "rope_scaling", {{"type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 64}})).longest_text() == 256);
+  CHECK(read(with(llama(), "rope_scaling", {{"type", "yarn"}, {"factor", 1.5}, {"original_max_position_embeddings", 64}})).longest_text() == 128);
+  CHECK(read(with(llama(), "rope_scaling", {{"type", "yarn"}, {"factor", 1e300}})).longest_text() == int64_t{1} << 31);
+  CHECK(read(with(llama(), "rope_scaling", {{"type", "linear"}, {"factor", 4}})).longest_text() == 128);  // says nothing of whether the context is that before or after
 }
 
 TEST_CASE("a window that is switched off says nothing, one that is on is refused", "[config]") {
@@ -200,7 +226,9 @@ TEST_CASE("What only some architectures know of rotary positions is refused in t
   CHECK_THROWS_WITH(read(with(phi, "partial_rotary_factor", 1.5)), Contains("found 24 of 16"));
   const json neox = {{"model_type", "gpt_neox"}, {"vocab_size", 10}, {"hidden_size", 32}, {"intermediate_size", 8}, {"num_hidden_layers", 1}, {"num_attention_heads", 2}, {"rotary_pct", 0.5}, {"rotary_emb_base", 500}};
   CHECK((read(neox).rope.dim == 8 && read(neox).rope.theta == 500 && read(neox).parallel));
-  CHECK_THROWS_WITH(read(with(neox, "rope_theta", 5)), Contains("\"rope_theta\": 5 is not understood"));
+  CHECK_THROWS_WITH(read(with(neox, "rope_theta", 5)), Contains("\"rope_theta\" is 5, but rotary_emb_base is 500"));
+  CHECK(read(with(with(neox, "rope_theta", 500), "partial_rotary_factor", 0.5)).rope.dim == 8);
+  CHECK_THROWS_WITH(read(with(neox, "partial_rotary_factor", 0.25)), Contains("\"partial_rotary_factor\" is 0.25, but rotary_pct is 0.5"));
 }
 
 TEST_CASE("Keys with two names and keys that repeat a size must agree", "[config]") {
