@@ -1,12 +1,13 @@
 #include "cli/heal_flags.h"
 
+#include "cli/number_checks.h"
 #include "core/error.h"
 
 namespace llmc {
 
 void add_heal_options(CLI::App& app, HealFlags& flags) {
   app.add_flag("--heal", flags.heal, "Then train scales, norms, biases and what pruning left until the model says what the original says (needs calibration)")->group("Healing");
-  app.add_option("--heal-epochs", flags.epochs, "With --heal: how often it sees every calibration sample (default 1)")->check(CLI::PositiveNumber)->group("Healing");
+  app.add_option("--heal-epochs", flags.epochs, "With --heal: how often it sees every calibration sample (default 1)")->check(whole_number(1))->group("Healing");
   app.add_option("--heal-scope", flags.scope, "With --heal: model (default), end to end against the original's logits; or block, each against the original's output by itself, in the memory of one block")->check(CLI::IsMember({"model", "block"}))->group("Healing");
 }
 

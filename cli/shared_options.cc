@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/number_checks.h"
 #include "core/error.h"
 #include "core/units.h"
 
@@ -25,10 +26,10 @@ std::optional<uint64_t> read_shard_size(const std::string& size) {
 }
 
 void add_evaluation_flags(CLI::App& app, EvaluationFlags& flags, const std::string& length_flag) {
-  app.add_option(length_flag, flags.seqlen, "Tokens in a window; default: 512, or the model's context if less")->check(CLI::PositiveNumber)->group("Judging");
-  app.add_option("--max-windows", flags.max_windows, "Windows to judge on, spread over the text; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Judging");
+  app.add_option(length_flag, flags.seqlen, "Tokens in a window; default: 512, or the model's context if less")->check(whole_number(1))->group("Judging");
+  app.add_option("--max-windows", flags.max_windows, "Windows to judge on, spread over the text; 0: all")->check(whole_number(0))->capture_default_str()->group("Judging");
   app.add_option("--convention", flags.convention, "all: every token but a window's first is scored; second-half: as llama.cpp")->capture_default_str()->group("Judging");
-  app.add_option("--stride", flags.stride, "Tokens from one window's start to the next's; each scores what is new in it. Default: no overlap")->check(CLI::PositiveNumber)->group("Judging");
+  app.add_option("--stride", flags.stride, "Tokens from one window's start to the next's; each scores what is new in it. Default: no overlap")->check(whole_number(1))->group("Judging");
   app.add_option("--precision", flags.precision, "Matrix products of the evaluator: f32 or bf16")->capture_default_str()->group("Judging");
   app.add_option("--kv-cache-bits", flags.kv_cache_bits, "Round the model's keys and values to 8 or 4 bits, as a quantized cache would; default: not at all")->group("Judging");
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "cli/compress_options.h"
+#include "cli/number_checks.h"
 #include "core/units.h"
 #include "passes/distillation_bundle.h"
 
@@ -101,12 +102,12 @@ CommandFunction add_distill(CLI::App& app) {
   app.get_option("MODEL")->description("The teacher: a Hugging Face checkpoint directory");
   app.add_option("--student", flags->student, "A checkpoint directory to start from, or a config.json: a model of random weights that --seed makes")->group("Student");
   app.add_option("--from-bundle", flags->bundle, "Train what `llmc export --for-distillation` wrote: its student, on its samples and targets; the teacher is only judged beside")->group("Student");
-  app.add_option("--student-layers", flags->layers, "Start from this many of the teacher's own layers, those that change its hidden states most")->check(CLI::PositiveNumber)->group("Student");
+  app.add_option("--student-layers", flags->layers, "Start from this many of the teacher's own layers, those that change its hidden states most")->check(whole_number(1))->group("Student");
   app.add_option("--student-ffn", flags->ffn, "Start from this many of the teacher's feed-forward channels in each layer, such as 50% or 384; what is left is fitted to make up for the others")->group("Student");
 
   const auto add_training = [&]<typename T>(const char* flag, const char* field, const char* text, T) { return app.add_option_function<T>(flag, [flags, field](const T& value) { flags->training[field] = value; }, text)->group("Training"); };
-  app.add_option("--steps", flags->steps, "Steps to train for")->check(CLI::PositiveNumber)->group("Training");
-  app.add_option("--max-minutes", flags->minutes, "As many steps as this time is enough for, measured before the first; the artifact's recipe says how many that were")->check(CLI::PositiveNumber)->group("Training");
+  app.add_option("--steps", flags->steps, "Steps to train for")->check(whole_number(1))->group("Training");
+  app.add_option("--max-minutes", flags->minutes, "As many steps as this time is enough for, measured before the first; the artifact's recipe says how many that were")->check(positive_number())->group("Training");
   add_training("--temperature", "temperature", "Softens what teacher and student say before they are compared (default 2)", double{});
   add_training("--kl-weight", "kl_weight", "Of T² · KL(teacher ‖ student) in the loss (default 1)", double{});
   add_training("--ce-weight", "ce_weight", "Of the cross-entropy on the text in the loss (default 0)", double{});
@@ -127,8 +128,8 @@ CommandFunction add_distill(CLI::App& app) {
 
   app.add_option("--data", flags->data.files, "Text, .jsonl, or token ids (.npy, .u16, .u32) to train on, one or more files; default: the bundled calibration text")->type_name("FILE")->group("Data");
   app.add_option("--data-field", flags->data.field, "Field of a JSONL line that holds its text")->capture_default_str()->group("Data");
-  app.add_option("--generate-samples", flags->data.generated, "Samples more, that the teacher writes itself, drawn by --seed")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Data");
-  app.add_option("--seqlen", flags->data.seqlen, "Tokens in a sample; default: 512, or the model's context if less")->check(CLI::PositiveNumber)->group("Data");
+  app.add_option("--generate-samples", flags->data.generated, "Samples more, that the teacher writes itself, drawn by --seed")->check(whole_number(0))->capture_default_str()->group("Data");
+  app.add_option("--seqlen", flags->data.seqlen, "Tokens in a sample; default: 512, or the model's context if less")->check(whole_number(1))->group("Data");
   return [flags, &app](const CommandContext& context) { return run_compress("distill", flags->common, make_distill_recipe(*flags, app), context); };
 }
 

@@ -7,6 +7,7 @@
 #include "cli/gguf_flags.h"
 #include "cli/heal_flags.h"
 #include "cli/method.h"
+#include "cli/number_checks.h"
 #include "core/units.h"
 #include "formats/scheme.h"
 
@@ -164,15 +165,15 @@ CommandFunction add_quantize(CLI::App& app) {
   app.add_option("--codebook", options->codebook, "Instead of --bits: 2 to 256 shared values (k-means), for the whole tensor unless --granularity or --group-size says otherwise")->group("Scheme");
   app.add_option("--scheme", options->mapping, "symmetric, or linear (with a zero point); default: symmetric")->group("Scheme");
   app.add_option("--granularity", options->granularity, "What shares a scale: tensor, channel (a row) or group")->group("Scheme");
-  app.add_option("--group-size", options->group_size, "Weights of a row that share a scale")->check(CLI::PositiveNumber)->group("Scheme");
+  app.add_option("--group-size", options->group_size, "Weights of a row that share a scale")->check(whole_number(1))->group("Scheme");
   app.add_option("--observer", options->observer, "Range of the grid: minmax, percentile, mse (searched for the least squared error) or hqq (fitted by half-quadratic splitting); default: minmax for rtn, mse for methods that calibrate")->group("Scheme");
   app.add_option("--method", options->method, "How weights are rounded; `llmc list` describes the methods (quantize.…)")->capture_default_str()->group("Method");
   app.add_option("--damping", options->damping, "gptq, learned: share of the mean that is added to the Hessian's diagonal (default 0.01)")->group("Method");
   app.add_option("--order", options->order, "gptq, learned: order in which a row's weights are rounded: activation (the most active inputs first) or natural")->group("Method");
-  app.add_option("--refinements", options->refinements, "gptq, learned: rounds of scale refit and coordinate descent afterwards (default 2)")->check(CLI::NonNegativeNumber)->group("Method");
+  app.add_option("--refinements", options->refinements, "gptq, learned: rounds of scale refit and coordinate descent afterwards (default 2)")->check(whole_number(0))->group("Method");
   app.add_option("--drift-correction", options->drift_correction, "gptq, learned: first correct weights for what earlier layers' errors did to their inputs: true (default) or false")->group("Method");
-  app.add_option("--iterations", options->iterations, "learned: steps per block (default 100)")->check(CLI::PositiveNumber)->group("Method");
-  app.add_option("--batch", options->batch, "learned: calibration samples in a step (default 2)")->check(CLI::PositiveNumber)->group("Method");
+  app.add_option("--iterations", options->iterations, "learned: steps per block (default 100)")->check(whole_number(1))->group("Method");
+  app.add_option("--batch", options->batch, "learned: calibration samples in a step (default 2)")->check(whole_number(1))->group("Method");
   app.add_option("--activation-weighted", options->activation_weighted, "rtn and awq with --observer mse or hqq: ranges are searched for the least error of the layer's output, not of its weights (needs calibration): true or false")->group("Method");
   app.add_option("--channel-scales", options->channel_scales, "Rescale channels between layers first, where that leaves the function as it is (needs calibration): awq (the least error after rounding), smoothquant (for quantized inputs) or none; default: awq for awq, else none")->group("Method");
   app.add_option("--smoothing", options->smoothing, "With --channel-scales smoothquant: share of the inputs' ranges that moves into the weights, 0 to 1 (default 0.8)")->group("Method");
@@ -182,8 +183,8 @@ CommandFunction add_quantize(CLI::App& app) {
   add_calibration_flags(app, options->calibration);
   add_calibration_run_options(app, options->common);
   app.add_option("--keep-outliers", options->keep_outliers, "Share of each tensor's largest weights that stays in 16 bits beside the rest, such as 0.5%")->group("Tensors");
-  app.add_option("--keep-first", options->keep_first, "Leave the first N blocks as they are")->check(CLI::NonNegativeNumber)->group("Tensors");
-  app.add_option("--keep-last", options->keep_last, "Leave the last N blocks as they are")->check(CLI::NonNegativeNumber)->group("Tensors");
+  app.add_option("--keep-first", options->keep_first, "Leave the first N blocks as they are")->check(whole_number(0))->group("Tensors");
+  app.add_option("--keep-last", options->keep_last, "Leave the last N blocks as they are")->check(whole_number(0))->group("Tensors");
   app.add_option("--percentile", options->percentile, "With --observer percentile: share of weights inside the range, in percent (default 99.9)")->group("Scheme");
   app.add_option("--rotate", options->rotate, "Fold rotations into the weights first, which leaves the function as it is: values, residual, all, or none")->capture_default_str()->group("Scheme");
   app.add_option("--include", options->include, "Quantize only linear weights whose name this regular expression finds; may be repeated")->allow_extra_args(false)->group("Tensors");
