@@ -55,11 +55,25 @@ void shape_scores(const ModelConfig& config, float slope, int64_t first, std::sp
   for (size_t i = 0; i < scores.size(); ++i) scores[i] -= slope * static_cast<float>(scores.size() - 1 - i);
 }
 
-KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity)
-    : config_(config), sequences_(sequences), keys_(sequences * config.kv_width(), (capacity + key_step - 1) / key_step * key_step), values_(sequences * capacity, config.kv_width()) {}
+KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity) : config_(config), sequences_(sequences), capacity_(capacity) {
+  constexpr int64_t first_room = 1024;
+  reserve(std::min(capacity, first_room));
+}
+
+void KeyValueCache::reserve(int64_t positions) {
+  if (!values_.empty() && positions <= room()) return;
+  const int64_t next = std::min(capacity_, std::max(positions, 2 * room()));
+  Matrix keys_then = std::move(keys_), values_then = std::move(values_);
+  keys_ = Matrix(sequences_ * config_.kv_width(), (next + key_step - 1) / key_step * key_step);
+  values_ = Matrix(sequences_ * next, config_.kv_width());
+  for (int64_t row = 0; row < keys_then.rows(); ++row) std::copy_n(keys_then.row(row), length_, keys_.row(row));
+  const int64_t room_then = values_then.rows() / sequences_;
+  for (int64_t s = 0; s < sequences_; ++s) std::copy_n(values_then.row(s * room_then), length_ * values_then.cols(), values_.row(s * next));
+}
 
 void KeyValueCache::fill(ConstMatrixView k, ConstMatrixView v) {
-  assert(length_ == 0 && k.rows == v.rows && k.rows <= values_.rows() / sequences_);
+  assert(length_ == 0 && k.rows == v.rows && k.rows <= capacity_);
+  reserve(k.rows);
   parallel_for(sequences_, [&](int64_t s) {
     const MatrixView keys_of = keys(s), values_of = values(s);
     for (int64_t r = 0; r < k.rows; ++r) {
@@ -71,7 +85,8 @@ void KeyValueCache::fill(ConstMatrixView k, ConstMatrixView v) {
 }
 
 void KeyValueCache::attend_next(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, MatrixView out) {
-  assert(length_ < values_.rows() / sequences_ && q.rows == sequences_ && k.rows == sequences_ && v.rows == sequences_ && out.rows == sequences_);
+  assert(length_ < capacity_ && q.rows == sequences_ && k.rows == sequences_ && v.rows == sequences_ && out.rows == sequences_);
+  reserve(length_ + 1);
   const int64_t width = config_.head_dim, group = config_.heads / config_.kv_heads;
   const int64_t first = config_.first_seen(length_), seen = length_ + 1, padded = (seen + key_step - 1) / key_step * key_step;  // the keys between are 0
   const auto scale = static_cast<float>(config_.score_scale());

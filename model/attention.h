@@ -42,7 +42,8 @@ void attend(const ModelConfig& config, MatmulBackend backend, Precision precisio
 /// Keys and values of sequences that grow together, one position at a time, in one decoder block.
 class KeyValueCache {
  public:
-  /// Room for `capacity` positions of each sequence. Memory: 2 · sequences · kv_width · capacity floats.
+  /// For up to `capacity` positions of each sequence. Memory: 2 · sequences · kv_width floats for each position there is room for, which
+  /// doubles as it is used up.
   KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t capacity);
 
   int64_t length() const { return length_; }
@@ -54,14 +55,19 @@ class KeyValueCache {
 
  private:
   MatrixView keys(int64_t sequence) { return keys_.view().row_range(sequence * config_.kv_width(), config_.kv_width()); }
-  MatrixView values(int64_t sequence) { return values_.view().row_range(sequence * values_.rows() / sequences_, values_.rows() / sequences_); }
+  MatrixView values(int64_t sequence) { return values_.view().row_range(sequence * room(), room()); }
+
+  int64_t room() const { return values_.rows() / sequences_; }
+  /// Room for that many positions.
+  void reserve(int64_t positions);
 
   static constexpr int64_t key_step = 128;  ///< keys are taken in whole vectors
 
   ModelConfig config_;
   int64_t sequences_;
-  Matrix keys_;    ///< of each sequence [kv_width, capacity, up to the next key_step]
-  Matrix values_;  ///< of each sequence [capacity, kv_width]
+  int64_t capacity_;
+  Matrix keys_;    ///< of each sequence [kv_width, room, up to the next key_step]
+  Matrix values_;  ///< of each sequence [room, kv_width]
   int64_t length_ = 0;
 };
 

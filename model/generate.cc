@@ -35,8 +35,11 @@ void check_factors(const ModelConfig& config, int64_t first, int64_t length) {
 
 /// A model with all of its weights ready.
 struct LoadedModel {
-  LoadedModel(const Model& of, const ForwardOptions& options) : model(of), forward(of, options), head(forward.load_head()) {
-    for (int64_t block = 0; block < of.config().layers; ++block) blocks.push_back(forward.load_block(block));
+  LoadedModel(const Model& of, const ForwardOptions& options, const RunContext& context) : model(of), forward(of, options), head(forward.load_head()) {
+    for (int64_t block = 0; block < of.config().layers; ++block) {
+      context.check_stop();
+      blocks.push_back(forward.load_block(block));
+    }
   }
 
   const Model& model;
@@ -53,10 +56,14 @@ class GrowingSequences {
   }
 
   /// The same tokens in all of them, which must be empty. Logits [sequences, vocabulary] of what follows.
-  MatrixView start(std::span<const int32_t> tokens) {
+  MatrixView start(std::span<const int32_t> tokens, const RunContext& context) {
+    Stage stage(context, "prompt", std::ssize(caches_));
     Matrix hidden(static_cast<int64_t>(tokens.size()), hidden_.cols());
     loaded_.forward.embed(tokens, hidden.view());
-    for (size_t block = 0; block < caches_.size(); ++block) loaded_.forward.run_block(*loaded_.blocks[block], hidden.view(), &caches_[block]);
+    for (size_t block = 0; block < caches_.size(); ++block) {
+      loaded_.forward.run_block(*loaded_.blocks[block], hidden.view(), &caches_[block]);
+      stage.advance();
+    }
     for (int64_t r = 0; r < hidden_.rows(); ++r) std::ranges::copy(hidden.view().row_span(hidden.rows() - 1), hidden_.row(r));
     return predict();
   }
@@ -83,7 +90,7 @@ class GrowingSequences {
 
 std::vector<std::vector<int32_t>> generate(const Model& model, const ForwardOptions& options, const std::vector<int32_t>& first_tokens, int64_t length, uint64_t seed, const std::string& name, const RunContext& context) {
   check_factors(model.config(), 1, length);
-  const LoadedModel loaded(model, options);
+  const LoadedModel loaded(model, options, context);
   std::vector<std::vector<int32_t>> sequences;
   std::vector<Random> random;
   for (const int32_t token : first_tokens) {
@@ -145,12 +152,12 @@ std::vector<Continuation> continue_prompt(const Model& model, const ForwardOptio
   std::vector<Random> random;
   for (size_t i = 0; i < samples; ++i) random.emplace_back(wanted.seed, fmt::format("continuation {}", i));
 
-  const LoadedModel loaded(model, options);
+  const LoadedModel loaded(model, options, context);
   GrowingSequences growing(loaded, wanted.samples, length + tokens - 1);
-  Stage stage(context, "generate", tokens);
   std::vector<int32_t> last(samples);
   std::vector<bool> finished(samples);
-  MatrixView logits = growing.start(prompt);
+  MatrixView logits = growing.start(prompt, context);
+  Stage stage(context, "generate", tokens);
   for (int64_t count = 1;; ++count) {
     context.check_stop();
     for (size_t i = 0; i < samples; ++i) {

@@ -250,10 +250,19 @@ class ConfigReader {
     if (found && facts_.head_dim > 0 && *found != facts_.head_dim) problems_.add(fmt::format("key {}: expected {}, the size of a head, found {}", used_.back(), facts_.head_dim, *found));
   }
 
+  /// Ids that end a turn or a message end a text too, as in llama.cpp.
+  void read_end_tokens() {
+    json ids = json::array();
+    for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"})
+      if (const auto id = metadata_.find_int(key); id && std::find(ids.begin(), ids.end(), json(*id)) == ids.end()) ids.push_back(*id);
+    if (!ids.empty()) config_["eos_token_id"] = ids.size() == 1 ? ids.front() : ids;
+  }
+
   /// Keys of the tokenizer's ids, and those that nothing above has read.
   void read_rest() {
-    for (const auto& [name, key] : {std::pair("bos_token_id", "tokenizer.ggml.bos_token_id"), std::pair("eos_token_id", "tokenizer.ggml.eos_token_id"), std::pair("pad_token_id", "tokenizer.ggml.padding_token_id")})
+    for (const auto& [name, key] : {std::pair("bos_token_id", "tokenizer.ggml.bos_token_id"), std::pair("pad_token_id", "tokenizer.ggml.padding_token_id")})
       if (const auto id = metadata_.find_int(key)) config_[name] = *id;
+    read_end_tokens();
     const auto causal = metadata_.find_bool(use("attention.causal"));
     if (causal && !*causal) problems_.add(fmt::format("key {}: expected true, found false", used_.back()));
     for (const NeutralKey& row : neutral_keys)

@@ -1,17 +1,20 @@
 // llmc generate: a model writes on behind a prompt.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "calib/model_tokens.h"
 #include "calib/utf8.h"
 #include "cli/command.h"
+#include "cli/number_checks.h"
 #include "cli/shared_options.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
 #include "model/generate.h"
+#include "model/ignored_fields.h"
 
 namespace llmc {
 namespace {
@@ -45,7 +48,19 @@ std::vector<int32_t> parse_ids(const std::string& text, int64_t vocabulary) {
   return ids;
 }
 
-std::vector<int32_t> read_prompt(const GenerateOptions& options, const Model& model, const Tokenizer* tokenizer) {
+/// The prompt as text, and what it is called in messages.
+struct PromptText {
+  std::string text;
+  std::string where;
+};
+PromptText read_prompt_text(const GenerateOptions& options) {
+  PromptText prompt{.text = options.prompt_file.empty() ? options.prompt : read_text_file(options.prompt_file), .where = options.prompt_file.empty() ? "--prompt" : options.prompt_file};
+  if (const auto position = find_invalid_utf8(prompt.text)) throw Error(ErrorKind::input, fmt::format("{}: {}", prompt.where, describe_invalid_utf8(prompt.text, *position)));
+  return prompt;
+}
+
+std::vector<int32_t> read_prompt(const GenerateOptions& options, const PromptText& prompt, const Model& model, const Tokenizer* tokenizer) {
+  const auto& [text, where] = prompt;
   const int64_t vocabulary = model.config().vocabulary;
   if (!options.prompt_ids.empty()) return parse_ids(options.prompt_ids, vocabulary);
   if (options.prompt.empty() && options.prompt_file.empty()) {
@@ -54,9 +69,6 @@ std::vector<int32_t> read_prompt(const GenerateOptions& options, const Model& mo
     return {*begin};
   }
   if (!tokenizer) throw Error(ErrorKind::input, fmt::format("{}: not found; a prompt needs it, or give --prompt-ids", tokenizer_name(model)));
-  const std::string text = options.prompt_file.empty() ? options.prompt : read_text_file(options.prompt_file);
-  const std::string where = options.prompt_file.empty() ? "--prompt" : options.prompt_file;
-  if (const auto position = find_invalid_utf8(text)) throw Error(ErrorKind::input, fmt::format("{}: {}", where, describe_invalid_utf8(text, *position)));
   std::vector<int32_t> ids = tokenizer->encode(text, SpecialTokens::add);
   if (ids.empty()) throw Error(ErrorKind::input, fmt::format("{}: holds no token", where));
   for (const int32_t id : ids)
@@ -69,7 +81,10 @@ std::string text_behind(const Tokenizer& tokenizer, std::vector<int32_t> prompt,
   const std::string before = tokenizer.decode(prompt);
   prompt.insert(prompt.end(), continuation.tokens.begin(), continuation.tokens.end() - (continuation.ending == Ending::end_token ? 1 : 0));
   const std::string whole = tokenizer.decode(prompt);
-  return whole.starts_with(before) ? whole.substr(before.size()) : whole;
+  // A prompt that ends inside a character ends with U+FFFD by itself, and with the character when the rest follows.
+  auto same = static_cast<size_t>(std::ranges::mismatch(before, whole).in2 - whole.begin());
+  while (same > 0 && same < whole.size() && (static_cast<unsigned char>(whole[same]) & 0xc0) == 0x80) --same;
+  return whole.substr(same);
 }
 
 const char* name_of(Ending ending) {
@@ -89,19 +104,22 @@ void refuse_without_temperature(const CLI::App& app) {
 
 int run_generate(const GenerateOptions& options, const CLI::App& app, const CommandContext& context) {
   if (options.sampling.temperature == 0) refuse_without_temperature(app);
+  const ForwardOptions forward{.precision = parse_precision(options.precision, "--precision")};
+  const PromptText text = read_prompt_text(options);
   const Model model = load_model(options.model, as_set(options.ignored_config_fields), context.run);
+  warn_of_idle_fields({&model}, as_set(options.ignored_config_fields), context.run);
   const auto tokenizer = load_tokenizer(model);
-  const std::vector<int32_t> prompt = read_prompt(options, model, tokenizer ? &*tokenizer : nullptr);
+  const std::vector<int32_t> prompt = read_prompt(options, text, model, tokenizer ? &*tokenizer : nullptr);
   const ContinuationOptions wanted{.sampling = options.sampling, .samples = options.samples, .most_tokens = options.max_new_tokens, .end_tokens = options.ignore_eos ? std::vector<int32_t>() : find_end_tokens(model), .seed = static_cast<uint64_t>(options.seed)};
-  const auto continuations = continue_prompt(model, {.precision = parse_precision(options.precision, "--precision")}, prompt, wanted, context.run);
+  const auto continuations = continue_prompt(model, forward, prompt, wanted, context.run);
 
   json samples = json::array();
   std::string shown;
   for (const Continuation& continuation : continuations) {
-    const std::optional<std::string> text = tokenizer ? std::optional(text_behind(*tokenizer, prompt, continuation)) : std::nullopt;
-    samples.push_back({{"tokens", continuation.tokens}, {"text", text ? json(*text) : json()}, {"ending", name_of(continuation.ending)}});
+    const std::optional<std::string> written = tokenizer ? std::optional(text_behind(*tokenizer, prompt, continuation)) : std::nullopt;
+    samples.push_back({{"tokens", continuation.tokens}, {"text", written ? json(*written) : json()}, {"ending", name_of(continuation.ending)}});
     if (continuations.size() > 1) shown += fmt::format("{}--- {}\n", shown.empty() ? "" : "\n", samples.size());
-    shown += text ? *text + "\n" : fmt::format("{}\n", fmt::join(continuation.tokens, ","));
+    shown += written ? *written + "\n" : fmt::format("{}\n", fmt::join(continuation.tokens, ","));
   }
   if (context.common.json) fmt::print("{}", format_json({{"model", options.model}, {"prompt", {{"tokens", prompt}, {"text", tokenizer ? json(tokenizer->decode(prompt)) : json()}}}, {"samples", samples}}));
   else fmt::print("{}", shown);
@@ -118,12 +136,12 @@ CommandFunction add_generate(CLI::App& app) {
   CLI::Option* prompt = app.add_option("--prompt", options->prompt, "Text to go on from; default: the token that texts begin with");
   CLI::Option* file = app.add_option("--prompt-file", options->prompt_file, "The same from a file")->excludes(prompt);
   app.add_option("--prompt-ids", options->prompt_ids, "Token ids to go on from, as 1,5,9")->excludes(prompt)->excludes(file);
-  app.add_option("--max-new-tokens", options->max_new_tokens, "Tokens to write at most")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--samples", options->samples, "Continuations to write, each drawn anew")->check(CLI::Range(1, 1024))->capture_default_str();
-  app.add_option("--temperature", options->sampling.temperature, "Divides the logits: the lower, the more often the likeliest tokens; 0: always the likeliest")->check(CLI::Range(0.0, 1000.0))->capture_default_str()->group("Sampling");
-  app.add_option("--top-k", options->sampling.top_k, "Draw from so many of the likeliest tokens; 0: from all")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Sampling");
-  app.add_option("--top-p", options->sampling.top_p, "Draw from the fewest tokens that have this probability together")->check(CLI::Range(1e-6, 1.0))->capture_default_str()->group("Sampling");
-  app.add_option("--seed", options->seed, "Of the random numbers")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Sampling");
+  app.add_option("--max-new-tokens", options->max_new_tokens, "Tokens to write at most")->check(whole_number(1))->capture_default_str();
+  app.add_option("--samples", options->samples, "Continuations to write, each drawn anew")->check(whole_number(1, 1024))->capture_default_str();
+  app.add_option("--temperature", options->sampling.temperature, "Divides the logits: the lower, the more often the likeliest tokens; 0: always the likeliest")->check(real_number(0, 1000))->capture_default_str()->group("Sampling");
+  app.add_option("--top-k", options->sampling.top_k, "Draw from so many of the likeliest tokens; 0: from all")->check(whole_number(0))->capture_default_str()->group("Sampling");
+  app.add_option("--top-p", options->sampling.top_p, "Draw from the fewest tokens that have this probability together")->check(real_number(1e-6, 1))->capture_default_str()->group("Sampling");
+  app.add_option("--seed", options->seed, "Of the random numbers")->check(whole_number(0))->capture_default_str()->group("Sampling");
   app.add_flag("--ignore-eos", options->ignore_eos, "Go on behind a token that ends texts");
   app.add_option("--precision", options->precision, "Matrix products: f32 or bf16")->capture_default_str();
   add_ignored_config_fields(app, options->ignored_config_fields);

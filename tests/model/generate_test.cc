@@ -110,6 +110,56 @@ TEST_CASE("Continuations end at an end token and at the context, and samples hav
   });
 }
 
+TEST_CASE("A prompt is left between blocks when the user asks to stop") {
+  struct StoppingSink final : ProgressSink {
+    void begin(const std::string& stage, int64_t) override { is_prompt = stage == "prompt"; }
+    void advance(int64_t done) override {
+      if (!is_prompt) return;
+      blocks += done;
+      source.request_stop();
+    }
+    void end() override { is_prompt = false; }
+    void info(const std::string&) override {}
+    void warn(const std::string&) override {}
+    bool is_prompt = false;
+    int64_t blocks = 0;
+    std::stop_source source;
+  };
+  const Model model = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  REQUIRE(model.config().layers > 1);
+  StoppingSink sink;
+  CHECK_THROWS_WITH(continue_prompt(model, {}, std::vector<int32_t>{1, 5, 9}, {.most_tokens = 4}, {.sink = sink, .stop = sink.source.get_token()}), Catch::Matchers::Contains("interrupted"));
+  CHECK(sink.blocks == 1);
+}
+
+TEST_CASE("A cache takes memory as sequences grow, and gives what one block of memory would") {
+  ModelConfig config;
+  config.hidden = 8, config.heads = 2, config.kv_heads = 1, config.head_dim = 4;
+  constexpr int64_t rows = 17 * 128;  // over the first room, and over twice of it
+  Random random(1, "cache");
+  const auto draw = [&](int64_t cols) {
+    Matrix values(rows, cols);
+    for (float& value : values.values()) value = static_cast<float>(random.uniform() - 0.5);
+    return values;
+  };
+  const Matrix q = draw(config.query_width()), k = draw(config.kv_width()), v = draw(config.kv_width());
+  Matrix expected(rows, config.query_width()), next(2, config.query_width());
+  attend(config, MatmulBackend::eigen, Precision::f32, rows, q.view(), k.view(), v.view(), expected.view());
+  KeyValueCache cache(config, 2, int64_t{1} << 40);  // of which no machine has the memory
+  constexpr int64_t filled = 900;
+  cache.fill(k.view().row_range(0, filled), v.view().row_range(0, filled));
+  for (int64_t r = filled; r < rows; ++r) {
+    const auto twice = [&](const Matrix& of) {
+      Matrix both(2, of.cols());
+      for (int64_t s = 0; s < 2; ++s) std::ranges::copy(of.view().row_span(r), both.row(s));
+      return both;
+    };
+    cache.attend_next(twice(q).view(), twice(k).view(), twice(v).view(), next.view());
+    for (int64_t s = 0; s < 2; ++s)
+      for (int64_t c = 0; c < next.cols(); ++c) REQUIRE(next.row(s)[c] == Approx(expected.row(r)[c]).margin(1e-5));  // sums in another order
+  }
+}
+
 TEST_CASE("Tokens are drawn by temperature, then from the top k, then from the top p") {
   const std::vector<float> logits = {0.0f, 2.0f, 1.0f, 2.0f, -1.0f};
   const auto shares = [&](const Sampling& sampling) {
