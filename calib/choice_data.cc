@@ -32,6 +32,7 @@ Question read_question(const nlohmann::json& object, const ChoiceReading& readin
   std::vector<std::string> texts;
   size_t answer = 0;
   if (fields.find("sentence_good") || fields.find("sentence_bad")) {
+    if (fields.find("choices")) throw Error(ErrorKind::input, fmt::format("{}: expected sentence_good and sentence_bad, or choices, found both", where));
     texts = {fields.get_string("sentence_good"), fields.get_string("sentence_bad")};
   } else {
     texts = fields.find_strings("choices");

@@ -23,6 +23,13 @@ static_assert(std::endian::native == std::endian::little, ".u16 and .u32 files a
 
 namespace {
 
+/// ".npy" of IDS.NPY too.
+std::string lower_extension(const std::filesystem::path& path) {
+  std::string extension = path.extension().string();
+  for (char& letter : extension) letter = letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
+  return extension;
+}
+
 /// Throws unless there is an id, and every id is in the vocabulary.
 TokenData checked(TokenData data, int64_t vocabulary) {
   const bool is_empty = std::ranges::all_of(data.sequences, [](const auto& sequence) { return sequence.empty(); });
@@ -87,13 +94,13 @@ void read_jsonl(std::string_view text, const TextReading& reading, TokenData& da
 }  // namespace
 
 bool holds_token_ids(const std::filesystem::path& path) {
-  const std::string extension = path.extension().string();
+  const std::string extension = lower_extension(path);
   return extension == ".npy" || extension == ".u16" || extension == ".u32";
 }
 
 TokenData load_token_data(const std::filesystem::path& path, const TextReading& reading, int64_t vocabulary) {
   const std::string where = path.string();
-  const std::string extension = path.extension().string();
+  const std::string extension = lower_extension(path);
   const MappedFile file(path);
   TokenData data{.name = where, .sequences = {}, .byte_lengths = {}, .sha256 = sha256(file.bytes())};
   if (extension == ".npy") data.sequences = read_npy(file.bytes(), where);

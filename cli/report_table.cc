@@ -96,9 +96,12 @@ std::string format_gates(const Report& report, bool colour) {
   return table.text();
 }
 
+/// "1 token", "2 tokens"
+std::string number_of(int64_t count, std::string_view thing) { return fmt::format("{} {}{}", count, thing, count == 1 ? "" : "s"); }
+
 /// On what a model was judged, and how.
 std::string format_conditions(const Quality& quality) {
-  std::string text = fmt::format("on {}: {} tokens scored of {}, {}\n", quality.data, quality.scored_tokens, quality.tokens, quality.convention);
+  std::string text = fmt::format("on {}: {} scored of {}, {}\n", quality.data, number_of(quality.scored_tokens, "token"), quality.tokens, quality.convention);
   if (quality.kv_cache_bits) text += fmt::format("keys and values rounded to {} bits\n", *quality.kv_cache_bits);
   return text;
 }
@@ -159,13 +162,13 @@ std::string format_judgements(const std::vector<std::string>& models, const std:
 }
 
 std::string format_choices(const std::vector<std::string>& models, const std::vector<std::string>& references, const std::vector<ChoiceQuality>& choices) {
-  Table table({{fmt::format("{} questions of {}", choices.front().questions, choices.front().data), Align::left}, {"answered right (95 %)", Align::right}, {"by byte (95 %)", Align::right}});
+  Table table({{fmt::format("{} of {}", number_of(choices.front().questions, "question"), choices.front().data), Align::left}, {"answered right (95 %)", Align::right}, {"by byte (95 %)", Align::right}});
   for (size_t i = 0; i < choices.size(); ++i) table.add({models[i], format_share(choices[i].accuracy), format_share(choices[i].accuracy_per_byte)});
   Table pairs({{"model", Align::left}, {"reference", Align::left}, {"reference's", Align::right}, {"difference", Align::right}, {"agreement", Align::right}});
   for (size_t i = 0; i < choices.size(); ++i)
     for (size_t r = 0; r < references.size(); ++r) {
       const ChoiceComparison& c = choices[i].comparisons[r];
-      pairs.add({models[i], references[r], fmt::format("{:.2f} %", 100 * c.reference_accuracy), fmt::format("{:+.2f} ± {:.2f}", 100 * c.difference, 100 * c.difference_error), fmt::format("{:.2f} %", 100 * c.agreement)});
+      pairs.add({models[i], references[r], fmt::format("{:.2f} %", 100 * c.reference_accuracy), fmt::format("{:+.2f}{}", 100 * c.difference, c.difference_error ? fmt::format(" ± {:.2f}", 100 * *c.difference_error) : ""), fmt::format("{:.2f} %", 100 * c.agreement)});
     }
   return table.text() + (references.empty() ? "" : "\n" + pairs.text());
 }

@@ -51,7 +51,9 @@ ChoiceComparison compare_answers(const ChoiceData& data, const std::vector<int>&
     lost += model[i] != answer && reference[i] == answer;
   }
   const double difference = (gained - lost) / count;
-  return {.reference_accuracy = static_cast<double>(count_right(data, reference)) / count, .agreement = same / count, .difference = difference, .difference_error = count > 1 ? std::sqrt(((gained + lost) / count - difference * difference) / (count - 1)) : 0};
+  ChoiceComparison result{.reference_accuracy = static_cast<double>(count_right(data, reference)) / count, .agreement = same / count, .difference = difference, .difference_error = std::nullopt};
+  if (count > 1) result.difference_error = std::sqrt(((gained + lost) / count - difference * difference) / (count - 1));
+  return result;
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ struct ChoiceComparison {
   double reference_accuracy = 0;
   double agreement = 0;      ///< share of questions where both choose the same
   double difference = 0;     ///< of accuracies, model − reference
-  double difference_error = 0;  ///< its standard error, questions in pairs
+  std::optional<double> difference_error;  ///< its standard error, questions in pairs; none of a single question
 };
 
 /// A model's answers to a file's questions. It chooses what has the highest log-probability, summed over the choice's tokens;

@@ -154,7 +154,7 @@ json to_json(const Comparison& c) {
 json to_json(const ChoiceQuality& choices) {
   const auto share = [](const Share& of) { return json{{"value", of.value}, {"low", of.low}, {"high", of.high}}; };
   json result = {{"data", choices.data}, {"questions", choices.questions}, {"starts_with_bos", choices.starts_with_bos}, {"accuracy", share(choices.accuracy)}, {"accuracy_per_byte", share(choices.accuracy_per_byte)}, {"comparisons", json::array()}};
-  for (const ChoiceComparison& c : choices.comparisons) result["comparisons"].push_back({{"reference_accuracy", c.reference_accuracy}, {"agreement", c.agreement}, {"difference", c.difference}, {"difference_standard_error", c.difference_error}});
+  for (const ChoiceComparison& c : choices.comparisons) result["comparisons"].push_back({{"reference_accuracy", c.reference_accuracy}, {"agreement", c.agreement}, {"difference", c.difference}, {"difference_standard_error", optional_number(c.difference_error)}});
   return result;
 }
 

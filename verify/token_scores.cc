@@ -140,11 +140,12 @@ class Contest {
       for (const auto& runner : *side) sum += runner->model.config().layers;
     return sum;
   }
-  int64_t widest() const {
-    int64_t most = 0;
+  /// Of the hidden states of a token, in all models.
+  int64_t total_width() const {
+    int64_t sum = 0;
     for (const auto* side : {&references_, &models_})
-      for (const auto& runner : *side) most = std::max(most, runner->model.config().hidden);
-    return most;
+      for (const auto& runner : *side) sum += runner->model.config().hidden;
+    return sum;
   }
   std::vector<std::vector<HiddenError>> hidden_errors() const {
     std::vector<std::vector<HiddenError>> errors;
@@ -196,13 +197,19 @@ class Contest {
   std::vector<std::vector<HiddenSums>> hidden_;  ///< by pair and block; empty unless measured
 };
 
-/// Throws Error where two models cannot be held to each other.
+std::string name_of(const Model& model) { return model.checkpoint().directory.string(); }
+
+/// `other`: the words before the second one's name.
+void check_vocabularies(const Model& model, const Model& second, const char* other) {
+  if (second.config().vocabulary != model.config().vocabulary) throw Error(ErrorKind::input, fmt::format("{}: vocabulary of {}, but {}{} has {}", name_of(model), model.config().vocabulary, other, name_of(second), second.config().vocabulary));
+}
+
+/// Throws Error where a model cannot be held to a reference.
 void check_pair(const Model& model, const Model& reference, const SideBySide& run) {
-  const auto name = [](const Model& of) { return of.checkpoint().directory.string(); };
-  if (run.reference_ids.empty() && reference.config().vocabulary != model.config().vocabulary) throw Error(ErrorKind::input, fmt::format("{}: vocabulary of {}, but the reference {} has {}", name(model), model.config().vocabulary, name(reference), reference.config().vocabulary));
+  if (run.reference_ids.empty()) check_vocabularies(model, reference, "the reference ");
   if (run.hidden_errors == HiddenErrors::skipped) return;
   if (model.config().layers == reference.config().layers && model.config().hidden == reference.config().hidden) return;
-  throw Error(ErrorKind::usage, fmt::format("hidden states of {}, {} blocks of {}, cannot be compared with those of {}, {} blocks of {}", name(model), model.config().layers, model.config().hidden, name(reference), reference.config().layers, reference.config().hidden));
+  throw Error(ErrorKind::usage, fmt::format("hidden states of {}, {} blocks of {}, cannot be compared with those of {}, {} blocks of {}", name_of(model), model.config().layers, model.config().hidden, name_of(reference), reference.config().layers, reference.config().hidden));
 }
 
 }  // namespace
@@ -211,15 +218,14 @@ double kl_divergence(std::span<const float> reference, std::span<const float> mo
 
 TokenScores score_tokens(const SideBySide& run, const Windows& windows, const ForwardOptions& options, const RunContext& context) {
   for (const Model* model : run.models) {
-    check_pair(*model, *run.models.front(), {});
+    check_vocabularies(*model, *run.models.front(), "");
     for (const Model* reference : run.references) check_pair(*model, *reference, run);
   }
   Contest contest(run, options);
-  constexpr int64_t most_hidden_bytes = int64_t{512} << 20;  // of hidden states held at once, per model
   int64_t longest = 1;
   for (const Window& window : windows.list) longest = std::max(longest, static_cast<int64_t>(window.tokens.size()));
-  const int64_t window_bytes = longest * contest.widest() * static_cast<int64_t>(sizeof(float));
-  const auto batch = static_cast<size_t>(std::max<int64_t>(1, most_hidden_bytes / window_bytes));
+  const int64_t window_bytes = longest * contest.total_width() * static_cast<int64_t>(sizeof(float));
+  const auto batch = static_cast<size_t>(std::max<int64_t>(1, run.hidden_bytes / window_bytes));
   TokenScores result;
   result.windows.resize(windows.list.size());
   Stage stage(context, "evaluate", static_cast<int64_t>(windows.list.size()) * contest.block_runs());

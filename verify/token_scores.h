@@ -39,6 +39,7 @@ struct SideBySide {
   std::vector<const Model*> references;        ///< they keep their caches in floats
   std::span<const int32_t> reference_ids = {};  ///< of the models' tokens in the references' vocabulary; empty: the same
   HiddenErrors hidden_errors = HiddenErrors::skipped;
+  int64_t hidden_bytes = int64_t{512} << 20;  ///< hidden states held at once, over all models: so many windows are worked on together, at least one
 };
 
 /// Of one window, its scored tokens in order.
@@ -54,7 +55,7 @@ struct TokenScores {
 };
 
 /// Runs them in the same precision. Logits are held for a few positions at a time, weights for one block of one model, hidden
-/// states of each model for up to 512 MiB of windows. The figures are the same for any number of threads. Throws Error(input)
+/// states for as many windows as hidden_bytes holds. The figures are the same for any number of them and of threads. Throws Error(input)
 /// when vocabularies differ in size and no ids are given, Error(usage) when hidden states are to be compared of models that
 /// differ in blocks or hidden size.
 TokenScores score_tokens(const SideBySide& run, const Windows& windows, const ForwardOptions& options, const RunContext& context);

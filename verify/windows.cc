@@ -14,14 +14,10 @@ std::string Windows::description() const {
   return fmt::format("windows of {} tokens, {}, {}, {} scored", length, stride ? fmt::format("{} tokens apart", stride) : "no overlap", starts_with_bos ? "BOS first in each" : "no BOS added", stride ? "what is new in each" : convention == Convention::all ? "all but the first token" : "second half");
 }
 
-namespace {
-
 int64_t window_length(const WindowOptions& options, int64_t context) {
   constexpr int64_t usual_length = 512;
   return options.length > 0 ? options.length : std::min(usual_length, context);
 }
-
-}  // namespace
 
 void start_windows_with(int32_t bos, TokenData& data, const WindowOptions& options, int64_t context) {
   const auto length = static_cast<size_t>(window_length(options, context));
@@ -41,6 +37,7 @@ Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t
   if (options.stride > windows.length) throw Error(ErrorKind::usage, fmt::format("windows of {} tokens {} apart would leave tokens between them out: the stride is at most the length", windows.length, options.stride));
   if (options.stride && options.convention != Convention::all) throw Error(ErrorKind::usage, fmt::format("a stride says what of a window is scored: it does not go with the convention {}", to_string(options.convention)));
   if (windows.length < 2) throw Error(ErrorKind::usage, fmt::format("windows of {} tokens: expected at least 2", windows.length));
+  if (windows.length < 3 && options.convention == Convention::second_half) throw Error(ErrorKind::usage, fmt::format("windows of {} tokens: expected at least 3 for the convention {}", windows.length, to_string(options.convention)));
 
   std::vector<Window> all;
   for (size_t s = 0; s < data.sequences.size(); ++s) {
@@ -69,7 +66,7 @@ Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t
     windows.unused_tokens -= windows.stride ? behind + (window.first_scored == 1) : static_cast<int64_t>(window.tokens.size());
     scored += std::max<int64_t>(0, behind);
   }
-  if (scored == 0) throw Error(ErrorKind::input, fmt::format("{}: holds {} tokens, too few to score any", data.name, windows.tokens));
+  if (scored == 0) throw Error(ErrorKind::input, fmt::format("{}: holds {} token{}, too few to score any", data.name, windows.tokens, windows.tokens == 1 ? "" : "s"));
   return windows;
 }
 

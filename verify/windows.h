@@ -22,7 +22,7 @@ struct WindowOptions {
   int64_t length = 0;  ///< tokens in a window; 0: 512, or the model's context if that is less
   int64_t most = 0;    ///< windows to evaluate, spread evenly over the text; 0: all
   Convention convention = Convention::all;
-  int64_t stride = 0;  ///< tokens from the start of a window to that of the next, which scores what is new in it; 0: no overlap
+  int64_t stride = 0;  ///< tokens from the start of a window to that of the next, which scores what is new in it, but for a first token with nothing before it; 0: no overlap
 };
 
 struct Window {
@@ -45,13 +45,16 @@ struct Windows {
   std::string description() const;
 };
 
+/// Tokens in a window, of a model with that context.
+int64_t window_length(const WindowOptions& options, int64_t context);
+
 /// Puts `bos` before each sequence, and in the place of the token that each window (of cut_windows with these) starts with: what
 /// llama.cpp's perplexity tool does.
 void start_windows_with(int32_t bos, TokenData& data, const WindowOptions& options, int64_t context);
 
 /// Cuts each sequence into windows. Without overlap a rest shorter than a window is left out, unless the sequence has no whole
 /// window at all. With a stride the last window ends with the sequence and may be shorter, and every token but the first is scored
-/// once, behind at least length − stride tokens where there are as many (huggingface.co/docs/transformers/perplexity).
+/// once, behind at least length − stride tokens where there are as many; with a stride of the length every window's first token has none and is not (huggingface.co/docs/transformers/perplexity).
 /// Throws Error(input) when nothing is left to score, Error(usage) when the length is over `context` or the stride over the length.
 Windows cut_windows(const TokenData& data, const WindowOptions& options, int64_t context);
 

@@ -57,6 +57,7 @@ TEST_CASE("Questions that cannot be judged are refused with their line") {
   CHECK_THROWS_WITH(file.read(good + "{\"sentence_good\": \"They walk.\"}"), Contains("q.jsonl:2") && Contains("sentence_bad"));
   CHECK_THROWS_WITH(file.read(good + "{\"text\": \"They walk.\"}"), Contains("q.jsonl:2") && Contains("at least two choices"));
   CHECK_THROWS_WITH(file.read("{\"choices\": [\"a b\"], \"answer\": 0}"), Contains("at least two choices"));
+  CHECK_THROWS_WITH(file.read("{\"sentence_good\": \"They walk.\", \"sentence_bad\": \"They walks.\", \"choices\": [\"a b\", \"c d\"], \"answer\": 0}"), Contains("q.jsonl:1") && Contains("found both"));
   CHECK_THROWS_WITH(file.read("{\"choices\": [\"a b\", \"c d\"]}"), Contains("answer"));
   CHECK_THROWS_WITH(file.read("{\"choices\": [\"a b\", \"c d\"], \"answer\": 2}"), Contains("expected 0 to 1, found 2"));
   CHECK_THROWS_WITH(file.read("{\"context\": \"a b\", \"choices\": [\" c\", \"\"], \"answer\": 0}"), Contains("leaves no token to score"));

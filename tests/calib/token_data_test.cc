@@ -63,6 +63,9 @@ TEST_CASE("token data: every integer type, one sequence or a sequence per row") 
   CHECK(load_data("a.npy", npy_ids("<i4", "(2, 2)", raw<int32_t>({1, 2, 3, 4}))) == Rows{{1, 2}, {3, 4}});
   CHECK(load_data("a.npy", npy_ids("<i8", "(1, 2)", raw<int64_t>({5, 6}))) == Rows{{5, 6}});
   CHECK(load_data("a.u16", raw<uint16_t>({1, 65535})) == Rows{{1, 65535}});
+  CHECK(load_data("A.U16", raw<uint16_t>({1, 65535})) == Rows{{1, 65535}});
+  CHECK(load_data("A.NPY", npy_ids("<u2", "(1,)", raw<uint16_t>({7}))) == Rows{{7}});
+  CHECK(holds_token_ids("A.NPY"));
   CHECK(load_data("a.u32", raw<uint32_t>({1, 65536})) == Rows{{1, 65536}});
 }
 
@@ -83,6 +86,8 @@ TEST_CASE("token data: text goes through the tokenizer") {
   CHECK(data.sequences == Rows{{257, 259, 258}});
   CHECK(data.byte_lengths == Rows{{3, 0, 4}});
   CHECK(data.name == file.path().string());
+  const TemporaryFile capitals("A.JSONL", "{\"text\": \"the<|end|>\"}\n");
+  CHECK(load_token_data(capitals.path(), {.tokenizer = &tokenizer}, 260).sequences == Rows{{257, 259}});
   const TemporaryFile lines("a.jsonl", "{\"text\": \"the<|end|>\"}\n\n{\"text\": \" the\"}\n");
   const TokenData documents = load_token_data(lines.path(), {.tokenizer = &tokenizer}, 260);
   CHECK(documents.sequences == Rows{{257, 259}, {258}});

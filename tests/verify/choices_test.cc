@@ -95,7 +95,10 @@ TEST_CASE("A model answers with the likeliest choice, and is compared with a ref
   CHECK(comparison.agreement == Approx(same / 40));
   CHECK(same < 40);
   CHECK(comparison.difference == Approx(mean).margin(1e-12));
-  CHECK(comparison.difference_error == Approx(std::sqrt(squares / 39 / 40)));
+  CHECK(comparison.difference_error.value() == Approx(std::sqrt(squares / 39 / 40)));
+  ChoiceData one = data;
+  one.questions.resize(1);
+  CHECK_FALSE(judge_choices(run, one, {}, test::context())[0].comparisons[0].difference_error);  // it has no spread
   CHECK(found[1].comparisons[0].agreement == 1);
   CHECK(found[1].accuracy.value == Approx(reference_right / 40));
   for (int threads : {1, 5}) with_threads(threads, [&] { CHECK(judge_choices(run, data, {}, test::context())[0].accuracy_per_byte.value == found[0].accuracy_per_byte.value); });

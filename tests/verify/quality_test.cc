@@ -162,6 +162,48 @@ TEST_CASE("NaN logits give NaN figures, never good ones", "[quality]") {
   CHECK(std::isnan(check_against_oracle(model, windows, {}, 0).max_logit_difference));
 }
 
+TEST_CASE("Figures are the same however many windows are worked on together", "[quality]") {
+  const Model exact = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  Model coarse = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  coarsen(coarse);
+  const TokenData data = random_tokens(exact.config().vocabulary);
+  const Windows windows = cut_windows(data, {.length = 10}, exact.config().context);
+  SideBySide run{.models = {&coarse, &exact}, .references = {&exact}, .hidden_errors = HiddenErrors::measured};
+  const auto expected = evaluate_all(run, windows, "d", {}, test::context());
+  for (int64_t hidden : {int64_t{1}, 3 * exact.config().hidden * 10 * int64_t{4} * 3}) {  // one window, and three, of the ten
+    run.hidden_bytes = hidden;
+    const auto found = evaluate_all(run, windows, "d", {}, test::context());
+    for (size_t m = 0; m < 2; ++m) {
+      CHECK(found[m].quality.mean_nll == expected[m].quality.mean_nll);
+      CHECK(found[m].comparisons[0].kl_mean == expected[m].comparisons[0].kl_mean);
+      CHECK(found[m].comparisons[0].kl_max == expected[m].comparisons[0].kl_max);
+      for (size_t block = 0; block < expected[m].comparisons[0].hidden_errors.size(); ++block) {
+        CHECK(found[m].comparisons[0].hidden_errors[block].relative_error == expected[m].comparisons[0].hidden_errors[block].relative_error);
+        CHECK(found[m].comparisons[0].hidden_errors[block].cosine == expected[m].comparisons[0].hidden_errors[block].cosine);
+      }
+    }
+  }
+}
+
+TEST_CASE("Models of other vocabularies are named for what they are", "[quality]") {
+  Kept kept;
+  for (int64_t token = 0; token < 8; ++token) kept.tokens.push_back(token);
+  const Model whole = load_model(golden_root() / "llama-gqa-tied", {}, test::context());
+  const Model cut = cut_model(load_model(golden_root() / "llama-gqa-tied", {}, test::context()), kept);
+  TokenData data{.name = "d", .sequences = {{1, 2, 3, 4}}};
+  const Windows windows = cut_windows(data, {}, whole.config().context);
+  const auto refusal = [&](const SideBySide& run) {
+    try {
+      evaluate_all(run, windows, "d", {}, test::context());
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK_THAT(refusal({.models = {&whole, &cut}}), Catch::Matchers::Contains("vocabulary of 8, but ") && !Catch::Matchers::Contains("reference"));
+  CHECK_THAT(refusal({.models = {&whole}, .references = {&cut}}), Catch::Matchers::Contains("but the reference ") && Catch::Matchers::Contains("has 8"));
+}
+
 TEST_CASE("Several models beside several references have the figures of each pair alone, and hidden states block by block", "[quality]") {
   const auto directory = golden_root() / "llama-gqa-tied";
   const Model exact = load_model(directory, {}, test::context()), same = load_model(directory, {}, test::context());

@@ -97,4 +97,6 @@ TEST_CASE("what cannot be scored is refused", "[windows]") {
   CHECK_THROWS_WITH(cut_windows(make_data({2}), {.convention = Convention::second_half}, 64), Contains("too few"));
   CHECK_THROWS_WITH(cut_windows(make_data({100}), {.length = 65}, 64), Contains("windows of 65 tokens: the model's context is 64"));
   CHECK_THROWS_WITH(cut_windows(make_data({100}), {.length = 1}, 64), Contains("at least 2"));
+  CHECK_THROWS_WITH(cut_windows(make_data({100}), {.length = 2, .convention = Convention::second_half}, 64), Contains("windows of 2 tokens: expected at least 3 for the convention second-half"));
+  CHECK(cut_windows(make_data({100}), {.length = 3, .convention = Convention::second_half}, 64).list.front().first_scored == 2);
 }
