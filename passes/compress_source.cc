@@ -8,8 +8,10 @@
 #include "calib/model_tokens.h"
 #include "calib/vocabulary_cut.h"
 #include "core/error.h"
+#include "core/file_status.h"
 #include "formats/codecs/gguf_codecs.h"
 #include "model/cut.h"
+#include "model/ignored_fields.h"
 #include "model/quantized_linear.h"
 #include "model/untie_head.h"
 #include "passes/compress.h"
@@ -19,7 +21,7 @@ namespace llmc {
 namespace fs = std::filesystem;
 
 void refuse_own_output(const fs::path& model, const fs::path& output) {
-  const fs::path source = fs::weakly_canonical(model), target = fs::weakly_canonical(output);
+  const fs::path source = get_canonical(model, ErrorKind::input), target = get_canonical(output, ErrorKind::output);
   if (source == target || std::ranges::mismatch(source, target).in2 == target.end())
     throw Error(ErrorKind::usage, fmt::format("output {} is the model's own directory or holds it; choose another", output.string()));
 }
@@ -63,6 +65,7 @@ void decode_source(Model& model, const CompressRequest& request, const RunContex
 
 Model load_source(const CompressRequest& request, const RunContext& context) {
   Model model = load_model(request.model, request.ignored_config_fields, context);
+  warn_of_idle_fields({&model}, request.ignored_config_fields, context);
   if (model.checkpoint().container != Container::dense) decode_source(model, request, context);
   if (!request.recipe.vocabulary.empty()) {
     VocabularyCut cut = cut_vocabulary(request.model, model.checkpoint().config, model.config().vocabulary, request.recipe.vocabulary);

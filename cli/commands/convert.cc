@@ -14,7 +14,7 @@ CommandFunction add_convert(CLI::App& app) {
   auto options = std::make_shared<Options>();
   add_compress_options(app, options->common);
   add_shard_size(app, options->common.shard_size);
-  app.add_option("--type", options->type, "Type of the matrices: F32, F16 or BF16; vectors are F32")->check(CLI::IsMember({"F32", "F16", "BF16"}, CLI::ignore_case))->capture_default_str()->group("GGUF");
+  app.add_option("--type", options->type, "Type of the matrices: F32, F16 or BF16; vectors are F32")->transform(CLI::IsMember({"F32", "F16", "BF16"}, CLI::ignore_case))->capture_default_str()->group("GGUF");
   return [options](const CommandContext& context) {
     Recipe recipe{.format = Format::gguf, .gguf = read_gguf_flags({.type = options->type}, {})};
     return run_compress("convert", options->common, std::move(recipe), context);

@@ -11,6 +11,7 @@
 #include "core/parallel.h"
 #include "core/units.h"
 #include "formats/codec.h"
+#include "model/ignored_fields.h"
 #include "model/model.h"
 #include "verify/report.h"
 
@@ -61,6 +62,7 @@ json describe(const Model& model) {
 
 int run_inspect(const std::string& path, const std::set<std::string>& ignored, const CommandContext& context) {
   const Model model = load_model(path, ignored, context.run);
+  warn_of_idle_fields({&model}, ignored, context.run);
   std::vector<TensorFacts> facts(model.tensors().size());
   parallel_for(static_cast<int64_t>(facts.size()), [&](int64_t i) { facts[static_cast<size_t>(i)] = examine(*model.tensors()[static_cast<size_t>(i)].tensor); });
 
