@@ -10,7 +10,13 @@ install(FILES ${completions}/llmc DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-comp
 install(FILES ${completions}/_llmc DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
 install(FILES ${completions}/llmc.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 
-# The manual page too.
+# The manual page too; it and the changelog are compressed, as Debian's policy asks (12.1, 12.7).
 set(manual ${CMAKE_BINARY_DIR}/llmc.1)
-add_custom_command(TARGET llmc POST_BUILD COMMAND llmc manual > ${manual})
-install(FILES ${manual} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+find_program(GZIP_PROGRAM gzip REQUIRED)
+add_custom_command(
+  TARGET llmc POST_BUILD
+  COMMAND llmc manual > ${manual}
+  COMMAND ${GZIP_PROGRAM} -9nc ${manual} > ${manual}.gz
+  COMMAND ${GZIP_PROGRAM} -9nc ${CMAKE_SOURCE_DIR}/CHANGELOG.md > ${CMAKE_BINARY_DIR}/changelog.gz)
+install(FILES ${manual}.gz DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES ${CMAKE_BINARY_DIR}/changelog.gz DESTINATION ${CMAKE_INSTALL_DOCDIR})

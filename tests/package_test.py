@@ -36,10 +36,13 @@ def main():
             assert any(subprocess.run(["dpkg-query", "--status", name], capture_output=True).returncode == 0 for name in names), f"{dependency} is not installed"
         program = root / "usr/bin/llmc"
         assert run(program, "--version") == f"llmc {fields['Version']}\n", fields
-        pages = list((root / "usr/share/man/man1").glob("llmc.1*"))
-        text = gzip.decompress(pages[0].read_bytes()).decode() if pages[0].suffix == ".gz" else pages[0].read_text()
-        assert text == run(program, "manual")
-        for file in ("bash-completion/completions/llmc", "zsh/site-functions/_llmc", "fish/vendor_completions.d/llmc.fish", "doc/llmc/README.md", "doc/llmc/LICENSE", "doc/llmc/docs/evaluation.md"):
+        assert gzip.decompress((root / "usr/share/man/man1/llmc.1.gz").read_bytes()).decode() == run(program, "manual")
+        source = Path(__file__).resolve().parents[1]
+        assert gzip.decompress((root / "usr/share/doc/llmc/changelog.gz").read_bytes()) == (source / "CHANGELOG.md").read_bytes(), "the changelog is that of the last build"
+        assert (root / "usr/share/doc/llmc/copyright").read_bytes() == (source / "LICENSE").read_bytes()
+        longest = max(run("dpkg-deb", "--field", package, "Description").splitlines(), key=len)
+        assert len(longest) <= 80, longest
+        for file in ("bash-completion/completions/llmc", "zsh/site-functions/_llmc", "fish/vendor_completions.d/llmc.fish", "doc/llmc/README.md", "doc/llmc/docs/evaluation.md"):
             assert (root / "usr/share" / file).stat().st_size > 0, file
         print(f"{package.name}: {package.stat().st_size} bytes, depends on {fields['Depends']}")
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "calib/utf8.h"
 #include "cli/command.h"
 #include "core/json.h"
 #include "core/version.h"
@@ -11,15 +12,18 @@
 namespace llmc {
 namespace {
 
-/// Text as roff shows it unchanged (groff_char(7), man(7)).
+/// Text as roff shows it unchanged (groff_char(7), man(7)), in ASCII whatever the reader's locale.
 std::string escape_roff(const std::string& text) {
   std::string escaped;
   bool starts_line = true;
-  for (const char c : text) {
+  for (size_t at = 0; at < text.size();) {
+    const auto [c, bytes] = code_point_at(text, at);
+    at += bytes;
     if (starts_line && (c == '.' || c == '\'')) escaped += "\\&";
     if (c == '\\') escaped += "\\e";
     else if (c == '-') escaped += "\\-";
-    else escaped += c;
+    else if (c >= 0x80) escaped += fmt::format("\\[u{:04X}]", static_cast<uint32_t>(c));
+    else escaped += static_cast<char>(c);
     starts_line = c == '\n';
   }
   return escaped;
@@ -53,7 +57,8 @@ std::string describe_for_manual(const CLI::App& command) {
 }
 
 std::string manual_page(const CLI::App& app) {
-  std::string text = fmt::format(".TH LLMC 1 \"\" \"llmc {}\" \"User Commands\"\n.SH NAME\nllmc \\- {}\n.SH SYNOPSIS\n\\fBllmc\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n.SH COMMANDS\n", version_text, escape_roff(app.get_description()));
+  // groff's fonts for paper lack ‖.
+  std::string text = fmt::format(".TH LLMC 1 \"\" \"llmc {}\" \"User Commands\"\n.if \\n(.g .fchar \\[u2016] ||\n.SH NAME\nllmc \\- {}\n.SH SYNOPSIS\n\\fBllmc\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n.SH COMMANDS\n", version_text, escape_roff(app.get_description()));
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) text += describe_for_manual(*command);
   return text + ".SH EXAMPLES AND EXIT STATUS\n" + literal(app.get_footer());
 }
