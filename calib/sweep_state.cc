@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "core/error.h"
+#include "core/file_status.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
 #include "core/output.h"
@@ -29,6 +31,27 @@ std::string describe_differences(const json& expected, const json& found) {
   return text;
 }
 
+std::vector<std::string> list_names(const fs::path& directory) {
+  std::vector<std::string> names;
+  std::error_code problem;
+  for (fs::directory_iterator entry(directory, problem), end; !problem && entry != end; entry.increment(problem)) names.push_back(entry->path().filename().string());
+  if (problem) throw Error(ErrorKind::output, fmt::format("{}: cannot read: {}", directory.string(), problem.message()));
+  return names;
+}
+
+constexpr const char* half_written = "state.json.llmc-partial-";  // write_file_atomically's
+
+/// Whether a run that was killed before its first state may have left a file of that name.
+bool is_rest(const std::string& name) {
+  return std::ranges::any_of(std::array{"block-", "changed-", "plain-", half_written, "llmc-activations-"}, [&](const char* start) { return name.starts_with(start); });
+}
+
+void remove_half_written(const fs::path& directory, const std::vector<std::string>& names) {
+  std::error_code ignored;
+  for (const std::string& name : names)
+    if (name.starts_with(half_written)) fs::remove(directory / name, ignored);
+}
+
 }  // namespace
 
 SweepState::SweepState(const fs::path& directory, Persistence persistence, json signature) : directory_(directory), persistence_(persistence), signature_(std::move(signature)) {
@@ -37,12 +60,11 @@ SweepState::SweepState(const fs::path& directory, Persistence persistence, json 
   if (problem) throw Error(ErrorKind::output, fmt::format("{}: cannot make the directory: {}", directory.string(), problem.message()));
   const fs::path file = directory / "state.json";
   if (persistence == Persistence::scratch) return;
-  if (!fs::exists(file)) {
-    for (const auto& entry : fs::directory_iterator(directory)) {
-      const std::string name = entry.path().filename().string();
-      const bool is_rest = name.starts_with("block-") || name.starts_with("changed-") || name.starts_with("plain-") || name.starts_with(".state.json") || name.starts_with("llmc-activations-");  // of a run that was killed
-      if (!is_rest) throw Error(ErrorKind::usage, fmt::format("{}: holds {}, which is no state of a run; choose an empty directory", directory.string(), name));
-    }
+  const std::vector<std::string> names = list_names(directory);
+  if (!fs::exists(get_status(file, ErrorKind::output))) {
+    for (const std::string& name : names)
+      if (!is_rest(name)) throw Error(ErrorKind::usage, fmt::format("{}: holds {}, which is no state of a run; choose an empty directory", directory.string(), name));
+    remove_half_written(directory, names);
     return;
   }
   const std::string where = file.string();
@@ -55,6 +77,7 @@ SweepState::SweepState(const fs::path& directory, Persistence persistence, json 
   finished_ = fields.get_int("finished");
   if (const json* notes = fields.find("notes")) notes_ = *notes;
   fields.finish();
+  remove_half_written(directory, names);
   if (finished_ < 1) throw Error(ErrorKind::input, fmt::format("{}: finished: expected at least 1, found {}", where, finished_));
 }
 

@@ -9,6 +9,7 @@
 #include "cli/table.h"
 #include "cli/terminal.h"
 #include "core/json.h"
+#include "core/result_file.h"
 #include "core/units.h"
 #include "plan/dry_run.h"
 
@@ -38,6 +39,16 @@ std::vector<GateLimit> read_gates(const CompressOptions& options) {
   add(options.max_size, "--max-size", "max_size", GateDirection::at_most, parse_size);
   add(options.min_ratio, "--min-ratio", "min_ratio", GateDirection::at_least, parse_number);
   return gates;
+}
+
+/// Checked against what the run reads and writes.
+std::optional<ResultFile> find_junit_file(const CompressOptions& options, const CompressRequest& request) {
+  if (options.junit.empty()) return std::nullopt;
+  std::vector<std::filesystem::path> others = {request.model, request.output};
+  if (request.evaluation_data) others.push_back(*request.evaluation_data);
+  if (request.recipe.calibration) others.insert(others.end(), request.recipe.calibration->files.begin(), request.recipe.calibration->files.end());
+  others.insert(others.end(), request.recipe.vocabulary.begin(), request.recipe.vocabulary.end());
+  return ResultFile({.flag = "--junit", .begins = "<?xml", .called = "XML file"}, options.junit, others);
 }
 
 int print_dry_run(const CompressRequest& request, const CommandContext& context) {
@@ -105,11 +116,12 @@ int run_compress(const std::string& command, const CompressOptions& options, Rec
   if ((request.resume || request.max_memory > 0) && !request.recipe.calibration) throw Error(ErrorKind::usage, "--resume and --max-memory are about calibration, which no step of this run needs");
   if (!options.evaluation_data.empty()) request.evaluation_data = options.evaluation_data;
   if (options.dry_run) return print_dry_run(request, context);
+  const std::optional<ResultFile> junit = find_junit_file(options, request);
 
   const Report report = compress(request, context.run);
   if (context.common.json) fmt::print("{}", format_json(to_json(report)));
   else fmt::print("{}", format_report(report, use_colour(STDOUT_FILENO)));
-  if (!options.junit.empty()) write_file_atomically(options.junit, to_junit(report));
+  if (junit) junit->write(to_junit(report));
   if (report.passed()) return exit_done;
   std::fflush(stdout);
   write_message(fmt::format("llmc: {}\n", describe_misses(report.gates)));

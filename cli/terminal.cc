@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "core/printable.h"
+
 namespace llmc {
 
 bool use_colour(int descriptor) {
@@ -14,7 +16,12 @@ bool use_colour(int descriptor) {
   return ::isatty(descriptor) && !(no_colour && *no_colour);
 }
 
-void write_message(const std::string& text) { std::fputs(text.c_str(), stderr); }
+void write_message(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); }
+
+void write_untrusted(const std::string& text) {
+  constexpr size_t most = 8000;
+  write_message(shorten(printable(text), most) + "\n");
+}
 
 TerminalSink::TerminalSink(bool quiet, bool verbose) : quiet_(quiet), verbose_(verbose), terminal_(::isatty(STDERR_FILENO)) {}
 
@@ -71,13 +78,13 @@ void TerminalSink::info(const std::string& message) {
   const std::scoped_lock lock(mutex_);
   if (!verbose_ || quiet_) return;
   clear_bar();
-  write_message(fmt::format("llmc: {}\n", message));
+  write_untrusted("llmc: " + message);
 }
 
 void TerminalSink::warn(const std::string& message) {
   const std::scoped_lock lock(mutex_);
   clear_bar();
-  write_message(fmt::format("llmc: note: {}\n", message));
+  write_untrusted("llmc: note: " + message);
 }
 
 }  // namespace llmc

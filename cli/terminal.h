@@ -13,8 +13,11 @@ namespace llmc {
 /// Whether to colour what goes to this file descriptor: a terminal, and NO_COLOR is not set.
 bool use_colour(int descriptor);
 
-/// Writes to stderr. A stderr that takes nothing (a full disk, a closed pipe) loses the message and stops no run.
+/// Writes to stderr, as it is. A stderr that takes nothing (a full disk, a closed pipe) loses the message and stops no run.
 void write_message(const std::string& text);
+
+/// A line of what may hold names and texts from files: control characters are escaped, and of a very long one the middle is left out.
+void write_untrusted(const std::string& text);
 
 class TerminalSink final : public ProgressSink {
  public:

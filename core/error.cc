@@ -2,15 +2,24 @@
 
 #include <fmt/format.h>
 
+#include "core/printable.h"
+
 namespace llmc {
 
+Error::Error(ErrorKind kind, const std::string& message) : std::runtime_error(printable(message)), kind_(kind) {}
+
+constexpr size_t most_shown_problems = 20;  // the others are counted
+
+void Problems::add(std::string problem) {
+  if (++count_ <= most_shown_problems) problems_.push_back(std::move(problem));
+}
+
 void Problems::throw_if_any(ErrorKind kind, const std::string& headline) const {
-  constexpr size_t most = 20;
   if (problems_.empty()) return;
-  if (problems_.size() == 1) throw Error(kind, fmt::format("{}: {}", headline, problems_.front()));
-  std::string text = fmt::format("{}: {} problems", headline, problems_.size());
-  for (size_t i = 0; i < problems_.size() && i < most; ++i) text += "\n  - " + problems_[i];
-  if (problems_.size() > most) text += fmt::format("\n  … and {} more", problems_.size() - most);
+  if (count_ == 1) throw Error(kind, fmt::format("{}: {}", headline, problems_.front()));
+  std::string text = fmt::format("{}: {} problems", headline, count_);
+  for (const std::string& problem : problems_) text += "\n  - " + problem;
+  if (count_ > most_shown_problems) text += fmt::format("\n  … and {} more", count_ - most_shown_problems);
   throw Error(kind, text);
 }
 

@@ -15,10 +15,10 @@ enum class ErrorKind {
   bug,          ///< llmc broke a promise of its own
 };
 
-/// Everything that stops a command. The message names file, tensor, expected and found.
+/// Everything that stops a command. The message names file, tensor, expected and found; control characters in it are escaped.
 class Error : public std::runtime_error {
  public:
-  Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  Error(ErrorKind kind, const std::string& message);
   ErrorKind kind() const { return kind_; }
 
  private:
@@ -28,14 +28,16 @@ class Error : public std::runtime_error {
 /// Collects every problem of a validation loop, so that the user sees all of them at once.
 class Problems {
  public:
-  void add(std::string problem) { problems_.push_back(std::move(problem)); }
+  void add(std::string problem);
   bool empty() const { return problems_.empty(); }
+  /// The first of them: as many as are ever shown.
   const std::vector<std::string>& list() const { return problems_; }
   /// Throws one Error that lists the problems (at most 20, then a count), or returns.
   void throw_if_any(ErrorKind kind, const std::string& headline) const;
 
  private:
   std::vector<std::string> problems_;
+  size_t count_ = 0;
 };
 
 }  // namespace llmc

@@ -2,15 +2,22 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
+#include "core/artifact_names.h"
 #include "core/error.h"
+#include "core/file_status.h"
+#include "core/sha256.h"
 
 namespace llmc {
 namespace fs = std::filesystem;
@@ -39,33 +46,71 @@ int lock_directory(const fs::path& path) {
   return -1;
 }
 
-std::string partial_prefix(const fs::path& target) { return "." + target.filename().string() + std::string(partial_mark); }
+std::string partial_prefix(const fs::path& target) { return "." + name_to_extend(target) + std::string(partial_mark); }
 
 /// Removes what killed runs left beside `target`.
 void remove_abandoned(const fs::path& target) {
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(target.parent_path(), ignored)) {
-    if (!entry.path().filename().string().starts_with(partial_prefix(target)) || !entry.is_directory(ignored)) continue;
-    const int lock = lock_directory(entry.path());
+  std::error_code ignored, error;
+  const std::string prefix = partial_prefix(target);
+  for (fs::directory_iterator entry(target.parent_path(), error), end; !error && entry != end; entry.increment(error)) {
+    if (!entry->path().filename().string().starts_with(prefix) || !entry->is_directory(ignored)) continue;
+    const int lock = lock_directory(entry->path());
     if (lock < 0) continue;
-    fs::remove_all(entry.path(), ignored);
+    fs::remove_all(entry->path(), ignored);
     ::close(lock);
   }
 }
 
-bool may_replace(const fs::path& target) {
-  return fs::is_directory(target) && (fs::is_empty(target) || fs::exists(target / "llmc.json"));
+/// What lies in a directory.
+struct Entries {
+  size_t count = 0;
+  bool has_mark = false;             ///< llmc.json
+  std::vector<std::string> foreign;  ///< what llmc does not write, as paths below the directory
+};
+
+void list_entries(const fs::path& directory, const std::string& prefix, Entries& entries) {
+  std::error_code error;
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    ++entries.count;
+    const bool is_folder = get_link_status(entry->path(), ErrorKind::output).type() == fs::file_type::directory;
+    if (is_folder && prefix.empty() && name == student_folder_name) list_entries(entry->path(), name + "/", entries);
+    else if (is_folder || !is_artifact_file(name)) entries.foreign.push_back(prefix + name);
+    else if (prefix.empty() && name == "llmc.json") entries.has_mark = true;
+  }
+  if (error) fail_output(directory, "read", error.value());
 }
 
 void check_directory(const fs::path& target, Overwrite overwrite) {
-  if (!fs::exists(fs::symlink_status(target))) return;
+  const fs::file_status status = get_link_status(target, ErrorKind::output);
+  if (!fs::exists(status)) return;
   if (overwrite == Overwrite::refuse)
     throw Error(ErrorKind::output, fmt::format("{}: already exists; --force replaces it", target.string()));
-  if (!may_replace(target))
+  Entries entries;
+  if (fs::is_directory(status)) list_entries(target, "", entries);
+  if (!fs::is_directory(status) || (entries.count > 0 && !entries.has_mark))
     throw Error(ErrorKind::output, fmt::format("{}: --force replaces only an earlier llmc artifact (a directory with llmc.json) or an empty directory", target.string()));
+  if (entries.foreign.empty()) return;
+  std::ranges::sort(entries.foreign);
+  constexpr size_t most = 3;
+  const size_t shown = std::min(most, entries.foreign.size());
+  const std::string others = entries.foreign.size() > shown ? fmt::format(" and {} more", entries.foreign.size() - shown) : "";
+  throw Error(ErrorKind::output, fmt::format("{}: --force replaces only what llmc wrote, and the directory also holds {}{}; move that away, or choose another output", target.string(), fmt::join(entries.foreign.begin(), entries.foreign.begin() + static_cast<std::ptrdiff_t>(shown), ", "), others));
+}
+
+[[maybe_unused]] bool holds_artifact_files_only(const fs::path& directory) {
+  Entries entries;
+  list_entries(directory, "", entries);
+  return entries.foreign.empty();
 }
 
 }  // namespace
+
+std::string name_to_extend(const fs::path& path) {
+  constexpr size_t longest = 200;
+  const std::string name = path.filename().string();
+  return name.size() <= longest ? name : sha256(std::as_bytes(std::span(name)));
+}
 
 OutputFile::OutputFile(const fs::path& path) : path_(path) {
   descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -100,10 +145,10 @@ void OutputFile::close() {
 }
 
 StagedDirectory::StagedDirectory(const fs::path& target, Overwrite overwrite)
-    : target_(fs::absolute(target).lexically_normal()), overwrite_(overwrite) {
+    : target_(get_absolute(target, ErrorKind::output)), overwrite_(overwrite) {
   if (target_.filename().empty()) target_ = target_.parent_path();  // a trailing slash
   check_directory(target_, overwrite);
-  if (!fs::is_directory(target_.parent_path()))
+  if (!fs::is_directory(get_status(target_.parent_path(), ErrorKind::output)))
     throw Error(ErrorKind::output, fmt::format("{}: the directory {} does not exist", target.string(), target_.parent_path().string()));
   remove_abandoned(target_);
   staging_ = target_.parent_path() / (partial_prefix(target_) + std::to_string(::getpid()));
@@ -119,9 +164,10 @@ StagedDirectory::~StagedDirectory() {
 }
 
 void StagedDirectory::commit() {
+  assert(holds_artifact_files_only(staging_));  // else a later --force would refuse to replace them
   flush_directory(staging_);
   check_directory(target_, overwrite_);  // somebody may have been faster
-  if (fs::exists(target_)) {
+  if (fs::exists(get_status(target_, ErrorKind::output))) {
     if (::renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) != 0)
       fail_output(target_, "replace", errno);
     committed_ = true;
@@ -142,8 +188,7 @@ void write_text(const fs::path& path, std::string_view text) {
 }
 
 void write_file_atomically(const fs::path& path, std::string_view content) {
-  fs::path staging = path;
-  staging += std::string(partial_mark) + std::to_string(::getpid());
+  const fs::path staging = path.parent_path() / (name_to_extend(path) + std::string(partial_mark) + std::to_string(::getpid()));
   std::error_code ignored;
   fs::remove(staging, ignored);
   try {

@@ -41,8 +41,8 @@ enum class Overwrite { refuse, replace };
 ///
 /// The staging directory is `.NAME.llmc-partial-PID` in the parent of `target`; it is removed when this object goes
 /// without commit(), and one left by a killed run is removed by the next run that writes to the same target (a lock
-/// tells whether its writer still lives). With Overwrite::replace only an earlier llmc artifact (it has `llmc.json`)
-/// or an empty directory is replaced.
+/// tells whether its writer still lives). With Overwrite::replace only an earlier llmc artifact (it has `llmc.json`, and
+/// nothing that llmc does not write) or an empty directory is replaced.
 class StagedDirectory {
  public:
   StagedDirectory(const std::filesystem::path& target, Overwrite overwrite);
@@ -62,7 +62,10 @@ class StagedDirectory {
   bool committed_ = false;
 };
 
-/// Writes a small file beside its final name, flushes and renames it.
+/// The last part of the path, for names that begin with it; a hash where it is so long that little could follow (names have at most 255 bytes).
+std::string name_to_extend(const std::filesystem::path& path);
+
+/// Writes a small file beside its final name, flushes and renames it. A kill can leave NAME.llmc-partial-PID.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
 /// Writes a new file that nothing reads before its directory is committed.

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
+#include "core/artifact_names.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
@@ -22,9 +22,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 namespace {
-
-/// Files of a checkpoint directory that belong to the model and hold no weights.
-constexpr std::array carried_files = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE"};
 
 ModuleKind kind_of(const PlacedTensor& placed) { return placed.row->kind == TensorKind::embedding ? ModuleKind::embedding : ModuleKind::linear; }
 
@@ -140,8 +137,8 @@ std::vector<StoredAs> write_artifact(const fs::path& directory, Container contai
   for (const PlacedTensor& placed : model.tensors()) tensors.push_back(placed.tensor);
   std::vector<StoredAs> stored = write_weights(directory / weights_file_name, container, tensors, tied_aliases(model), shard_bytes, context);
   write_text(directory / "config.json", format_json(make_config(container, model)));
-  for (const char* name : carried_files)
-    if (const auto content = model.checkpoint().find_file(name)) write_text(directory / name, *content);
+  for (std::string_view name : carried_file_names())
+    if (const auto content = model.checkpoint().find_file(std::string(name))) write_text(directory / name, *content);
   if (provenance.recipe) write_text(directory / "recipe.yaml", to_yaml(*provenance.recipe));
   write_text(directory / "llmc.json", format_json(describe_provenance(provenance, container)));
   return stored;

@@ -211,8 +211,12 @@ class OutputStage {
   explicit OutputStage(const CompressRequest& request) {
     const bool is_file = request.output.extension() == ".gguf";
     if (is_file != (request.recipe.format == Format::gguf)) throw Error(ErrorKind::usage, fmt::format("output {}: expected a name that {} with the format {}", request.output.string(), is_file ? "does not end in .gguf" : "ends in .gguf", to_string(request.recipe.format)));
-    if (is_file) file_.emplace(request.output, request.overwrite);
-    else directory_.emplace(request.output, request.overwrite);
+    if (!is_file) {
+      directory_.emplace(request.output, request.overwrite);
+      return;
+    }
+    file_.emplace(request.output, request.overwrite);
+    for (const char* name : {"report.json", "sensitivity.svg", "training.svg"}) file_->check_beside(name);  // write_report's
   }
 
   const fs::path& path() const { return file_ ? file_->directory() : directory_->path(); }

@@ -74,6 +74,22 @@ Comparison compare(const ModelTokens& model, const ModelTokens& reference, const
   return result;
 }
 
+/// NaN without a sign, which it has or has not as the processor likes: printed it is "nan".
+void clear_sign_of_nan(double& value) {
+  if (std::isnan(value)) value = NAN;
+}
+
+void clear_signs_of_nan(Judgement& judgement) {
+  Quality& q = judgement.quality;
+  for (double* value : {&q.mean_nll, &q.perplexity, &q.top1_accuracy}) clear_sign_of_nan(*value);
+  if (q.bits_per_byte) clear_sign_of_nan(*q.bits_per_byte);
+  for (Comparison& c : judgement.comparisons) {
+    for (double* value : {&c.reference_perplexity, &c.reference_top1_accuracy, &c.kl_mean, &c.kl_median, &c.kl_p99, &c.kl_max, &c.top1_agreement, &c.perplexity_increase, &c.perplexity_delta}) clear_sign_of_nan(*value);
+    for (std::optional<double>* value : {&c.shared_probability, &c.perplexity_delta_error})
+      if (*value) clear_sign_of_nan(**value);
+  }
+}
+
 /// What is known of the windows, whoever reads them.
 Quality describe(const Windows& windows, const std::string& data_name) {
   Quality quality{.data = data_name, .convention = windows.description(), .windows = static_cast<int64_t>(windows.list.size()), .tokens = windows.tokens, .unused_tokens = windows.unused_tokens};
@@ -112,6 +128,7 @@ std::vector<Judgement> evaluate_all(const SideBySide& run, const Windows& window
       if (!scores.hidden.empty()) comparison.hidden_errors = scores.hidden[pair];
       judgement.comparisons.push_back(std::move(comparison));
     }
+    clear_signs_of_nan(judgement);
     if (!judgement.comparisons.empty()) quality.comparison = judgement.comparisons.front();
     judgements.push_back(std::move(judgement));
   }

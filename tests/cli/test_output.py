@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import unittest
 from pathlib import Path
 
 import support
-from support import COMPRESSING, covers, ids, llama, make_llama, quill, run, tiny
+from support import COMPRESSING, covers, ids, llama, llama_config, llama_shapes, make_llama, quill, random_tensors, run, tiny, write_checkpoint
 from test_compress import RUNS, Compress
 
 ARTIFACT = ["config.json", "llmc.json", "model.safetensors", "recipe.yaml", "report.json"]
@@ -82,6 +83,72 @@ class Targets(Compress):
         self.ok(*self.run_of("quantize"))
         self.assert_nothing_left(self.dir, ".out.llmc-partial-7", ".out.llmc-partial-note", ".out2.llmc-partial-5", "out", "two.yaml")
         self.assertEqual((self.dir / ".out.llmc-partial-7" / "model.safetensors").read_bytes(), b"half")
+
+    def test_files_of_the_users_in_an_old_output(self):
+        """--force removes nothing that llmc did not write."""
+        self.ok(*self.run_of("quantize"))
+        (self.dir / "out" / "notes.md").write_text("mine")
+        before = content(self.dir / "out")
+        for args in (self.run_of("prune", None, "--force"), ["export", llama(), "--dense", "-o", self.dir / "out", "--force"]):
+            self.refused(4, ["holds notes.md", "choose another output"], *args)
+        self.assertEqual(content(self.dir / "out"), before)
+        (self.dir / "out" / "notes.md").unlink()
+        self.ok(*self.run_of("prune", None, "--force"))
+
+    def test_foreign_files_in_the_place_of_a_gguf_file_and_its_report(self):
+        convert = ["convert", llama(), "-o", self.dir / "out.gguf", "--eval-data", ids()]
+        imatrix = ["imatrix", llama(), "-o", self.dir / "out.gguf", "--calibration", ids(), "--nsamples", 2, "--seqlen", 16]
+        for name in ("out.report.json", "out.training.svg"):
+            (self.dir / name).write_text("mine")
+            self.refused(4, [name, "already exists"], *convert)
+            self.refused(4, [name, "--force replaces only"], *convert, "--force")
+            self.assertEqual((self.dir / name).read_text(), "mine")
+            (self.dir / name).unlink()
+        (self.dir / "out.gguf").write_text("the only copy")
+        for args in (convert, imatrix, ["quantize", *convert[1:], "--type", "Q8_0"]):
+            self.refused(4, ["out.gguf", "no GGUF file"], *args, "--force")
+        self.assertEqual((self.dir / "out.gguf").read_text(), "the only copy")
+        (self.dir / "out.gguf").write_text("")
+        self.ok(*convert, "--force")
+        model = (self.dir / "out.gguf").read_bytes()
+        self.refused(4, ["out.gguf", "general.type", "only an earlier imatrix"], *imatrix, "--force")
+        self.assertEqual((self.dir / "out.gguf").read_bytes(), model)
+        self.ok(*convert, "--force")
+        self.assert_nothing_left(self.dir, "out.gguf", "out.report.json", "two.yaml")
+
+    def test_export_writes_no_folder_named_as_a_file(self):
+        for name in ("e.gguf", "e.gguf/"):
+            self.refused(2, ["e.gguf", "llmc convert"], "export", llama(), "--dense", "-o", f"{self.dir}/{name}")
+        self.refused(2, ["b.gguf", "llmc convert"], "export", llama(), "--for-distillation", "--student", llama(), "-o", self.dir / "b.gguf")
+        self.assert_nothing_left(self.dir, "two.yaml")
+
+    def test_long_names(self):
+        self.ok(*self.run_of("quantize", name="d" * 255))
+        self.ok(*self.run_of("prune", None, "--force", name="d" * 255))
+        self.ok("convert", llama(), "-o", self.dir / ("g" * 238 + ".gguf"), "--eval-data", ids())
+        self.refused(4, ["report.json", "too long"], "convert", llama(), "-o", self.dir / ("g" * 250 + ".gguf"), "--eval-data", ids())
+        self.refused(4, ["too long"], *self.run_of("quantize", name="d" * 256))
+        self.assert_nothing_left(self.dir, "d" * 255, "g" * 238 + ".gguf", "g" * 238 + ".report.json", "two.yaml")
+
+    def test_paths_that_cannot_be_looked_at(self):
+        (self.dir / "loop").symlink_to(self.dir / "loop")
+        for name in ("loop/x", "n" * 5000, "loop/x.gguf"):
+            told = support.run("convert" if name.endswith("gguf") else "export", llama(), *([] if name.endswith("gguf") else ["--dense"]), "-o", self.dir / name)
+            self.assertEqual(told.code, 4, told.err)
+            if "gguf" not in name:
+                self.refused(4, ["oo"], *self.run_of("quantize", name=name))
+        for flags in ([], ["--force"]):
+            self.refused(4, ["loop"], *self.run_of("quantize", None, *flags, name="loop"))
+        for path in (self.dir / "loop", self.dir / "loop" / "model", self.dir / ("n" * 5000)):
+            self.refused(3, [], "inspect", path)
+            self.refused(3, [], *self.run_of("quantize", path))
+            self.refused(3, [], "evaluate", llama(), "--reference", path, "--data", ids())
+        model = make_llama(self.dir / "model")
+        for name in ("tokenizer.json", "generation_config.json"):
+            (model / name).symlink_to(model / name)
+            self.refused(3, [name], "export", model, "--dense", "-o", self.dir / "no")
+            (model / name).unlink()
+        self.assert_nothing_left(self.dir, "loop", "model", "two.yaml")
 
     def test_two_runs_with_one_target(self):
         """Whoever is last to finish is told; the artifact is whole."""
@@ -189,6 +256,43 @@ class FullDisk(Compress):
             told = self.ok("evaluate", llama(), "--data", ids(), "--logits", self.disk / "x.npy", code=4)
             self.assertIn("No space left on device", told.err)
             self.assert_nothing_left(self.disk, "ballast")
+
+
+class Limits(Compress):
+    def test_a_limit_of_file_sizes(self):
+        for args in (self.run_of("quantize"), ["export", llama(), "--dense", "-o", self.dir / "out"], ["convert", llama(), "-o", self.dir / "out.gguf", "--eval-data", ids()]):
+            self.refused(4, ["File too large"], *args, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
+            self.assert_nothing_left(self.dir, "two.yaml")
+
+    def test_a_limit_of_memory(self):
+        """Too little memory is no bug of llmc's."""
+        if b"__asan_init" in Path(support.LLMC).read_bytes():
+            self.skipTest("a sanitizer needs much address space")
+        told_so = 0
+        for megabytes in range(60, 200, 10):
+            limit = megabytes << 20
+            told = run("quantize", quill(), "-o", self.dir / "out", "--bits", 4, "--group-size", 32, "--threads", 1, "--max-windows", 2, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+            self.assertNotEqual(told.code, 70, told.err)
+            told_so += told.code == 4 and "the memory did not suffice" in told.err
+            shutil.rmtree(self.dir / "out", ignore_errors=True)
+            self.assert_nothing_left(self.dir, "two.yaml")
+        self.assertGreater(told_so, 0)
+
+
+class Messages(Compress):
+    def test_control_characters_and_long_names(self):
+        config = llama_config()
+        config["flux\u001b[2J\u0000\u009b" + "x" * 100000] = 1
+        model = write_checkpoint(self.dir / "model", config, random_tensors(llama_shapes(config)))
+        told = run("inspect", model)
+        self.assertEqual(told.code, 3)
+        self.assertIn("\\x1b[2J\\x00", told.err)
+        self.assertLess(len(told.err), 9000)
+        self.assertFalse([c for c in told.err if ord(c) < 32 and c != "\n" or 127 <= ord(c) < 160])
+        told = run("inspect", self.dir / ("a" * 100 + "\x1b[31m/" + "n/" * 10000))
+        self.assertEqual(told.code, 3)
+        self.assertIn("bytes more", told.err)
+        self.assertNotIn("\x1b", told.err)
 
 
 class EveryCall(Compress):
@@ -357,7 +461,7 @@ class Signals(Compress):
     @support.long_under_sanitizers
     def test_interrupt_cleans_up(self):
         codes = []
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             for strike, delay in self.strikes(8):
                 code, told = strike(number, 0.05 + 0.9 * delay if strike == self.struck else delay)
                 codes.append(code)
@@ -372,6 +476,25 @@ class Signals(Compress):
                     shutil.rmtree(self.dir / "out")
                     self.assertEqual(self.left(), ["two.yaml"])
         self.assertGreater(codes.count(130), 6)
+
+    def test_a_closed_terminal(self):
+        """SIGHUP, which may come twice; under nohup it is nothing."""
+        child = subprocess.Popen(self.args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while child.poll() is None and not list(self.dir.glob(".out.llmc-partial-*/model.safetensors")):
+            time.sleep(0.0005)
+        for _ in range(3):
+            child.send_signal(signal.SIGHUP)
+            time.sleep(0.002)
+        _, told = child.communicate()
+        self.assertEqual(child.returncode, 130, told)
+        self.assertEqual(self.left(), ["two.yaml"])
+        child = subprocess.Popen(self.args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        while child.poll() is None and not list(self.dir.glob(".out.llmc-partial-*/model.safetensors")):
+            time.sleep(0.0005)
+        child.send_signal(signal.SIGHUP)
+        _, told = child.communicate()
+        self.assertEqual(child.returncode, 0, told)
+        self.assertEqual(self.weights(), self.expected)
 
     def test_interrupt_keeps_the_old_output(self):
         self.ok("prune", tiny("llama-bf16"), "-o", self.dir / "out", "--sparsity", "0.5", "--eval-data", tiny("llama-bf16") / "input_ids.npy")

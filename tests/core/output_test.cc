@@ -59,6 +59,32 @@ TEST_CASE("only artifacts and empty directories are replaced", "[output]") {
   CHECK(entries(temporary.path()) == 2);
 }
 
+TEST_CASE("an artifact with files of the user's is not replaced", "[output]") {
+  const test::TemporaryDirectory temporary;
+  const fs::path target = temporary.path() / "out";
+  fs::create_directories(target / "student");
+  for (const char* name : {"llmc.json", "config.json", "model-00001-of-00002.safetensors", "sensitivity-2.svg", "tokenizer.json", "train.py", "student/model.safetensors"}) put(target / name, "x");
+  CHECK_NOTHROW(StagedDirectory(target, Overwrite::replace));
+  for (const char* name : {"thesis.txt", "model-1-of-x.safetensors", "report.json.bak", "training-.svg", "student/notes.md"}) {
+    put(target / name, "precious");
+    CHECK_THROWS_WITH(StagedDirectory(target, Overwrite::replace), Contains("replaces only what llmc wrote") && Contains(name));
+    CHECK(read_text_file(target / name) == "precious");
+    fs::remove(target / name);
+  }
+  for (const char* name : {"a", "b", "c", "d", "e"}) fs::create_directory(target / name);
+  CHECK_THROWS_WITH(StagedDirectory(target, Overwrite::replace), Contains("holds a, b, c and 2 more;"));
+  CHECK(entries(temporary.path()) == 1);
+}
+
+TEST_CASE("outputs at links that lead to themselves are refused", "[output]") {
+  const test::TemporaryDirectory temporary;
+  const fs::path loop = temporary.path() / "loop";
+  fs::create_symlink(loop, loop);
+  CHECK_THROWS_WITH(StagedDirectory(loop, Overwrite::refuse), Contains("already exists"));
+  CHECK_THROWS_WITH(StagedDirectory(loop, Overwrite::replace), Contains("replaces only"));
+  CHECK_THROWS_WITH(StagedDirectory(loop / "x", Overwrite::refuse), Contains("Too many levels"));
+}
+
 TEST_CASE("left-overs of dead runs go, those of living ones stay", "[output]") {
   const test::TemporaryDirectory temporary;
   fs::create_directory(temporary.path() / ".out.llmc-partial-999999");
