@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
+#include "core/side_file.h"
 
 namespace llmc {
 
@@ -149,8 +150,8 @@ std::set<int32_t> close_over_merges(const json& tokenizer, std::set<int32_t> use
 
 VocabularyCut cut_vocabulary(const fs::path& checkpoint, const json& config, int64_t vocabulary, const std::vector<std::string>& texts) {
   const fs::path path = checkpoint / "tokenizer.json";
-  if (!fs::exists(path)) throw Error(ErrorKind::input, fmt::format("{}: not found; dropping tokens needs it", path.string()));
-  if (fs::exists(checkpoint / "tokenizer.model")) throw Error(ErrorKind::input, fmt::format("{}: cannot be rewritten to fewer tokens; expected a checkpoint with tokenizer.json only", (checkpoint / "tokenizer.model").string()));
+  if (!has_entry(path)) throw Error(ErrorKind::input, fmt::format("{}: not found; dropping tokens needs it", path.string()));
+  if (has_entry(checkpoint / "tokenizer.model")) throw Error(ErrorKind::input, fmt::format("{}: cannot be rewritten to fewer tokens; expected a checkpoint with tokenizer.json only", (checkpoint / "tokenizer.model").string()));
   const std::string text = read_text_file(path);
   const Tokenizer tokenizer = Tokenizer::parse(text, path.string());
   if (!tokenizer.is_byte_level()) throw Error(ErrorKind::input, fmt::format("{}: cannot be rewritten to fewer tokens; expected byte-level BPE", path.string()));
@@ -161,7 +162,8 @@ VocabularyCut cut_vocabulary(const fs::path& checkpoint, const json& config, int
     for (const auto& sequence : load_token_data(name, {.tokenizer = &tokenizer}, vocabulary).sequences) used.insert(sequence.begin(), sequence.end());
   VocabularyCut cut{.kept = {}, .config = config, .files = {}};
   std::map<std::string, json> configs = {{"config.json", config}};
-  if (const fs::path generation = checkpoint / "generation_config.json"; fs::exists(generation)) configs["generation_config.json"] = parse_json(read_text_file(generation), generation.string());
+  const fs::path generation = checkpoint / "generation_config.json";
+  if (const auto content = find_text_file(generation)) configs["generation_config.json"] = parse_json(*content, generation.string());
   for (const auto& [name, object] : configs)
     for (const auto& [key, value] : object.items())
       if (holds_ids(key)) for_each_id(value, [&](int64_t id) {
@@ -175,13 +177,13 @@ VocabularyCut cut_vocabulary(const fs::path& checkpoint, const json& config, int
   cut.files["tokenizer.json"] = rewrite_tokenizer(file, ids);
   const json rewritten = json::parse(cut.files["tokenizer.json"]);
   const auto rewrite = [&](const char* name, const std::function<std::string(json)>& body) {
-    if (fs::exists(checkpoint / name)) cut.files[name] = body(parse_json(read_text_file(checkpoint / name), (checkpoint / name).string()));
+    if (const auto content = find_text_file(checkpoint / name)) cut.files[name] = body(parse_json(*content, (checkpoint / name).string()));
   };
   rewrite("tokenizer_config.json", [&](json object) { return rewrite_tokenizer_config(std::move(object), ids); });
   rewrite("added_tokens.json", [&](const json& object) { return format_json(filter_ids(object, ids)); });
   rewrite("vocab.json", [&](const json&) { return format_json(rewritten.at("model").at("vocab")); });
   rewrite("generation_config.json", [&](json object) { return replace_in_config(object, ids), format_json(object); });
-  if (fs::exists(checkpoint / "merges.txt")) cut.files["merges.txt"] = write_merges(rewritten.at("model").at("merges"));
+  if (find_text_file(checkpoint / "merges.txt")) cut.files["merges.txt"] = write_merges(rewritten.at("model").at("merges"));
   replace_in_config(cut.config, ids);
   return cut;
 }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/shown.h"
 #include "core/suggest.h"
 
 namespace llmc {
@@ -13,21 +14,26 @@ using nlohmann::json;
 
 json parse_json(std::string_view text, const std::string& where) {
   constexpr int most_levels = 64;
+  constexpr size_t most_events = 8'000'000;  // keys, values, and both ends of lists and objects; the largest tokenizers have 3 million
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos)  // the parser would take it for the end
+    throw Error(ErrorKind::input, fmt::format("{}: not valid JSON: a zero byte at {} of {}", where, zero + 1, text.size()));
+  size_t events = 0;
   std::vector<std::set<std::string>> keys;  // one set per open object
   const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
     if (depth > most_levels) throw Error(ErrorKind::input, fmt::format("{}: JSON is nested more than {} levels deep", where, most_levels));
+    if (++events > most_events) throw Error(ErrorKind::input, fmt::format("{}: JSON holds more than {} keys, values and ends of lists", where, most_events));
     if (event == json::parse_event_t::object_start) keys.emplace_back();
     if (event == json::parse_event_t::object_end) keys.pop_back();
     if (event == json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      throw Error(ErrorKind::input, fmt::format("{}: JSON key \"{}\" appears twice in one object", where, parsed.get<std::string>()));
+      throw Error(ErrorKind::input, fmt::format("{}: JSON key \"{}\" appears twice in one object", where, shown(parsed.get<std::string>())));
     return true;
   };
   try {
     return json::parse(text, check);
   } catch (const json::parse_error& problem) {  // its own text repeats what was read, of any length and not always UTF-8
     throw Error(ErrorKind::input, fmt::format("{}: not valid JSON: wrong at byte {} of {}", where, problem.byte, text.size()));
-  } catch (const json::exception& problem) {
-    throw Error(ErrorKind::input, fmt::format("{}: not valid JSON: {}", where, problem.what()));
+  } catch (const json::exception&) {  // its one other fault while reading
+    throw Error(ErrorKind::input, fmt::format("{}: a number in the JSON is beyond what a double holds", where));
   }
 }
 
@@ -49,7 +55,7 @@ bool FieldReader::is_null(const std::string& key) const {
 }
 
 void FieldReader::wrong_type(const std::string& key, const char* expected) const {
-  throw Error(ErrorKind::input, fmt::format("{}: field \"{}\": expected {}, found {}", where_, key, expected, object_.at(key).dump()));
+  throw Error(ErrorKind::input, fmt::format("{}: field \"{}\": expected {}, found {}", where_, key, expected, shown(object_.at(key).dump())));
 }
 
 void FieldReader::missing(const std::string& key) const {
@@ -118,7 +124,7 @@ std::vector<std::string> FieldReader::unread() const {
 void FieldReader::finish() const {
   Problems problems;
   const std::vector<std::string> names(known_.begin(), known_.end());
-  for (const std::string& key : unread()) problems.add(fmt::format("unknown field \"{}\"{}", key, did_you_mean(key, names)));
+  for (const std::string& key : unread()) problems.add(fmt::format("unknown field \"{}\"{}", shown(key), did_you_mean(key, names)));
   problems.throw_if_any(ErrorKind::input, where_);
 }
 

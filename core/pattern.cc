@@ -5,6 +5,7 @@
 #include <pcre2.h>
 
 #include "core/error.h"
+#include "core/shown.h"
 
 namespace llmc {
 
@@ -21,7 +22,7 @@ Pattern::Pattern(const std::string& expression) : text_(expression) {
   if (!code) {
     PCRE2_UCHAR message[256] = {};
     pcre2_get_error_message(error, message, sizeof message);
-    throw Error(ErrorKind::usage, fmt::format("pattern '{}': {} at character {}", expression, reinterpret_cast<const char*>(message), offset));
+    throw Error(ErrorKind::usage, fmt::format("pattern '{}': {} at character {}", shown(expression), reinterpret_cast<const char*>(message), offset));
   }
   compiled_ = std::make_unique<Compiled>(code);
 }
@@ -33,7 +34,7 @@ Pattern& Pattern::operator=(Pattern&&) noexcept = default;
 bool Pattern::matches(std::string_view name) const {
   const int result = pcre2_match(compiled_->code.get(), reinterpret_cast<PCRE2_SPTR>(name.data()), name.size(), 0, 0, compiled_->match.get(), nullptr);
   if (result < 0 && result != PCRE2_ERROR_NOMATCH)
-    throw Error(ErrorKind::usage, fmt::format("pattern '{}' cannot be matched against '{}': PCRE2 error {}", text_, name, result));
+    throw Error(ErrorKind::usage, fmt::format("pattern '{}' cannot be matched against '{}': PCRE2 error {}", shown(text_), shown(std::string(name)), result));
   return result >= 0;
 }
 

@@ -26,9 +26,12 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::string did_you_mean(std::string_view name, const std::vector<std::string>& known) {
+  constexpr size_t longest = 100, most_known = 10'000;  // beyond them nobody has mistyped, and the search would take minutes
+  if (name.size() > longest || known.size() > most_known) return "";
   const std::string* best = nullptr;
   size_t best_distance = std::max<size_t>(2, name.size() / 3) + 1;
   for (const std::string& candidate : known) {
+    if (candidate.size() > name.size() + best_distance) continue;
     const size_t distance = edit_distance(name, candidate);
     if (distance < best_distance) best = &candidate, best_distance = distance;
   }

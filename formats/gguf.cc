@@ -10,6 +10,7 @@
 
 #include "core/byte_cursor.h"
 #include "core/error.h"
+#include "core/side_file.h"
 
 namespace llmc {
 
@@ -219,7 +220,7 @@ bool is_about_split(const GgufEntry& entry) { return entry.key.starts_with("spli
 
 /// Adds the tensors of one more shard, which must agree with the first.
 void join_shard(GgufFiles& all, const Split& first, int64_t number, const fs::path& path) {
-  if (!fs::exists(path)) throw Error(ErrorKind::input, fmt::format("{}: not found; the file is split into {} shards", path.string(), first.count));
+  if (!has_entry(path)) throw Error(ErrorKind::input, fmt::format("{}: not found; the file is split into {} shards", path.string(), first.count));
   all.files.emplace_back(path);
   GgufContent shard = parse_gguf(all.files.back().bytes(), path.string());
   const Split split = read_split(shard.metadata);

@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "core/byte_cursor.h"
+#include "core/shown.h"
 
 namespace llmc {
 namespace {
@@ -56,12 +57,14 @@ std::optional<Global> find_global(std::string_view module, std::string_view name
   return std::nullopt;
 }
 
-/// Without what a terminal would obey.
-std::string printable(std::string_view text) {
-  std::string result(text);
-  for (char& letter : result)
-    if (static_cast<unsigned char>(letter) < 0x20 || letter == 0x7f) letter = '?';
-  return result;
+/// Where a character begins that is none of UTF-8 (such as half of a surrogate pair, which Python may hold in its texts), or nothing.
+std::optional<size_t> find_no_utf8(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = character_length(text.substr(at));
+    if (length == 0) return at;
+    at += length;
+  }
+  return std::nullopt;
 }
 
 using Reference = uint32_t;  // of a value among all that were made; values are never copied, so nothing can grow by being named twice
@@ -169,7 +172,7 @@ class Unpickler {
   void push_global() {
     const std::string_view module = read_line(), name = read_line();
     const auto global = find_global(module, name);
-    if (!global) refuse(fmt::format("global {}.{} is refused: a checkpoint needs tensors, their storages and dictionaries only, and nothing is executed", printable(module), printable(name)));
+    if (!global) refuse(fmt::format("global {}.{} is refused: a checkpoint needs tensors, their storages and dictionaries only, and nothing is executed", shown(std::string(module)), shown(std::string(name))));
     push(*global);
   }
 
@@ -269,7 +272,9 @@ class Unpickler {
       case op_long1: push_long(); break;
       case op_binunicode: {
         const auto size = cursor_.read<uint32_t>("text");
-        push(cursor_.take_text(size, "text"));
+        const std::string_view text = cursor_.take_text(size, "text");
+        if (const auto at = find_no_utf8(text)) refuse(fmt::format("text that is not UTF-8 from its byte {} on: {}", *at, shown(std::string(text))));
+        push(text);
         break;
       }
       case op_empty_dict: push(Dictionary{}); break;
@@ -302,8 +307,8 @@ class Unpickler {
     std::set<std::string_view> names;
     for (const auto& [key, value] : dictionary.entries) {
       const std::string_view name = get<std::string_view>(key, "name of a tensor");
-      if (!names.insert(name).second) refuse(fmt::format("tensor {}: appears twice", name));
-      PickledTensor tensor = tensors_[get<TensorValue>(value, fmt::format("entry {}", name)).number];
+      if (!names.insert(name).second) refuse(fmt::format("tensor {}: appears twice", shown(std::string(name))));
+      PickledTensor tensor = tensors_[get<TensorValue>(value, fmt::format("entry {}", shown(std::string(name)))).number];
       tensor.name = name;
       result.push_back(std::move(tensor));
     }

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <string_view>
 
 #include "core/error.h"
+#include "core/shown.h"
 #include "formats/pickle.h"
 #include "formats/zip_archive.h"
 
@@ -51,6 +53,20 @@ int64_t find_last_element(const PickledTensor& tensor) {
   return last;
 }
 
+/// Whether no two elements are views of one: each stride goes beyond all that the smaller ones reach.
+bool views_each_once(const PickledTensor& tensor) {
+  std::vector<std::pair<int64_t, int64_t>> steps;  // (stride, size)
+  for (size_t d = 0; d < tensor.shape.size(); ++d)
+    if (tensor.shape[d] > 1) steps.emplace_back(tensor.strides[d], tensor.shape[d]);
+  std::ranges::sort(steps);
+  int64_t reach = 0;  // fits, as find_last_element's does
+  for (const auto& [stride, size] : steps) {
+    if (stride <= reach) return false;
+    reach += stride * (size - 1);
+  }
+  return true;
+}
+
 /// Elements in the order of rows, from where the strides say.
 std::vector<std::byte> copy_rows(const PickledTensor& tensor, std::span<const std::byte> storage, int64_t count) {
   const size_t size = get_info(tensor.storage.dtype).bytes;
@@ -91,7 +107,7 @@ class ViewMaker {
       view.bytes = bytes.subspan(static_cast<size_t>(tensor.offset) * size, static_cast<size_t>(count) * size);
       return view;
     }
-    if (count > storage.count) throw Error(ErrorKind::input, fmt::format("shape {} with strides {} views the {} elements of its storage more than once", to_string(tensor.shape), to_string(tensor.strides), storage.count));
+    if (!views_each_once(tensor)) throw Error(ErrorKind::input, fmt::format("shape {} with strides {} views elements of its storage more than once", to_string(tensor.shape), to_string(tensor.strides)));
     const size_t needed = static_cast<size_t>(count) * size;
     if (needed > left_) throw Error(ErrorKind::input, "tensors that do not lie row by row would take more memory than the file has bytes");
     left_ -= needed;
@@ -120,7 +136,7 @@ PytorchContent parse_pytorch(std::span<const std::byte> bytes, const std::string
     try {
       content.tensors.push_back({tensor.name, views.make(tensor)});
     } catch (const Error& problem) {
-      problems.add(fmt::format("tensor {}: {}", tensor.name, problem.what()));
+      problems.add(fmt::format("tensor {}: {}", shown(tensor.name), problem.what()));
     }
   }
   problems.throw_if_any(ErrorKind::input, where);

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/shown.h"
 
 namespace llmc {
 
@@ -17,11 +18,30 @@ using nlohmann::json;
 namespace {
 
 constexpr uint64_t most_header_bytes = 100'000'000;  // the limit of the reference implementation
+constexpr size_t most_header_values = 4'000'000;     // lists, objects and what commas part: over 300'000 tensors
+constexpr size_t most_shape_dimensions = 16;
+
+/// What a header may not be, in one pass and before anything is made of it: begun by something else than `{`, of more values than
+/// memory should be spent on, or with a list longer than any shape. Quotes and brackets that do not match are the parser's.
+void check_header_text(std::string_view text, const std::string& where) {
+  if (!text.starts_with('{')) throw Error(ErrorKind::input, fmt::format("{}: the header is not a JSON object: expected its first byte to be {{, found {}", where, text.empty() ? "none" : fmt::format("0x{:02x}", static_cast<unsigned char>(text[0]))));
+  size_t values = 0, in_list = 0;
+  bool is_list = false, is_text = false;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char letter = text[at];
+    if (letter == '"') is_text = !is_text;
+    if (is_text) at += letter == '\\';
+    if (is_text || (letter != ',' && letter != '[' && letter != '{' && letter != ']')) continue;
+    if (++values > most_header_values) throw Error(ErrorKind::input, fmt::format("{}: the header holds more than {} values", where, most_header_values));
+    if (letter != ',') is_list = letter == '[', in_list = 0;
+    else if (is_list && ++in_list >= most_shape_dimensions) throw Error(ErrorKind::input, fmt::format("{}: the header has a list of more than {} numbers at byte {}; expected shapes of {} dimensions at most", where, most_shape_dimensions, at, most_shape_dimensions));
+  }
+}
 
 std::vector<int64_t> read_counts(const json& list) {
   std::vector<int64_t> counts;
   for (const json& item : list) {
-    if (!item.is_number_unsigned() || item.get<uint64_t>() > INT64_MAX) throw Error(ErrorKind::input, fmt::format("expected a list of non-negative integers, found {}", list.dump()));
+    if (!item.is_number_unsigned() || item.get<uint64_t>() > INT64_MAX) throw Error(ErrorKind::input, fmt::format("expected a list of non-negative integers, found {}", shown(list.dump())));
     counts.push_back(item.get<int64_t>());
   }
   return counts;
@@ -38,7 +58,7 @@ NamedTensor read_entry(const std::string& name, const json& entry, std::span<con
 
   NamedTensor result{name, {}};
   const auto dtype = find_dtype(dtype_name);
-  if (!dtype) throw Error(ErrorKind::input, fmt::format("dtype {} is not known", dtype_name));
+  if (!dtype) throw Error(ErrorKind::input, fmt::format("dtype {} is not known", shown(dtype_name)));
   result.tensor.dtype = *dtype;
   result.tensor.shape = read_counts(*shape);
   const std::vector<int64_t> range = read_counts(*offsets);
@@ -65,8 +85,8 @@ SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, const std
 
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof header_bytes, header_bytes);
   const std::span<const std::byte> data = bytes.subspan(sizeof header_bytes + header_bytes);
+  check_header_text(text, where);
   const json header = parse_json(text, where + " (header)");
-  if (!header.is_object()) throw refuse("the header is not a JSON object");
 
   SafetensorsContent content;
   Problems problems;
@@ -78,11 +98,11 @@ SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, const std
       }
       if (!entry.is_object()) throw Error(ErrorKind::input, "is not an object");
       for (const auto& [key, value] : entry.items()) {
-        if (!value.is_string()) throw Error(ErrorKind::input, fmt::format("\"{}\" is not a string", key));
+        if (!value.is_string()) throw Error(ErrorKind::input, fmt::format("\"{}\" is not a string", shown(key)));
         content.metadata[key] = value.get<std::string>();
       }
     } catch (const Error& problem) {
-      problems.add(fmt::format("tensor {}: {}", name, problem.what()));
+      problems.add(fmt::format("tensor {}: {}", shown(name), problem.what()));
     }
   }
   problems.throw_if_any(ErrorKind::input, where);

@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/shown.h"
+#include "core/side_file.h"
 #include "formats/pytorch_file.h"
 #include "formats/safetensors.h"
 
@@ -47,17 +50,23 @@ constexpr std::array file_kinds = {
     FileKind{"pytorch_model.bin.index.json", true, parse_pytorch_file},
 };
 
+bool is_plain_file_name(const std::string& name) {
+  const bool has_control = std::ranges::any_of(name, [](char letter) { return static_cast<unsigned char>(letter) < 0x20 || letter == 0x7f; });
+  return !name.empty() && !has_control && name == fs::path(name).filename() && name != "." && name != "..";
+}
+
 /// Shard file name of each tensor, from the index.
 std::map<std::string, std::string> read_index(const fs::path& path) {
   const json index = parse_json(read_text_file(path), path.string());
   FieldReader fields(index, path.string());
   const json* weight_map = fields.find("weight_map");
-  if (!weight_map || !weight_map->is_object()) throw Error(ErrorKind::input, fmt::format("{}: field \"weight_map\" is missing", path.string()));
+  if (!weight_map) throw Error(ErrorKind::input, fmt::format("{}: field \"weight_map\" is missing", path.string()));
+  if (!weight_map->is_object()) throw Error(ErrorKind::input, fmt::format("{}: field \"weight_map\": expected an object, found {}", path.string(), shown(weight_map->dump())));
   std::map<std::string, std::string> shards;
   Problems problems;
   for (const auto& [tensor, shard] : weight_map->items()) {
-    if (!shard.is_string() || shard.get<std::string>().empty() || shard.get<std::string>() != fs::path(shard.get<std::string>()).filename() || shard == "..")
-      problems.add(fmt::format("tensor {}: shard {} is not a plain file name", tensor, shard.dump()));
+    if (!shard.is_string() || !is_plain_file_name(shard.get<std::string>()))
+      problems.add(fmt::format("tensor {}: shard {} is not a plain file name", shown(tensor), shown(shard.dump())));
     else
       shards[tensor] = shard.get<std::string>();
   }
@@ -99,7 +108,7 @@ WeightFiles open_weight_files(const fs::path& directory) {
   WeightFiles weights;
   const FileKind* chosen = nullptr;
   for (const FileKind& kind : file_kinds) {
-    if (!fs::exists(fs::symlink_status(directory / kind.name))) continue;
+    if (!has_entry(directory / kind.name)) continue;
     if (chosen) weights.notices.push_back(fmt::format("{}: both {} and {} are there; the first is read, as transformers does", directory.string(), chosen->name, kind.name));
     else chosen = &kind;
   }

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/shown.h"
 #include "model/architecture.h"
 #include "model/rope_config.h"
 
@@ -80,7 +81,7 @@ Activation read_activation(FieldReader& fields, const Architecture& architecture
 
 void check_fixed(const FixedRow& row, FieldReader& fields) {
   const json* value = fields.find(row.key);
-  if (value && *value != json::parse(row.json)) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected {} (llmc implements no other), found {}", row.key, row.json, value->dump()));
+  if (value && *value != json::parse(row.json)) throw Error(ErrorKind::input, fmt::format("field \"{}\": expected {} (llmc implements no other), found {}", row.key, row.json, shown(value->dump())));
 }
 
 /// A list with an entry for each block.
@@ -168,7 +169,7 @@ json without_nested(json object, const std::set<std::string>& ignored) {
 }  // namespace
 
 std::string describe_unknown_field(const std::string& path, const json& value) {
-  return fmt::format("field \"{}\": {} is not understood and might change the forward pass; if you know that it does not, pass --ignore-config-field {}", path, value.dump(), path);
+  return fmt::format("field \"{}\": {} is not understood and might change the forward pass; if you know that it does not, pass --ignore-config-field {}", shown(path), shown(value.dump()), shown(path));
 }
 
 ModelConfig read_config(const json& stated, const Architecture& architecture, const std::set<std::string>& ignored, const std::string& where) {
@@ -180,7 +181,8 @@ ModelConfig read_config(const json& stated, const Architecture& architecture, co
     try {
       read();
     } catch (const Error& problem) {
-      problems.add(problem.what());
+      const std::string_view text = problem.what();  // the headline names the file
+      problems.add(std::string(text.starts_with(where + ": ") ? text.substr(where.size() + 2) : text));
     }
   };
   attempt([&] { check_class(fields, architecture); });

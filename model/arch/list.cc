@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/shown.h"
 #include "core/suggest.h"
 
 namespace llmc {
@@ -18,7 +19,7 @@ const Architecture& get_architecture(const std::string& model_type, const std::s
     if (architecture.model_type == model_type) return architecture;
     names.push_back(architecture.model_type);
   }
-  throw Error(ErrorKind::input, fmt::format("{}: model_type \"{}\" is not supported{}; `llmc list` names the architectures", where, model_type, did_you_mean(model_type, names)));
+  throw Error(ErrorKind::input, fmt::format("{}: model_type \"{}\" is not supported{}; `llmc list` names the architectures", where, shown(model_type), did_you_mean(model_type, names)));
 }
 
 }  // namespace llmc

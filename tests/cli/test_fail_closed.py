@@ -45,7 +45,7 @@ class Files(Damaged):
         size, = struct.unpack("<Q", whole[:8])
         for content, words in ((b"", ["truncated", "at least 8 bytes", "found 0"]), (whole[:5], ["truncated", "found 5"]), (whole[:8], ["truncated", f"the header needs {size} bytes", "found 0"]), (whole[:size], ["truncated", f"needs {size}", f"found {size - 8}"]),
                                (struct.pack("<Q", len(whole)) + whole[8:], ["truncated", f"needs {len(whole)} bytes"]), (struct.pack("<Q", 2 ** 63) + whole[8:], ["header of 9223372036854775808 bytes", "limit"]), (struct.pack("<Q", 100_000_001) + whole[8:], ["100000001", "limit of 100000000"]),
-                               (struct.pack("<Q", size - 1) + whole[8:], ["not valid JSON"]), (whole[:-4], [f"tensor model.norm.weight", "data at bytes"]), (whole + b"\0" * 4, ["tensors end at byte", f"holds {len(whole) - 8 - size + 4}"]), (struct.pack("<Q", 0) + whole[8:], ["not valid JSON"])):
+                               (struct.pack("<Q", size - 1) + whole[8:], ["not valid JSON"]), (whole[:-4], [f"tensor model.norm.weight", "data at bytes"]), (whole + b"\0" * 4, ["tensors end at byte", f"holds {len(whole) - 8 - size + 4}"]), (struct.pack("<Q", 0) + whole[8:], ["not a JSON object"])):
             with self.subTest(words=words):
                 self.file.write_bytes(content)
                 self.is_refused([self.file, *words])
@@ -81,9 +81,9 @@ class Files(Damaged):
     def test_json_that_is_not_a_header(self):
         header, data = lay_out(self.tensors)
         text = json.dumps(header).encode()
-        for content, words in ((b"[" + text + b"]", ["not a JSON object"]), (b"{}", ["tensors end at byte 0"]), (text[:-1], ["not valid JSON"]), (text + b"{}", ["not valid JSON"]), (b"\xff" + text, ["not valid JSON"]), (text.replace(b"embed", b"emb\xffd"), ["not valid JSON"]),
+        for content, words in ((b"[" + text + b"]", ["not a JSON object"]), (b"{}", ["tensors end at byte 0"]), (text[:-1], ["not valid JSON"]), (text + b"{}", ["not valid JSON"]), (b"\xff" + text, ["not a JSON object"]), (text.replace(b"embed", b"emb\xffd"), ["not valid JSON"]),
                                (text[:-1] + b', "model.norm.weight": ' + json.dumps(header["model.norm.weight"]).encode() + b"}", ['"model.norm.weight" appears twice']), (text.replace(b'"dtype": "F32"', b'"dtype": "F32", "dtype": "F16"', 1), ['"dtype" appears twice']),
-                               (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", ["nested more than 64"]), (b'{"a": ' + b'{"b": ' * 5000 + b"1" + b"}" * 5001, ["nested more than 64"]), (b"[" * 2_000_000, ["nested more than 64"]), (b"5", ["not a JSON object"]), (json.dumps({**header, "model.norm.weight": 5}).encode(), ["tensor model.norm.weight", "an object"])):
+                               (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", ["nested more than 64"]), (b'{"a": ' + b'{"b": ' * 5000 + b"1" + b"}" * 5001, ["nested more than 64"]), (b'{"a": ' + b"[" * 2_000_000, ["nested more than 64"]), (b"5", ["not a JSON object"]), (json.dumps({**header, "model.norm.weight": 5}).encode(), ["tensor model.norm.weight", "an object"])):
             with self.subTest(words=words):
                 write_file(self.file, content, data)
                 self.is_refused([self.file, *words])

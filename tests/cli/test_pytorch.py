@@ -82,6 +82,11 @@ class Pytorch(Case):
         self.rewrite(data_pkl=pickle.dumps({"model.norm.weight": 1.5}, protocol=2))
         self.is_refused(self.file, "opcode 0x47")
 
+    def test_names_that_are_no_text(self):
+        """Half of a surrogate pair, which Python lets into its texts."""
+        self.rewrite(data_pkl=pickle.dumps({"\udc80x": 1}, protocol=2))
+        self.is_refused(self.file, "pickle: text that is not UTF-8 from its byte 0 on")
+
     def test_archives(self):
         whole = self.file.read_bytes()
         self.rewrite(compression=zipfile.ZIP_DEFLATED)

@@ -19,6 +19,12 @@ TEST_CASE("JSON is read strictly", "[json]") {
   CHECK_THROWS_WITH(parse_json(std::string(100, '[') + std::string(100, ']'), "f"), Contains("64 levels"));
   CHECK_THROWS_WITH(parse_json("{\"a\":\"\xff\"}", "f"), Contains("not valid JSON"));
   CHECK_THROWS_WITH(parse_json("{} x", "f"), Contains("not valid JSON"));
+  CHECK_THROWS_WITH(parse_json(std::string("{}\0[", 4), "f"), "f: not valid JSON: a zero byte at 3 of 4");  // the parser's own end of input
+  CHECK_THROWS_WITH(parse_json("[1e999999]", "f"), "f: a number in the JSON is beyond what a double holds");
+  CHECK_THROWS_WITH(parse_json("{\"" + std::string(1000, 'a') + "\":1,\"" + std::string(1000, 'a') + "\":2}", "f"), Contains("(800 bytes more)") && Contains("appears twice"));
+  std::string many = "[0";
+  for (int i = 0; i < 4'000'000; ++i) many += ",[]";
+  CHECK_THROWS_WITH(parse_json(many + "]", "f"), Contains("more than 8000000 keys"));
   CHECK(parse_json(R"({"a":{"b":1},"c":{"b":2}})", "f")["c"]["b"] == 2);
 }
 
@@ -30,6 +36,8 @@ TEST_CASE("fields are typed, and unknown ones are named with the nearest known",
   CHECK_FALSE(fields.find_string("nothing"));
   CHECK_THROWS_WITH(fields.get_int("name"), Contains("here") && Contains("expected an integer") && Contains("\"x\""));
   CHECK_THROWS_WITH(fields.find_strings("list"), Contains("list of strings"));
+  const nlohmann::json large = {{"count", std::string(100'000, 'x')}};
+  CHECK_THROWS_WITH(FieldReader(large, "here").get_int("count"), Contains("(99802 bytes more)"));
   CHECK_THROWS_WITH(fields.get_string("absent"), Contains("\"absent\" is missing"));
   fields.find_number("sparsity");
   CHECK_THROWS_WITH(fields.finish(), Contains("unknown field \"sparsty\"") && Contains("did you mean \"sparsity\""));
@@ -42,6 +50,9 @@ TEST_CASE("problems are listed together", "[error]") {
   CHECK_THROWS_WITH(problems.throw_if_any(ErrorKind::input, "f"), "f: one");
   problems.add("two");
   CHECK_THROWS_WITH(problems.throw_if_any(ErrorKind::input, "f"), "f: 2 problems\n  - one\n  - two");
+  for (int i = 0; i < 100'000; ++i) problems.add("more");
+  CHECK(problems.list().size() == 20);  // what is never shown is counted only
+  CHECK_THROWS_WITH(problems.throw_if_any(ErrorKind::input, "f"), Contains("f: 100002 problems") && Contains("\n  … and 99982 more"));
 }
 
 TEST_CASE("sizes and shares are read as people write them", "[units]") {
@@ -66,6 +77,7 @@ TEST_CASE("patterns search, and say where they are wrong", "[pattern]") {
 TEST_CASE("suggestions are near or absent", "[suggest]") {
   CHECK(did_you_mean("lama", {"llama", "gpt2"}) == " (did you mean \"llama\"?)");
   CHECK(did_you_mean("mixtral", {"llama", "gpt2"}).empty());
+  CHECK(did_you_mean(std::string(101, 'a'), {std::string(101, 'b'), std::string(101, 'a')}).empty());  // nobody mistypes such names
 }
 
 TEST_CASE("SHA-256 of the standard's examples", "[sha256]") {  // FIPS 180-4

@@ -57,7 +57,14 @@ TEST_CASE("everything a header can lie about is refused by name", "[safetensors]
       {"short", "truncated: a safetensors file has at least 8 bytes, found 5"},
       {make_file("{}", 0).substr(0, 9), "truncated: the header needs 2 bytes, found 1"},
       {std::string("\xff\xff\xff\xff\xff\xff\xff\xff{}", 10), "over the limit"},
-      {make_file("[]", 0), "not a JSON object"},
+      {make_file("[]", 0), "not a JSON object: expected its first byte to be {, found 0x5b"},
+      {make_file("", 0), "expected its first byte to be {, found none"},
+      {make_file(" {}", 0), "found 0x20"},
+      {make_file("\xef\xbb\xbf{}", 0), "found 0xef"},
+      {make_file(std::string("{}\0{", 4), 0), "a zero byte at 3 of 4"},
+      {make_file(entry(R"("dtype":"I8","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,1])"), 1), "a list of more than 16 numbers at byte 59"},
+      {make_file("{\"t\":[" + std::string(4'000'000, '{'), 0), "more than 4000000 values"},
+      {make_file(entry("\"dtype\":\"I8\",\"shape\":[\"" + std::string(100'000, 'x') + R"("],"data_offsets":[0,1])"), 1), "xx … (99804 bytes more) … xx"},
       {make_file("{\"t\":1}", 0), "expected an object"},
       {make_file(entry(R"("dtype":"F99","shape":[1],"data_offsets":[0,4])"), 4), "dtype F99 is not known"},
       {make_file(entry(R"("dtype":"F32","shape":[1])"), 4), "data_offsets"},
@@ -79,6 +86,10 @@ TEST_CASE("everything a header can lie about is refused by name", "[safetensors]
     INFO(c.message);
     CHECK_THROWS_WITH(parse(c.file), Contains("f.safetensors") && Contains(c.message));
   }
+}
+
+TEST_CASE("brackets and commas in the texts of a header count for nothing", "[safetensors]") {
+  CHECK(parse(make_file(R"({"__metadata__":{"a":"[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,\"{,\\"},"t":{"dtype":"I8","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}}  )", 1)).tensors[0].tensor.shape.size() == 16);
 }
 
 TEST_CASE("several problems of a header come together", "[safetensors]") {
