@@ -9,6 +9,8 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/shown.h"
+#include "core/side_file.h"
 #include "formats/codecs/compressed_tensors_codecs.h"
 #include "formats/codecs/compressed_tensors_config.h"
 #include "formats/codecs/gguf_codecs.h"
@@ -91,6 +93,22 @@ void drop_tied_aliases(std::vector<std::string>& modules, WeightFiles& weights) 
   });
 }
 
+/// Modules that a config group targets, and whose matrix has no quantized parts: floats in a file of quantized weights are left out of
+/// the rounding by its writer; codes without a scale, or a file without any quantized weight, are not what the config says.
+void check_plain_modules(const json& config, const std::vector<std::string>& quantized, const WeightFiles& weights, const std::string& where) {
+  constexpr std::string_view suffix = ".weight";
+  std::vector<std::string> plain;
+  for (const auto& [name, view] : weights.tensors)
+    if (name.ends_with(suffix) && view.shape.size() == 2 && !std::ranges::binary_search(quantized, name.substr(0, name.size() - suffix.size()))) plain.push_back(name.substr(0, name.size() - suffix.size()));
+  Problems problems;
+  for (const auto& [module, group] : find_targeted(config, plain, where)) {
+    const DType dtype = weights.tensors.at(module + ".weight").dtype;
+    const bool holds_codes = !is_weight_float(dtype) || get_info(dtype).bytes == 1;
+    if (holds_codes || quantized.empty()) problems.add(fmt::format("tensor {}.weight: config group {} targets it, but it is {} without a weight_scale; expected quantized parts, or its module among those to ignore", module, shown(group), get_info(dtype).name));
+  }
+  problems.throw_if_any(ErrorKind::input, where);
+}
+
 std::vector<StoredTensor> group_compressed_tensors(const Checkpoint& checkpoint, WeightFiles& weights) {
   std::vector<std::string> modules;
   for (const auto& [name, view] : weights.tensors)
@@ -101,7 +119,9 @@ std::vector<StoredTensor> group_compressed_tensors(const Checkpoint& checkpoint,
 
   drop_tied_aliases(modules, weights);
   const std::string where = (checkpoint.directory / "config.json").string() + ": quantization_config";
-  const auto encodings = read_quantization_config(checkpoint.config.at("quantization_config"), modules, where);
+  const json& config = checkpoint.config.at("quantization_config");
+  const auto encodings = read_quantization_config(config, modules, where);
+  check_plain_modules(config, modules, weights, where);
   const DType dtype = read_model_dtype(checkpoint.config);
   std::vector<StoredTensor> result;
   Problems problems;
@@ -119,6 +139,7 @@ std::vector<StoredTensor> group_compressed_tensors(const Checkpoint& checkpoint,
       auto parts = std::move(data.parts);
       StoredTensor tensor{.name = module + ".weight", .dtype = dtype, .shape = std::move(shape), .form = std::move(data)};
       decode_input_grid(tensor, parts);
+      check_parts(tensor, parts);
       std::get<EncodedData>(tensor.form).parts = std::move(parts);
       result.push_back(std::move(tensor));
     } catch (const Error& problem) {
@@ -136,7 +157,7 @@ Container read_container(const json& config, const std::string& where) {
   const std::string method = fields.find_string("quant_method").value_or(fields.find_string("llmc_format").value_or(""));
   for (const ContainerInfo& info : containers)
     if (info.container != Container::dense && info.container != Container::gguf && info.name == method) return info.container;
-  throw Error(ErrorKind::input, fmt::format("{}: quantization_config: quant_method '{}' is not supported (known: compressed-tensors)", where, method));
+  throw Error(ErrorKind::input, fmt::format("{}: quantization_config: quant_method '{}' is not supported (known: compressed-tensors)", where, shown(method)));
 }
 
 Checkpoint open_gguf_checkpoint(const fs::path& path) {
@@ -175,7 +196,7 @@ std::string Checkpoint::config_name() const { return gguf ? directory.string() :
 std::optional<std::string> Checkpoint::find_file(const std::string& name) const {
   if (const auto rewritten = rewritten_files.find(name); rewritten != rewritten_files.end()) return rewritten->second;
   if (gguf) return find_gguf_tokenizer_file(*gguf, name);
-  return fs::exists(directory / name) ? std::optional(read_text_file(directory / name)) : std::nullopt;
+  return find_text_file(directory / name);
 }
 
 uint64_t Checkpoint::weight_bytes() const {
@@ -185,8 +206,9 @@ uint64_t Checkpoint::weight_bytes() const {
 }
 
 Checkpoint open_checkpoint(const fs::path& directory) {
-  if (fs::is_regular_file(directory)) return open_gguf_checkpoint(directory);
-  if (!fs::is_directory(directory)) throw Error(ErrorKind::input, fmt::format("{}: not a directory; expected a Hugging Face checkpoint directory or a GGUF file", directory.string()));
+  std::error_code unknown;  // a link to itself is neither
+  if (fs::is_regular_file(directory, unknown)) return open_gguf_checkpoint(directory);
+  if (!fs::is_directory(directory, unknown)) throw Error(ErrorKind::input, fmt::format("{}: not a directory; expected a Hugging Face checkpoint directory or a GGUF file", directory.string()));
   const fs::path config_path = directory / "config.json";
   Checkpoint checkpoint;
   checkpoint.directory = directory;

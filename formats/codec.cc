@@ -66,7 +66,7 @@ void check_codes(const StoredTensor& tensor, const QuantizedMatrix& matrix) {
   const int lowest = matrix.scheme.lowest_code(), highest = matrix.scheme.highest_code();
   for (size_t i = 0; i < matrix.codes.size(); ++i)
     if (matrix.codes[i] < lowest || matrix.codes[i] > highest)
-      throw Error(ErrorKind::input, fmt::format("tensor {}: code {} is {}; {} has codes from {} to {}", tensor.name, i, matrix.codes[i], to_string(matrix.scheme), lowest, highest));
+      throw Error(ErrorKind::input, fmt::format("tensor {}: the code at row {}, column {} is {}; {} has codes from {} to {}", tensor.name, static_cast<int64_t>(i) / matrix.cols, static_cast<int64_t>(i) % matrix.cols, matrix.codes[i], to_string(matrix.scheme), lowest, highest));
 }
 
 }  // namespace llmc

@@ -164,6 +164,24 @@ int64_t find_non_finite(DType dtype, std::span<const std::byte> bytes) {
   return -1;
 }
 
+std::string describe_non_finite(DType dtype, std::span<const std::byte> bytes, int64_t at) {
+  double value = NAN;
+  if (dtype == DType::f64) std::memcpy(&value, bytes.data() + 8 * at, sizeof value);
+  return std::isfinite(value) ? fmt::format("is {}, which is beyond f32", value) : "is NaN or infinite";
+}
+
+/// What is wrong with a tensor that has to be decoded, or nothing.
+std::string find_wrong_values(const StoredTensor& tensor) {
+  try {
+    const Matrix values = read_matrix(tensor);
+    const bool is_finite = std::ranges::all_of(values.values(), [](float v) { return std::isfinite(v); });
+    return is_finite ? "" : fmt::format("tensor {}: decodes to NaN or infinity; expected finite weights", tensor.name);
+  } catch (const Error& problem) {  // the list of them says which checkpoint it is
+    if (problem.kind() != ErrorKind::input) throw;
+    return problem.what();
+  }
+}
+
 }  // namespace
 
 void check_finite(const Model& model, const RunContext& context) {
@@ -174,10 +192,9 @@ void check_finite(const Model& model, const RunContext& context) {
     std::string& problem = found[static_cast<size_t>(i)];
     if (const auto* floats = find_floats(tensor)) {
       const int64_t at = find_non_finite(tensor.dtype, floats->bytes());
-      if (at >= 0) problem = fmt::format("tensor {}: element {} is NaN or infinite; expected finite weights", tensor.name, at);
+      if (at >= 0) problem = fmt::format("tensor {}: element {} {}; expected finite weights", tensor.name, at, describe_non_finite(tensor.dtype, floats->bytes(), at));
     } else {
-      const Matrix values = read_matrix(tensor);
-      if (!std::ranges::all_of(values.values(), [](float v) { return std::isfinite(v); })) problem = fmt::format("tensor {}: decodes to NaN or infinity; expected finite weights", tensor.name);
+      problem = find_wrong_values(tensor);
     }
     model.checkpoint().release_pages_after(tensor);
     stage.advance();

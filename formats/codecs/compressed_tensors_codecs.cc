@@ -64,6 +64,11 @@ QuantizedMatrix read_plain_scales(const StoredTensor& tensor, const EncodedData&
 void read_plain_zero_points(const StoredTensor& tensor, const EncodedData& data, QuantizedMatrix& matrix) {
   const auto bytes = get_part(tensor, data, "weight_zero_point", DType::i8, compressed_tensors_scale_shape(matrix)).bytes;
   std::memcpy(matrix.zero_points.data(), bytes.data(), bytes.size());
+  const Scheme& scheme = matrix.scheme;
+  const auto outside = std::ranges::find_if(matrix.zero_points, [&](int8_t zero_point) { return zero_point < scheme.lowest_code() || zero_point > scheme.highest_code(); });
+  if (outside == matrix.zero_points.end()) return;
+  const int64_t at = outside - matrix.zero_points.begin();
+  throw Error(ErrorKind::input, fmt::format("tensor {}: part weight_zero_point: row {}, column {} is {}; {} has codes from {} to {}", tensor.name, at / matrix.scale_cols(), at % matrix.scale_cols(), *outside, to_string(scheme), scheme.lowest_code(), scheme.highest_code()));
 }
 
 // int-quantized: "weight" int8 [rows, cols], "weight_scale", and for linear "weight_zero_point" int8 like the scales.
@@ -87,6 +92,7 @@ std::variant<FloatData, QuantizedMatrix> decode_int(const StoredTensor& tensor, 
   QuantizedMatrix matrix = read_plain_scales(tensor, data);
   const auto codes = get_part(tensor, data, "weight", DType::i8, tensor.shape).bytes;
   std::memcpy(matrix.codes.data(), codes.data(), codes.size());
+  if (matrix.scheme.bits < 8) check_codes(tensor, matrix);  // other writers store fewer bits so, too
   if (!matrix.zero_points.empty()) read_plain_zero_points(tensor, data, matrix);
   return matrix;
 }
@@ -195,6 +201,18 @@ std::vector<EncodedPart> encode_input_grid(const StoredTensor& tensor) {
   std::vector<EncodedPart> parts = {{{input_scale, matrix.scale_dtype, {1}}, std::move(scale)}};
   if (matrix.scheme.input->mapping == Mapping::linear) parts.push_back({{input_zero_point, DType::i8, {1}}, {static_cast<std::byte>(tensor.input_grid->zero_point)}});
   return parts;
+}
+
+void check_parts(const StoredTensor& tensor, std::map<std::string, TensorView>& parts) {
+  const EncodedData& data = std::get<EncodedData>(tensor.form);
+  StoredTensor probe{.shape = {0, 0}, .form = QuantizedMatrix{.scheme = data.scheme}};
+  if (data.scheme.mapping == Mapping::linear) std::get<QuantizedMatrix>(probe.form).zero_points = {0};
+  const std::vector<TensorLayout> layout = data.codec->layout(probe);
+  const auto is_zero = [](const TensorView& part) { return std::ranges::all_of(part.bytes, [](std::byte value) { return value == std::byte{0}; }); };
+  if (const auto part = parts.find("weight_zero_point"); part != parts.end() && data.scheme.mapping == Mapping::symmetric && is_zero(part->second)) parts.erase(part);
+  for (const auto& [name, part] : parts)
+    if (name != "weight_shape" && std::ranges::find(layout, name, &TensorLayout::name) == layout.end())
+      throw Error(ErrorKind::input, fmt::format("tensor {}: part {} is there, but {} in the format {} has none", tensor.name, name, to_string(data.scheme), data.codec->name));
 }
 
 void decode_input_grid(StoredTensor& tensor, std::map<std::string, TensorView>& parts) {

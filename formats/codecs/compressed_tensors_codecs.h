@@ -21,6 +21,9 @@ const Codec* find_compressed_tensors_codec(const Scheme& scheme);
 /// The parts of a static input, whatever the codec: "input_scale" [1] in the type of the weight's scales, and for linear
 /// "input_zero_point" int8 [1]. Empty when the tensor has no static input.
 std::vector<EncodedPart> encode_input_grid(const StoredTensor& tensor);
+/// Refuses parts that neither the tensor's codec nor its scheme has, with Error(input) that names one. weight_shape may be there
+/// always, and zero points that are all zero, which some writers store for a symmetric scheme, are taken away.
+void check_parts(const StoredTensor& tensor, std::map<std::string, TensorView>& parts);
 /// Takes them out of `parts` and sets the tensor's input grid. Throws Error(input) when they do not fit the scheme.
 void decode_input_grid(StoredTensor& tensor, std::map<std::string, TensorView>& parts);
 

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "core/error.h"
 #include "core/json.h"
 #include "core/pattern.h"
+#include "core/shown.h"
 #include "formats/codecs/compressed_tensors_codecs.h"
 #include "formats/codecs/compressed_tensors_float_codecs.h"
 
@@ -131,10 +133,148 @@ std::string_view plain_format(std::string_view format, const Scheme& scheme) {
   return scheme.grid == GridKind::integer ? "int-quantized" : "float-quantized";
 }
 
-/// A target is a module name, "re:" and a pattern that matches from the start, or a module class.
-bool targets(const std::string& target, const std::string& module) {
-  if (target.starts_with("re:")) return Pattern("^(?:" + target.substr(3) + ")").matches(module);
-  return target == module;
+/// How closely a target names a module, the closest first, as compressed-tensors ranks them. The class of a module is not in its
+/// file: what its name does not suggest is the last resort.
+enum class Closeness { name, pattern, likely_class, other_class };
+
+/// By the names that models give them.
+bool is_embedding(std::string_view module) {
+  const std::string_view name = module.substr(module.rfind('.') + 1);
+  return (name.find("embed") != std::string_view::npos && name != "embed_out") || name == "wte" || name == "wpe";
+}
+
+/// "re:" and a pattern that matches from the start. A mistake in it is the file's.
+class TargetPattern {
+ public:
+  TargetPattern(const std::string& text, const std::string& where) : text_(text), where_(where) {
+    blame_file([&] { pattern_.emplace("^(?:" + text.substr(3) + ")"); });
+  }
+
+  const std::string& text() const { return text_; }
+
+  bool matches(const std::string& module) const {
+    bool result = false;
+    blame_file([&] { result = pattern_->matches(module); });
+    return result;
+  }
+
+ private:
+  void blame_file(auto&& body) const {
+    try {
+      body();
+    } catch (const Error& problem) {
+      throw Error(ErrorKind::input, fmt::format("{}: \"{}\": {}", where_, shown(text_), shown(problem.what())));
+    }
+  }
+
+  std::string text_;
+  std::string where_;
+  std::optional<Pattern> pattern_;
+};
+
+struct TargetMatch {
+  Closeness closeness;
+  std::string target;
+};
+
+/// What a group's "targets" or "ignore" lists: module names, patterns, and classes of modules.
+class Targets {
+ public:
+  Targets(FieldReader& fields, const std::string& key) {
+    for (const std::string& text : fields.find_strings(key)) {
+      if (text.starts_with("re:")) patterns_.emplace_back(text, fields.where() + "." + key);
+      else names_.insert(text);
+    }
+  }
+
+  /// The closest target of the module.
+  std::optional<TargetMatch> find_match(const std::string& module) const {
+    if (names_.contains(module)) return TargetMatch{.closeness = Closeness::name, .target = module};
+    for (const TargetPattern& pattern : patterns_)
+      if (pattern.matches(module)) return TargetMatch{.closeness = Closeness::pattern, .target = pattern.text()};
+    const char *likely = "Linear", *other = "Embedding";
+    if (is_embedding(module)) std::swap(likely, other);
+    if (names_.contains(likely)) return TargetMatch{.closeness = Closeness::likely_class, .target = likely};
+    if (names_.contains(other)) return TargetMatch{.closeness = Closeness::other_class, .target = other};
+    return std::nullopt;
+  }
+
+ private:
+  std::set<std::string> names_;
+  std::vector<TargetPattern> patterns_;
+};
+
+struct ConfigGroup {
+  std::string name;
+  ModuleEncoding encoding;
+  Targets targets;
+};
+
+/// All of a quantization_config that says which module means what.
+struct ConfigGroups {
+  std::vector<ConfigGroup> groups;
+  Targets ignored;
+};
+
+/// What else the object may say about the weights, and llmc does not read.
+void check_other_configs(FieldReader& fields) {
+  if (fields.find("kv_cache_scheme")) throw Error(ErrorKind::input, fmt::format("{}: a quantized key/value cache is not supported", fields.where()));
+  if (const json* sparsity = fields.find("sparsity_config"); sparsity && !sparsity->empty()) {
+    const std::string format = FieldReader(*sparsity, fields.where() + ".sparsity_config").find_string("format").value_or("");
+    if (format != "dense") throw Error(ErrorKind::input, fmt::format("{}.sparsity_config: format '{}' is not supported; expected dense", fields.where(), shown(format)));
+  }
+  if (const json* transform = fields.find("transform_config"); transform && !transform->empty()) {
+    const json* transforms = FieldReader(*transform, fields.where() + ".transform_config").find("config_groups");
+    if (!transforms || !transforms->empty()) throw Error(ErrorKind::input, fmt::format("{}: transforms that run with the model (transform_config) are not supported", fields.where()));
+  }
+}
+
+ConfigGroup read_group(const std::string& name, const json& group, const std::string& whole_format, const std::string& where) {
+  FieldReader fields(group, where);
+  if (fields.find("output_activations")) throw Error(ErrorKind::input, fmt::format("{}: output_activations are not supported", where));
+  const json* weights = fields.find("weights");
+  if (!weights) throw Error(ErrorKind::input, fmt::format("{}: field \"weights\" is missing", where));
+  const std::string format = fields.find_string("format").value_or(whole_format);
+  ModuleEncoding encoding{.scheme = read_weights(*weights, format, where + ".weights")};
+  encoding.scheme.input = read_input(fields.find("input_activations"), where + ".input_activations");
+  check_stated_scheme(encoding.scheme, format, where);
+  encoding.codec = find_compressed_tensors_codec(plain_format(format, encoding.scheme));
+  if (!encoding.codec) throw Error(ErrorKind::input, fmt::format("{}: format '{}' is not supported", where, shown(format)));
+  if (!can_hold(*encoding.codec, encoding.scheme)) throw Error(ErrorKind::input, fmt::format("{}: weights: format '{}' does not store this combination of type, num_bits, strategy and group_size", where, format));
+  return {.name = name, .encoding = encoding, .targets = Targets(fields, "targets")};
+}
+
+ConfigGroups read_groups(const json& object, const std::string& where) {
+  FieldReader fields(object, where);
+  const std::string whole_format = fields.find_string("format").value_or("");
+  check_other_configs(fields);
+  ConfigGroups result{.groups = {}, .ignored = Targets(fields, "ignore")};
+  const json* groups = fields.find("config_groups");
+  if (!groups || !groups->is_object()) throw Error(ErrorKind::input, fmt::format("{}: field \"config_groups\" is missing", where));
+  for (const auto& [name, group] : groups->items()) result.groups.push_back(read_group(name, group, whole_format, where + ".config_groups." + shown(name)));
+  return result;
+}
+
+bool is_ignored(const ConfigGroups& config, const std::string& module) {
+  const auto match = config.ignored.find_match(module);
+  return match && match->closeness != Closeness::other_class;
+}
+
+struct GroupMatch {
+  const ConfigGroup* group;
+  TargetMatch match;
+};
+
+/// The groups that target the module as closely as any does.
+std::vector<GroupMatch> find_matches(const ConfigGroups& config, const std::string& module) {
+  std::vector<GroupMatch> matches;
+  for (const ConfigGroup& group : config.groups) {
+    const auto match = group.targets.find_match(module);
+    if (!match || (!matches.empty() && match->closeness > matches[0].match.closeness)) continue;
+    if (!matches.empty() && match->closeness < matches[0].match.closeness) matches.clear();
+    matches.push_back({.group = &group, .match = *match});
+  }
+  return matches;
 }
 
 }  // namespace
@@ -165,33 +305,28 @@ json make_quantization_config(const std::vector<ModuleScheme>& quantized, const 
 }
 
 std::map<std::string, ModuleEncoding> read_quantization_config(const json& object, const std::vector<std::string>& modules, const std::string& where) {
-  FieldReader fields(object, where);
-  const std::string whole_format = fields.find_string("format").value_or("");
-  if (fields.find("kv_cache_scheme")) throw Error(ErrorKind::input, fmt::format("{}: a quantized key/value cache is not supported", where));
-  const std::vector<std::string> ignored = fields.find_strings("ignore");
-  const json* groups = fields.find("config_groups");
-  if (!groups || !groups->is_object()) throw Error(ErrorKind::input, fmt::format("{}: field \"config_groups\" is missing", where));
-
+  const ConfigGroups config = read_groups(object, where);
   std::map<std::string, ModuleEncoding> result;
-  for (const auto& [name, group] : groups->items()) {
-    const std::string group_where = where + ".config_groups." + name;
-    FieldReader group_fields(group, group_where);
-    if (group_fields.find("output_activations")) throw Error(ErrorKind::input, fmt::format("{}: output_activations are not supported", group_where));
-    const json* weights = group_fields.find("weights");
-    if (!weights) throw Error(ErrorKind::input, fmt::format("{}: field \"weights\" is missing", group_where));
-    const std::string format = group_fields.find_string("format").value_or(whole_format);
-    ModuleEncoding encoding{.scheme = read_weights(*weights, format, group_where + ".weights")};
-    encoding.scheme.input = read_input(group_fields.find("input_activations"), group_where + ".input_activations");
-    check_stated_scheme(encoding.scheme, format, group_where);
-    encoding.codec = find_compressed_tensors_codec(plain_format(format, encoding.scheme));
-    if (!encoding.codec) throw Error(ErrorKind::input, fmt::format("{}: format '{}' is not supported", group_where, format));
-    if (!can_hold(*encoding.codec, encoding.scheme)) throw Error(ErrorKind::input, fmt::format("{}: weights: format '{}' does not store this combination of type, num_bits, strategy and group_size", group_where, format));
-    for (const std::string& target : group_fields.find_strings("targets"))
-      for (const std::string& module : modules) {
-        const auto is_ignored = [&](const std::string& pattern) { return targets(pattern, module); };
-        if (std::ranges::any_of(ignored, is_ignored)) continue;
-        if (target == "Linear" || target == "Embedding" ? !result.contains(module) : targets(target, module)) result[module] = encoding;
-      }
+  Problems problems;
+  for (const std::string& module : modules) {
+    if (is_ignored(config, module)) continue;
+    const std::vector<GroupMatch> matches = find_matches(config, module);
+    const auto differs = [&](const GroupMatch& other) { return !(other.group->encoding == matches[0].group->encoding); };
+    if (const auto other = std::ranges::find_if(matches, differs); other != matches.end())
+      problems.add(fmt::format("tensor {}.weight: config_groups {} (target \"{}\") and {} (target \"{}\") give it different schemes; expected one of them to name it more closely", module, shown(matches[0].group->name), shown(matches[0].match.target), shown(other->group->name), shown(other->match.target)));
+    if (!matches.empty()) result[module] = matches[0].group->encoding;
+  }
+  problems.throw_if_any(ErrorKind::input, where);
+  return result;
+}
+
+std::map<std::string, std::string> find_targeted(const json& object, const std::vector<std::string>& modules, const std::string& where) {
+  const ConfigGroups config = read_groups(object, where);
+  std::map<std::string, std::string> result;
+  for (const std::string& module : modules) {
+    if (is_ignored(config, module)) continue;
+    const std::vector<GroupMatch> matches = find_matches(config, module);
+    if (!matches.empty() && matches[0].match.closeness != Closeness::other_class) result[module] = matches[0].group->name;
   }
   return result;
 }

@@ -24,12 +24,17 @@ struct ModuleScheme {
 /// with the `ignored` modules beside it; anything else names every module, since readers order patterns by spelling.
 nlohmann::json make_quantization_config(const std::vector<ModuleScheme>& quantized, const std::vector<std::string>& ignored);
 
-/// Reads one back: the scheme and codec of each of `modules` that a config group targets. Throws Error(input) for what
-/// is not understood (output activations, other types, other formats).
 struct ModuleEncoding {
   Scheme scheme;
   const Codec* codec = nullptr;
+
+  bool operator==(const ModuleEncoding&) const = default;
 };
+/// Reads one back: the scheme and codec of each of `modules` that a config group targets: by its name, else by a pattern, else by its
+/// class. Throws Error(input) for what is not understood (output activations, other types, other formats, sparsity, transforms), for
+/// patterns that are none, and where two groups target a module as closely and differ.
 std::map<std::string, ModuleEncoding> read_quantization_config(const nlohmann::json& quantization_config, const std::vector<std::string>& modules, const std::string& where);
+/// Which of `modules` a config group targets, and its name: by name, pattern, or the class that the module's name suggests.
+std::map<std::string, std::string> find_targeted(const nlohmann::json& quantization_config, const std::vector<std::string>& modules, const std::string& where);
 
 }  // namespace llmc

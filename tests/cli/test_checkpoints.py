@@ -1,8 +1,10 @@
 """What checkpoints are made of: shards in and out, element types, links."""
 
 import array
+import hashlib
 import json
 import os
+import shutil
 import struct
 import time
 
@@ -105,6 +107,61 @@ class Shards(Compress):
         self.assertLess(time.monotonic() - start, 30)  # nobody will ever write into it
 
 
+    def test_side_files_that_cannot_be_read(self):
+        """A link that leads nowhere or to itself is there, so it is not passed over; a folder and a pipe are no files."""
+        model = make_llama(self.dir / "model")
+        for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "LICENSE"):
+            side = model / name
+            for make, undo in ((lambda: side.symlink_to("nowhere"), side.unlink), (lambda: side.symlink_to(name), side.unlink), (side.mkdir, side.rmdir), (lambda: os.mkfifo(side), side.unlink)):
+                make()
+                self.refused(3, [side], *self.run_of("quantize", model))
+                self.assertFalse((self.dir / "out").exists())
+                undo()
+        self.ok(*self.run_of("quantize", model))
+        loop = self.dir / "loop"
+        loop.symlink_to("loop")
+        self.refused(3, [loop, "not a directory"], "inspect", loop)
+
+    def test_the_cache_of_the_hub(self):
+        """snapshots/REVISION/NAME → ../../blobs/HASH, for every file."""
+        whole = support.tiny("llama-sharded")
+        snapshot, blobs = self.dir / "hub/snapshots/main", self.dir / "hub/blobs"
+        snapshot.mkdir(parents=True), blobs.mkdir()
+        for file in sorted(whole.iterdir()):
+            blob = blobs / hashlib.sha256(file.read_bytes()).hexdigest()
+            blob.write_bytes(file.read_bytes())
+            (snapshot / file.name).symlink_to(f"../../blobs/{blob.name}")
+        self.ok(*self.run_of("quantize", whole, name="a"))
+        self.ok(*self.run_of("quantize", snapshot, name="b"))
+        self.assertEqual(self.weights("a"), self.weights("b"))
+        self.assertEqual(sorted(os.listdir(self.dir / "a")), sorted(os.listdir(self.dir / "b")))
+
+    def test_names_of_shards(self):
+        whole = support.tiny("llama-sharded")
+        model = self.dir / "model"
+        shutil.copytree(whole, model)
+        index = model / "model.safetensors.index.json"
+        names = json.loads(index.read_text())["weight_map"]
+        first = sorted(names)[0]
+        for name in ("", ".", "..", "../" + names[first], "./" + names[first], names[first] + "\0.old", names[first] + "\n", "\x7f", "x" * 5000 + "/"):
+            index.write_text(json.dumps({"weight_map": {**names, first: name}}))
+            told = self.refused(3, [index, f"tensor {first}: shard ", "is not a plain file name"], "inspect", model)
+            self.assertLess(len(told.err), 1000)
+        for value, words in (([], 'field "weight_map": expected an object, found []'), (None, 'field "weight_map" is missing')):
+            index.write_text(json.dumps({"weight_map": value}))
+            self.refused(3, [index, words], "inspect", model)
+        index.write_bytes(json.dumps({"weight_map": names}).encode() + b"\0 and more")
+        self.refused(3, [index, "not valid JSON: a zero byte at"], "inspect", model)
+
+    def test_messages_about_the_config(self):
+        """The file is named once, and what it holds is cut short."""
+        for changes, words in (({"hidden_size": "x"}, ['field "hidden_size": expected an integer, found "x"']), ({"model_type": "evil" * 100_000}, ["model_type", "is not supported"]), ({"mystery": [0] * 100_000}, ['field "mystery"', "is not understood"]), ({"m" * 100_000: 1}, ["is not understood"]), ({"quantization_config": {"quant_method": "x" * 100_000}}, ["quant_method", "not supported"])):
+            model = write_checkpoint(self.dir / "model", {**llama_config(), **changes}, {})
+            told = self.refused(3, [model / "config.json", *words], "inspect", model)
+            self.assertEqual(told.err.count("config.json"), 1)
+            self.assertLess(len(told.err), 2000)
+
+
 class Types(Compress):
     """Every float type holds weights; F8 values are exact in BF16, and these F64 values in F32, so the models are the same."""
 
@@ -173,7 +230,7 @@ class Types(Compress):
                 raw = bytearray(48 * 32 * len(bad))
                 raw[517 * len(bad):518 * len(bad)] = bad
                 model = write_checkpoint(self.dir / "model", config, {**exact, UP: Tensor(dtype, [48, 32], bytes(raw))})
-                self.refused(3, [f"tensor {UP}: element 517 is NaN or infinite"], "inspect", model)
+                self.refused(3, [f"tensor {UP}: element 517 is " + ("-1e+39, which is beyond f32" if bad == struct.pack("<d", -1e39) else "NaN or infinite")], "inspect", model)
 
 
 class Quantized(Compress):

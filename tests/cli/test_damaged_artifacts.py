@@ -172,7 +172,7 @@ class Artifacts(Damaged):
         self.make("quantize")
         self.ok("evaluate", self.artifact, "--data", ids())
         for path, value, words in ((["weights", "num_bits"], 9, ["2 to 8", "9"]), (["weights", "num_bits"], 3, ["weight_packed"]), (["weights", "num_bits"], 2 ** 32 + 4, ["num_bits"]), (["weights", "num_bits"], ..., ["num_bits", "missing"]), (["weights", "type"], "float", ["pack-quantized", "type"]), (["weights", "strategy"], "block", ["strategy", "block"]), (["weights", "strategy"], "channel", ["weight_scale", "expected BF16 [32, 1]"]), (["weights", "group_size"], 8, ["weight_scale"]), (["weights", "group_size"], 0, ["group_size", "found 0"]), (["weights", "group_size"], 13, ["13"]),
-                                   (["weights", "symmetric"], False, ["weight_zero_point is missing"]), *((["weights", "actorder"], order, [f"actorder {json.dumps(order)} is not supported", "weight_g_idx", "weight, static or null"]) for order in ("group", "dynamic", True, "random")), (["weights", "dynamic"], True, ["dynamic"]), (["weights"], None, ["weights", "missing"]), (["input_activations"], {"num_bits": 8}, ["part input_scale is missing"]), (["input_activations"], {"num_bits": 5}, ["5"]), (["format"], "marlin-24", ["marlin-24"]), (["format"], "int-quantized", ["part weight is missing"]), (["targets"], ["lm_head"], ["no config group targets it"])):
+                                   (["weights", "symmetric"], False, ["weight_zero_point is missing"]), *((["weights", "actorder"], order, [f"actorder {json.dumps(order)} is not supported", "weight_g_idx", "weight, static or null"]) for order in ("group", "dynamic", True, "random")), (["weights", "dynamic"], True, ["dynamic"]), (["weights"], None, ["weights", "missing"]), (["input_activations"], {"num_bits": 8}, ["part input_scale is missing"]), (["input_activations"], {"num_bits": 5}, ["5"]), (["format"], "marlin-24", ["marlin-24"]), (["format"], "int-quantized", ["part weight_packed is there, but", "int-quantized has none"]), (["targets"], ["lm_head"], ["no config group targets it"])):
             with self.subTest(path=path, value=value):
                 config = json.loads(self.said)
                 place = config["quantization_config"]["config_groups"]["group_0"]
@@ -207,6 +207,63 @@ class Artifacts(Damaged):
                 changed = {n: t for n, t in {**tensors, f"{module}.{part}": tensor}.items() if t is not None}
                 write_safetensors(self.artifact / "model.safetensors", changed)
                 self.refused(3, words, "evaluate", self.artifact, "--data", ids())
+
+    def test_parts_that_do_not_go_together(self):
+        """What the scheme has no use for is not dropped in silence; codes without a scale are no weights."""
+        module, other = UP.removesuffix(".weight"), "model.layers.0.mlp.down_proj"
+        def remove(name):
+            return lambda tensors: tensors.pop(name)
+        def put(name, tensor):
+            return lambda tensors: tensors.update({name: tensor})
+        packed, fp8 = ["--bits", 4, "--group-size", 16], ["--preset", "FP8A16"]
+        for flags, change, words in ((packed, put(UP, floats("F32", [48, 32], [0.0] * 1536)), [f"tensor {UP}: part weight is there, but W4A16-g16-symmetric in the format pack-quantized has none"]), (["--bits", 8], put(f"{module}.weight_packed", Tensor("I32", [48, 8], bytes(48 * 32))), ["part weight_packed is there"]),
+                                     (packed, put(f"{module}.weight_zero_point", Tensor("I8", [48, 2], bytes(95) + b"\1")), [f"tensor {UP}: part weight_zero_point is there"]), (packed, put(f"{module}.weight_zero_point", Tensor("I8", [48, 2], bytes(96))), None), (fp8, put(f"{module}.weight_global_scale", floats("F32", [1], [1.0])), ["part weight_global_scale is there"]),
+                                     (fp8, remove(f"{module}.weight_scale"), [f"tensor {UP}: config group group_0 targets it, but it is F8_E4M3 without a weight_scale"]), (["--bits", 8], remove(f"{module}.weight_scale"), [f"tensor {UP}: config group group_0 targets it, but it is I8 without a weight_scale"]),
+                                     (packed, remove(f"{module}.weight_scale"), [f"tensor {UP}", "part weight_scale is missing"]), (packed, put(f"{module}.weight_g_idx", Tensor("I32", [32], bytes(128))), [f"tensor {module}.weight_g_idx: found"])):
+            with self.subTest(flags=flags, words=words):
+                self.ok("quantize", llama(), "-o", self.dir / "out", "--force", "--eval-data", ids(), *flags)
+                tensors, _ = read_safetensors(self.dir / "out")
+                change(tensors)
+                write_safetensors(self.dir / "out/model.safetensors", tensors)
+                for command in (["inspect", self.dir / "out"], ["export", self.dir / "out", "--dense", "-o", self.dir / "dense", "--force"]):
+                    self.refused(3, [self.dir / "out", *words], *command) if words else self.ok(*command)
+        self.ok("quantize", llama(), "-o", self.dir / "out", "--force", "--eval-data", ids(), "--bits", 8)
+        config = (self.dir / "out/config.json").read_text()
+        dense = read_safetensors(llama())[0]
+        write_safetensors(self.dir / "out/model.safetensors", dense)
+        self.refused(3, [self.dir / "out/config.json", f"tensor {other}.weight: config group group_0 targets it, but it is F32 without a weight_scale", "ignore"], "inspect", self.dir / "out")
+        said = json.loads(config)
+        said["quantization_config"]["ignore"] = ["re:.*"]
+        (self.dir / "out/config.json").write_text(json.dumps(said))
+        self.ok("inspect", self.dir / "out")
+
+    def test_codes_beyond_their_bits(self):
+        """int-quantized says how many bits its int8 codes have."""
+        self.ok("quantize", llama(), "-o", self.dir / "out", "--force", "--eval-data", ids(), "--bits", 8)
+        config = json.loads((self.dir / "out/config.json").read_text())
+        config["quantization_config"]["config_groups"]["group_0"]["weights"]["num_bits"] = 4
+        (self.dir / "out/config.json").write_text(json.dumps(config))
+        told = self.refused(3, [self.dir / "out", f"tensor {UP}: the code at row ", "W4A16-channel-symmetric has codes from -8 to 7"], "inspect", self.dir / "out")
+        self.assertRegex(told.err, r"column \d+ is -?\d+;")
+
+    def test_groups_and_their_targets(self):
+        self.make("quantize")
+        config_path = self.artifact / "config.json"
+        def write(change):
+            config = json.loads(self.said)
+            change(config["quantization_config"], config["quantization_config"]["config_groups"])
+            config_path.write_text(json.dumps(config))
+        def add(targets, **weights):
+            def change(_, groups):
+                groups["group_1"] = {**groups["group_0"], "targets": targets, "weights": {**groups["group_0"]["weights"], **weights}}
+            return change
+        def retarget(*targets):
+            return lambda _, groups: groups["group_0"].update(targets=list(targets))
+        for change, words in ((add(["Linear"], num_bits=3), ["config_groups group_0 (target \"Linear\") and group_1 (target \"Linear\") give it different schemes", f"tensor {UP}"]), (add(["Linear"]), None), (add(["re:.*mlp.up_proj"], num_bits=3), [f"tensor {UP}", "weight_packed: expected I32 [48, 3]"]), (add(["Embedding"], num_bits=3), None),
+                              (retarget("re:.*("), [config_path, 'config_groups.group_0.targets: "re:.*("', "missing"]), (retarget("re:(([a-z._0-9]+)+)+[!?]"), [config_path, "group_0.targets", "cannot be matched"]), (lambda config, _: config.update(ignore=["re:[a-"]), [config_path, 'quantization_config.ignore: "re:[a-"']),
+                              (lambda config, _: config.update(sparsity_config={"format": "sparse-24-bitmask"}), ["sparsity_config: format 'sparse-24-bitmask' is not supported; expected dense"]), (lambda config, _: config.update(sparsity_config={"format": "dense"}), None), (lambda config, _: config.update(sparsity_config={}), None), (lambda config, _: config.update(transform_config={"config_groups": {"u": {}}}), ["transform_config"]), (lambda config, _: config.update(transform_config={}), None)):
+            write(change)
+            self.refused(3, words, "inspect", self.artifact) if words else self.ok("inspect", self.artifact)
 
 
 if __name__ == "__main__":

@@ -200,7 +200,17 @@ TEST_CASE("codes, centroids, scales and outliers that a scheme does not have are
   SECTION("a NaN among E4M3") {
     RoundTrip trip(*find_compressed_tensors_codec("float-quantized"), make("FP8A16"));
     part(trip, "weight")[5] = std::byte{0x7f};
-    CHECK_THROWS_WITH(decode(trip.decoded), Contains("w.weight: code 5 is 127; FP8A16-channel has codes from -126 to 126"));
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("w.weight: the code at row 0, column 5 is 127; FP8A16-channel has codes from -126 to 126"));
+  }
+  SECTION("int8 codes and zero points of a scheme with fewer bits") {
+    RoundTrip codes(*find_compressed_tensors_codec("int-quantized"), make("W4A16-g16-linear"));
+    decode(codes.decoded);
+    RoundTrip code(*find_compressed_tensors_codec("int-quantized"), make("W4A16-g16-linear"));
+    part(code, "weight")[2 * 32 + 7] = std::byte{8};
+    CHECK_THROWS_WITH(decode(code.decoded), Contains("w.weight: the code at row 2, column 7 is 8; W4A16-g16-linear has codes from -8 to 7"));
+    RoundTrip zero(*find_compressed_tensors_codec("int-quantized"), make("W4A16-g16-linear"));
+    part(zero, "weight_zero_point")[3] = std::byte{0xf7};
+    CHECK_THROWS_WITH(decode(zero.decoded), Contains("w.weight: part weight_zero_point: row 1, column 1 is -9; W4A16-g16-linear has codes from -8 to 7"));
   }
   SECTION("the negative zero of other writers is zero") {
     RoundTrip trip(*find_compressed_tensors_codec("nvfp4-pack-quantized"), make("NVFP4A16"));
@@ -212,7 +222,7 @@ TEST_CASE("codes, centroids, scales and outliers that a scheme does not have are
   SECTION("a code without a level") {
     RoundTrip trip(*find_packed_codec("packed-int"), make("codebook10"));
     part(trip, "codes")[0] = std::byte{0xff};
-    CHECK_THROWS_WITH(decode(trip.decoded), Contains("w.weight: code 0 is 7; codebook10-tensor has codes from -8 to 1"));
+    CHECK_THROWS_WITH(decode(trip.decoded), Contains("w.weight: the code at row 0, column 0 is 7; codebook10-tensor has codes from -8 to 1"));
   }
   SECTION("centroids out of order") {
     RoundTrip trip(*find_packed_codec("packed-int"), make("codebook16"));
