@@ -6,13 +6,17 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <optional>
 #include <stop_token>
+#include <system_error>
 #include <thread>
 
 #include "cli/command.h"
+#include "cli/number_checks.h"
 #include "cli/terminal.h"
 #include "core/parallel.h"
 #include "core/suggest.h"
@@ -40,22 +44,24 @@ int exit_code(ErrorKind kind) {
   return exit_bug;
 }
 
-/// Turns the first SIGINT or SIGTERM into a stop request, and the second into an immediate end. Signals are blocked in
-/// every thread and awaited in one, so nothing runs inside a signal handler.
+/// Turns the first SIGINT, SIGTERM or SIGHUP into a stop request, and a second (but SIGHUP, which a closing terminal sends twice) into an
+/// immediate end. Signals are blocked in every thread and awaited in one, so nothing runs inside a signal handler.
 class SignalWatch {
  public:
   SignalWatch() {
     sigemptyset(&signals_);
     sigaddset(&signals_, SIGINT);
     sigaddset(&signals_, SIGTERM);
+    if (!is_ignored(SIGHUP)) sigaddset(&signals_, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
-    signal(SIGPIPE, SIG_IGN);
+    for (int told_by_the_call : {SIGPIPE, SIGXFSZ}) signal(told_by_the_call, SIG_IGN);
     thread_ = std::thread([this] {
       int received = 0;
       sigwait(&signals_, &received);
       stop_.request_stop();
       if (finished_) return;
-      sigwait(&signals_, &received);
+      do sigwait(&signals_, &received);
+      while (received == SIGHUP);
       if (!finished_) ::_exit(exit_interrupted);
     });
   }
@@ -67,6 +73,12 @@ class SignalWatch {
   std::stop_token token() const { return stop_.get_token(); }
 
  private:
+  /// As nohup does before it starts a program.
+  static bool is_ignored(int number) {
+    struct sigaction action{};
+    return sigaction(number, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+  }
+
   sigset_t signals_{};
   std::stop_source stop_;
   std::atomic<bool> finished_ = false;
@@ -74,7 +86,7 @@ class SignalWatch {
 };
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
-  app.add_option("--threads", options.threads, "Threads to use; 0: all cores")->check(CLI::Range(0, 1024))->group("Common");
+  app.add_option("--threads", options.threads, "Threads to use; 0: all cores")->check(whole_number(0, 1024))->group("Common");
   app.add_flag("-q,--quiet", options.quiet, "No progress on stderr; warnings and errors only")->group("Common");
   app.add_flag("-v,--verbose", options.verbose, "More about what is going on, on stderr")->group("Common");
   app.add_flag("--json", options.json, "The result as JSON on stdout")->group("Common");
@@ -109,12 +121,29 @@ void hold_standard_streams() {
 /// `--max-kl "$LIMIT"` with LIMIT unset must not be a gate left out.
 void refuse_empty_values(CLI::App& command) {
   for (CLI::Option* option : command.get_options())
-    if (option->get_expected_max() > 0) option->check([](const std::string& value) { return value.empty() ? std::string("expected a value, found an empty one") : std::string(); });
+    if (option->get_expected_max() > 0) option->transform(CLI::Validator([](std::string& value) { return value.empty() ? std::string("expected a value, found an empty one") : std::string(); }, ""));  // before the others
+}
+
+/// Whether the system had no more threads or memory to give.
+bool is_scarcity(const std::exception& error) {
+  const auto* told = dynamic_cast<const std::system_error*>(&error);
+  return told && (told->code() == std::errc::resource_unavailable_try_again || told->code() == std::errc::not_enough_memory);
+}
+
+/// Whether the path is the command's output or below it.
+bool is_output(const std::filesystem::path& path, const CLI::App& app) {
+  const CLI::App* command = app.get_subcommands().empty() ? &app : app.get_subcommands().front();
+  const CLI::Option* option = command->get_option_no_throw("--output");
+  if (!option || option->empty()) return false;
+  const auto is_below = [&](const std::filesystem::path& output) { return std::ranges::mismatch(path, output).in2 == output.end(); };
+  const std::filesystem::path output = option->as<std::string>();
+  std::error_code ignored;
+  return is_below(output) || is_below(std::filesystem::absolute(output, ignored).lexically_normal());
 }
 
 int fail(const std::string& message, int code) {
   std::fflush(stdout);
-  write_message(fmt::format("llmc: error: {}\n", message));
+  write_untrusted("llmc: error: " + message);
   return code;
 }
 
@@ -133,6 +162,7 @@ int run_command_line(int argc, char** argv) {
     commands.emplace_back(subcommand, info.add(*subcommand));
     add_common_options(*subcommand, common);
     refuse_empty_values(*subcommand);
+    refuse_wrong_numbers(*subcommand);
   }
   try {
     app.parse(argc, argv);
@@ -157,9 +187,12 @@ int run_command_line(int argc, char** argv) {
   } catch (const Error& error) {
     return fail(error.what(), exit_code(error.kind()));
   } catch (const std::bad_alloc&) {
-    return fail("out of memory", exit_bug);
+    return fail("the memory did not suffice", exit_output);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return fail(fmt::format("{}: {}", error.path1().string(), error.code().message()), is_output(error.path1(), app) ? exit_output : exit_input);
   } catch (const std::exception& error) {
     if (std::ferror(stdout) != 0) return fail("cannot write the result to stdout", exit_output);  // fmt::print threw
+    if (is_scarcity(error)) return fail(fmt::format("the memory did not suffice, or threads are limited: {}", error.what()), exit_output);
     return fail(fmt::format("unexpected: {} (this is a bug in llmc)", error.what()), exit_bug);
   }
 }

@@ -10,9 +10,15 @@
 #include "calib/model_tokens.h"
 #include "cli/calibration_flags.h"
 #include "cli/command.h"
+#include "cli/number_checks.h"
 #include "cli/shared_options.h"
+#include "core/error.h"
+#include "core/file_status.h"
 #include "core/json.h"
+#include "core/mapped_file.h"
 #include "core/staged_file.h"
+#include "formats/imatrix.h"
+#include "model/ignored_fields.h"
 #include "passes/compress.h"
 
 namespace llmc {
@@ -35,12 +41,26 @@ CalibrationData load_samples(const ImatrixOptions& options, const CalibrationOpt
   return data;
 }
 
+/// --force replaces an imatrix, and no model.
+void refuse_other_kind(const std::filesystem::path& output) {
+  if (!std::filesystem::exists(get_status(output, ErrorKind::output))) return;
+  const MappedFile file(output);
+  if (file.bytes().empty()) return;
+  try {
+    parse_imatrix(file.bytes(), output.string());
+  } catch (const Error& error) {
+    throw Error(ErrorKind::output, fmt::format("{}; --force replaces only an earlier imatrix", error.what()));
+  }
+}
+
 int run_imatrix(const ImatrixOptions& options, const CommandContext& context) {
   const CalibrationOptions wanted = read_calibration_flags(options.calibration);
   if (std::filesystem::path(options.output).extension() != ".gguf") throw Error(ErrorKind::usage, fmt::format("output {}: expected a name that ends in .gguf", options.output));
   refuse_own_output(options.model, options.output);
   StagedFile staged(options.output, options.force ? Overwrite::replace : Overwrite::refuse);
+  if (options.force) refuse_other_kind(options.output);
   const Model model = load_model(options.model, as_set(options.ignored_config_fields), context.run);
+  warn_of_idle_fields({&model}, as_set(options.ignored_config_fields), context.run);
   refuse_experts(model);
   if (!model.architecture().gguf.name) throw Error(ErrorKind::usage, fmt::format("{}: llama.cpp has no architecture for {}", options.model, model.architecture().causal_class));
   const CalibrationData data = load_samples(options, wanted, model, context.run);
@@ -67,7 +87,7 @@ CommandFunction add_imatrix(CLI::App& app) {
   app.add_option("MODEL", options->model, "Hugging Face checkpoint directory, artifact directory, or a GGUF file")->required();
   app.add_option("-o,--output", options->output, "File to write, which ends in .gguf; it appears complete or not at all")->required();
   app.add_flag("--force", options->force, "Replace a file at OUTPUT");
-  app.add_option("--seed", options->seed, "Picks the samples")->check(CLI::NonNegativeNumber)->capture_default_str()->group("Calibration");
+  app.add_option("--seed", options->seed, "Picks the samples")->check(whole_number(0))->capture_default_str()->group("Calibration");
   add_calibration_flags(app, options->calibration);
   add_ignored_config_fields(app, options->ignored_config_fields);
   return [options](const CommandContext& context) { return run_imatrix(*options, context); };

@@ -71,6 +71,7 @@ class Evaluation(Compress):
         for command in ("quantize", "evaluate"):
             args = self.run_of("quantize", name="no") if command == "quantize" else ["evaluate", llama(), "--data", ids()]
             self.refused(2, ["--convention", "all or second-half", "'half'"], *args, "--convention", "half")
+            self.refused(2, ["windows of 2 tokens", "at least 3", "second-half"], *args, "--convention", "second-half", "--eval-seqlen" if command == "quantize" else "--seqlen", 2)
 
     @covers(COMPRESSING + " evaluate", "--stride")
     def test_stride(self):
@@ -237,6 +238,36 @@ class Evaluate(Compress):
         self.refused(3, ["vocabulary of 64", "has 80"], "evaluate", llama(), "--reference", make_llama(self.dir / "wide", vocab_size=80), "--data", ids())
         self.refused(3, ["absent", "not a directory"], "evaluate", llama(), "--reference", self.dir / "absent", "--data", ids())
 
+    def test_windows_that_every_model_takes(self):
+        """The shortest context of all models and references counts."""
+        short = make_llama(self.dir / "short", max_position_embeddings=32)
+        expected = self.json("evaluate", short, "--data", ids())["quality"]
+        self.assertIn("windows of 32 tokens", expected["convention"])
+        for args in ([llama(), short], [short, llama()], [llama(), "--reference", short], [short, "--reference", llama()]):
+            found = self.json("evaluate", *args, "--data", ids())
+            self.assertEqual({(m["quality"]["convention"], m["quality"]["perplexity"]) for m in found["models"]}, {(expected["convention"], expected["perplexity"])})
+            self.refused(2, ["windows of 33 tokens", f"{short}'s context is 32"], "evaluate", *args, "--data", ids(), "--seqlen", 33)
+        self.assertEqual(self.json("evaluate", llama(), short, "--data", ids(), "--seqlen", 32)["quality"]["windows"], 8)
+
+    def test_other_tokenizers_are_told(self):
+        """Models of as many tokens, whose ids mean others."""
+        copies = {}
+        for name in ("same", "other"):
+            copies[name] = self.dir / name
+            shutil.copytree(quill(), copies[name])
+        tokenizer = json.loads((quill() / "tokenizer.json").read_text())
+        vocab = tokenizer["model"]["vocab"]
+        a, b = (token for token in vocab if vocab[token] in (1000, 2000))
+        vocab[a], vocab[b] = vocab[b], vocab[a]
+        (copies["other"] / "tokenizer.json").write_text(json.dumps(tokenizer))
+        flags = ["--max-windows", 1, "--seqlen", 16]
+        self.assertNotIn("stand for other text", self.ok("evaluate", quill(), copies["same"], "--reference", quill(), *flags).err)
+        for args in ([quill(), copies["other"]], [quill(), "--reference", copies["other"]]):
+            told = self.ok("evaluate", *args, *flags).err
+            self.assertIn(f"{copies['other']}: 2 of {len(vocab)} token ids stand for other text than in {quill()}, such as 1000: ", told)
+        self.ok("convert", quill(), "-o", self.dir / "q.gguf", "--type", "F16", "--max-windows", 1)
+        self.assertNotIn("stand for other text", self.ok("evaluate", self.dir / "q.gguf", "--reference", quill(), *flags).err)
+
     @covers("evaluate", "--logits")
     def test_logits_are_those_of_transformers(self):
         for name in ("llama-gqa-tied", "gpt2-untied"):
@@ -245,7 +276,7 @@ class Evaluate(Compress):
             expected_shape, expected = read_npy(tiny(name) / "logits.npy")
             self.assertEqual(shape, expected_shape[1:])
             self.assertLess(max(abs(x - y) for x, y in zip(values, expected)), 1e-4)  # tests/golden/README.md
-        self.refused(4, ["absent", "No such file"], "evaluate", tiny(name), "--data", tiny(name) / "input_ids.npy", "--logits", self.dir / "absent" / "x.npy")
+        self.refused(4, ["absent", "does not exist"], "evaluate", tiny(name), "--data", tiny(name) / "input_ids.npy", "--logits", self.dir / "absent" / "x.npy")
 
     @covers("evaluate export inspect", "--ignore-config-field")
     def test_unknown_config_field(self):
@@ -253,7 +284,16 @@ class Evaluate(Compress):
         model = write_checkpoint(self.dir / "model", config, random_tensors(llama_shapes(config)))
         for command in (["evaluate", model, "--data", ids()], ["export", model, "--dense", "-o", self.dir / "out"], ["inspect", model]):
             self.refused(3, ['"flux_capacitor"', "--ignore-config-field flux_capacitor"], *command)
-            self.ok(*command, "--ignore-config-field", "flux_capacitor")
+            self.assertNotIn("ignore-config-field", self.ok(*command, "--ignore-config-field", "flux_capacitor").err)
+
+    def test_ignored_config_fields_that_need_no_ignoring(self):
+        for command in (["evaluate", llama(), "--data", ids()], ["inspect", llama()], ["generate", llama(), "--prompt-ids", "5"], ["export", llama(), "--dense", "-o", self.dir / "out", "--force"], self.run_of("quantize")):
+            command = [*command, "--force"] if command[0] == "quantize" else command
+            self.assertIn("--ignore-config-field flux_capacitor: " + str(llama() / "config.json") + " has no such field", self.ok(*command, "--ignore-config-field", "flux_capacitor").err)
+            self.assertIn("--ignore-config-field rope_theta: is understood, and not ignored", self.ok(*command, "--ignore-config-field", "rope_theta").err)
+        config = llama_config(flux_capacitor=1.21)
+        odd = write_checkpoint(self.dir / "odd", config, random_tensors(llama_shapes(config)))
+        self.assertNotIn("ignore-config-field", self.ok("evaluate", odd, llama(), "--data", ids(), "--ignore-config-field", "flux_capacitor").err)
 
     @covers("evaluate", "--json")
     def test_json_and_table(self):
@@ -262,6 +302,7 @@ class Evaluate(Compress):
         for text in (f"{result['quality']['perplexity']:.4f}", f"{result['quality']['top1_accuracy']:.4f}", "windows of 64 tokens, no overlap", "252 tokens scored of 256"):
             self.assertIn(text, told)
         self.assertEqual((result["model"], result["reference"], result["precision"]), (str(llama()), None, "f32"))
+        self.assertIn("1 token scored of 2,", self.ok("evaluate", llama(), "--data", write_ids(self.dir / "two.u16", [5, 9])).out)
 
     @covers("evaluate", "--threads")
     def test_same_figures_for_any_number_of_threads(self):
@@ -366,8 +407,8 @@ class Gates(Compress):
         for name in ("\udcff", "\x01"):  # no UTF-8, and what XML cannot hold
             self.json(*self.run_of("quantize", None, "--max-size", "1GB", "--junit", self.dir / "junit.xml", name=name))
             self.assertTrue(ElementTree.parse(self.dir / "junit.xml").getroot().find("testsuite").get("name").endswith("?" if name == "\x01" else "\ufffd"))
-        late = self.ok(*self.run_of("quantize", None, "--junit", self.dir / "absent" / "junit.xml", name="late"), code=4)
-        self.assertIn("No such file", late.err)
+        self.refused(4, ["absent", "does not exist"], *self.run_of("quantize", None, "--junit", self.dir / "absent" / "junit.xml", name="late"))
+        self.assertFalse((self.dir / "late").exists())
 
 
 if __name__ == "__main__":
