@@ -1,10 +1,37 @@
-// Writes small valid GGUF files for fuzzing to start from: make_gguf_seeds DIRECTORY
+// Writes small valid GGUF files for fuzzing to start from: `make_gguf_seeds FILES SHARDS`, whole ones into the first directory and a
+// split one, as fuzz_gguf_shards reads it, into the second.
 #include <filesystem>
+#include <fstream>
 
+#include "core/mapped_file.h"
 #include "formats/gguf_writer.h"
+#include "tests/fuzz/scratch.h"
 
-int main(int, char** argv) {
-  using namespace llmc;
+namespace {
+
+using namespace llmc;
+
+/// A tensor in each shard; the keys of the first are those of the file.
+void put_shards(const std::filesystem::path& seed, const GgufMetadata& first) {
+  std::ofstream out(seed, std::ios::binary);
+  for (const uint64_t number : {0, 1}) {
+    GgufMetadata metadata = number == 0 ? first : GgufMetadata();
+    metadata.set("split.no", {GgufValueType::u16, number});
+    metadata.set("split.count", {GgufValueType::u16, uint64_t{2}});
+    metadata.set("split.tensors.count", {GgufValueType::i32, int64_t{2}});
+    const std::vector<GgufLayout> layouts = {{number == 0 ? "a" : "b", &get_info(GgufType::f32), {2, 32}}};
+    const auto path = fuzz::scratch() / std::to_string(number);
+    GgufWriter writer(path, metadata, layouts);
+    writer.write(layouts[0].name, std::vector<std::byte>(layouts[0].bytes(), std::byte{0x11}));
+    writer.close();
+    out << (number == 0 ? "" : fuzz::file_mark) << read_text_file(path);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) return 2;
   const std::filesystem::path directory = argv[1];
   GgufMetadata metadata;
   metadata.set("general.architecture", gguf_string("llama"));
@@ -27,4 +54,5 @@ int main(int, char** argv) {
     for (const GgufLayout& layout : layouts) writer.write(layout.name, std::vector<std::byte>(layout.bytes(), std::byte{0x11}));
     writer.close();
   }
+  put_shards(std::filesystem::path(argv[2]) / "two", metadata);
 }
