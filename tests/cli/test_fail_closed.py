@@ -281,7 +281,7 @@ class Data(Damaged):
         self.assertFalse((self.dir / "out").exists())
 
     def test_ids(self):
-        for name, content, words in (("empty.u16", b"", ["holds no tokens"]), ("odd.u16", b"\1\0\2", ["a multiple of 2 bytes", "found 3"]), ("odd.u32", b"\1\0\0\0\2", ["a multiple of 4 bytes", "found 5"]), ("one.u16", b"\1\0", ["1 tokens", "too few"]),
+        for name, content, words in (("empty.u16", b"", ["holds no tokens"]), ("odd.u16", b"\1\0\2", ["a multiple of 2 bytes", "found 3"]), ("odd.u32", b"\1\0\0\0\2", ["a multiple of 4 bytes", "found 5"]), ("one.u16", b"\1\0", ["holds 1 token, too few"]),
                                      ("over.u16", array.array("H", [1, 2, 63, 64, 5]).tobytes(), ["sequence 0, position 3", "0 to 63", "found 64"]), ("huge.u32", array.array("I", [1, 2 ** 31]).tobytes(), ["2147483648 at position 1"]), ("absent.u16", None, ["No such file"])):
             with self.subTest(name):
                 if content is not None:
