@@ -46,7 +46,6 @@ AddedToken AddedTokens::read(const json& entry, const std::string& where) {
   if (!known) throw Error(ErrorKind::input, fmt::format("{}: expected an id from 0 to {}, found {}", where, INT32_MAX - 1, id ? id->dump() : "none"));
   token.id = *known;
   token.content = fields.get_string("content");
-  if (token.content.empty()) throw Error(ErrorKind::input, fmt::format("{}: token {} has no content", where, token.id));
   token.special = fields.find_bool("special").value_or(false);
   token.normalized = fields.find_bool("normalized").value_or(!token.special);
   token.single_word = fields.find_bool("single_word").value_or(false);
@@ -57,13 +56,11 @@ AddedToken AddedTokens::read(const json& entry, const std::string& where) {
 }
 
 void AddedTokens::add(AddedToken token, const Vocabulary& vocabulary) {
-  if (by_content_.contains(token.content)) throw Error(ErrorKind::input, fmt::format("token \"{}\" is listed twice", token.content));
+  if (token.content.empty() || by_content_.contains(token.content)) return;
   const int64_t next = std::max<int64_t>(vocabulary.size(), int64_t{largest_id_} + 1);
-  const int64_t expected = vocabulary.find_id(token.content).value_or(static_cast<int32_t>(std::min<int64_t>(next, INT32_MAX)));
-  if (token.id != expected) throw Error(ErrorKind::input, fmt::format("token \"{}\": expected id {}, found {}", token.content, expected, token.id));
-  const std::string* other = vocabulary.find_token(token.id);
-  if (other && *other != token.content) throw Error(ErrorKind::input, fmt::format("token \"{}\" has id {}, which is \"{}\" in the vocabulary", token.content, token.id, *other));
-  by_id_.emplace(token.id, tokens_.size());
+  if (next >= INT32_MAX) throw Error(ErrorKind::input, fmt::format("token \"{}\": no id is left for it", token.content));
+  token.id = vocabulary.find_id(token.content).value_or(static_cast<int32_t>(next));
+  by_id_.insert_or_assign(token.id, tokens_.size());
   by_content_.emplace(token.content, tokens_.size());
   largest_id_ = std::max(largest_id_, token.id);
   tokens_.push_back(std::move(token));

@@ -35,9 +35,9 @@ class AddedTokens {
     std::optional<int32_t> id;
   };
 
-  /// Reads the list; null is empty. Throws Error(input) that lists the tokens whose id is not the one that Hugging Face
-  /// tokenizers would give them: their id in the vocabulary, or else the next free one after it. Of two that are the
-  /// same after normalization the first is found (Hugging Face finds one of them by chance).
+  /// Reads the list; null is empty. A token has the id that Hugging Face tokenizers give it, whatever the file says: that in the
+  /// vocabulary, or else the next one after it; one without content or listed before is left out. Of two that are the same after
+  /// normalization the first is found (Hugging Face finds one of them by chance). Throws Error(input) that lists damaged entries.
   static AddedTokens parse(const nlohmann::json* list, const Vocabulary& vocabulary, const TextNormalizer& normalizer, const std::string& where);
 
   /// Cuts raw text, before it is normalized; segments borrow it and none is empty.

@@ -11,6 +11,7 @@
 #include "calib/oniguruma_syntax.h"
 #include "calib/replacement.h"
 #include "calib/text_growth.h"
+#include "calib/unicode_text.h"
 #include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -65,25 +66,31 @@ class PartJoiner {
  public:
   PartJoiner(std::string_view text, SplitBehavior behavior, const PreTokenizer::Visit& visit) : text_(text), behavior_(behavior), visit_(visit) {}
 
+  /// Text between matches that is empty is not a part; an empty match is.
+  void add_gap(Span part, bool is_delimiter) {
+    if (part.begin != part.end) add(part, is_delimiter);
+  }
+
   void add(Span part, bool is_delimiter) {
-    if (part.begin == part.end) return;
     if (behavior_ == SplitBehavior::removed && is_delimiter) return;
     if (!joins(is_delimiter)) {
       flush();
       waiting_.begin = part.begin;
     }
     waiting_.end = part.end;
+    is_waiting_ = true;
     last_is_delimiter_ = is_delimiter;
   }
 
   void flush() {
     if (waiting_.begin != waiting_.end) visit_(text_.substr(waiting_.begin, waiting_.end - waiting_.begin));
     waiting_ = {};
+    is_waiting_ = false;
   }
 
  private:
   bool joins(bool is_delimiter) const {
-    if (waiting_.begin == waiting_.end) return false;
+    if (!is_waiting_) return false;
     switch (behavior_) {
       case SplitBehavior::merged_with_previous: return is_delimiter && !last_is_delimiter_;
       case SplitBehavior::merged_with_next: return !is_delimiter && last_is_delimiter_;
@@ -96,8 +103,25 @@ class PartJoiner {
   SplitBehavior behavior_;
   const PreTokenizer::Visit& visit_;
   Span waiting_;
+  bool is_waiting_ = false;
   bool last_is_delimiter_ = false;
 };
+
+/// Characters without a script join all; what comes before the first that has one is lost, as in Hugging Face's.
+void split_at_scripts(std::string_view text, const PreTokenizer::Visit& visit) {
+  int last = 0;
+  std::optional<size_t> begin;
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint character = code_point_at(text, at);
+    if (const int script = script_of(character.value); script != 0 && script != last) {
+      if (begin) visit(text.substr(*begin, at - *begin));
+      begin = at;
+      last = script;
+    }
+    at += character.bytes;
+  }
+  if (begin) visit(text.substr(*begin));
+}
 
 }  // namespace
 
@@ -153,6 +177,8 @@ void PreTokenizer::add(const json& pre_tokenizer, const std::string& where) {
     steps_.push_back(read_byte_level(fields));
     is_byte_level_ = true;
   } else if (type == "Split") {
+    const json* pattern = fields.find("pattern");
+    if (pattern && pattern->is_object() && pattern->value("String", json()) == "") throw Error(ErrorKind::input, where + ": pattern: an empty String is not supported");
     Step step;
     step.pattern.emplace(read_pattern(fields));
     step.behavior = read_behavior(fields);
@@ -174,6 +200,10 @@ void PreTokenizer::add(const json& pre_tokenizer, const std::string& where) {
     steps_.push_back(make_step(escape_literal(get_character(fields, "delimiter")), SplitBehavior::removed));
   } else if (type == "Metaspace") {
     steps_.push_back(read_metaspace(fields));
+  } else if (type == "UnicodeScripts") {
+    Step step;
+    step.cuts_between_scripts = true;
+    steps_.push_back(std::move(step));
   } else if (type == "FixedLength") {
     const int64_t length = fields.find_int("length").value_or(5);
     if (length < 1 || length > most_characters) throw Error(ErrorKind::input, fmt::format("{}: length: expected 1 to {}, found {}", where, most_characters, length));
@@ -217,16 +247,17 @@ void PreTokenizer::split_from(size_t step, std::string_view text, bool is_first,
     if (current.spells_bytes) split_from(step + 1, spell_bytes(part), part_is_first, output);
     else split_from(step + 1, part, part_is_first, output);
   };
+  if (current.cuts_between_scripts) return split_at_scripts(text, next);
   if (!current.pattern) return next(text);
   PartJoiner joiner(text, current.behavior, next);
   TextPattern::Search search(*current.pattern, text);
   size_t end = 0;
   while (const auto match = search.find_next()) {
-    joiner.add({end, match->begin}, current.invert);
+    joiner.add_gap({end, match->begin}, current.invert);
     joiner.add(*match, !current.invert);
     end = match->end;
   }
-  joiner.add({end, text.size()}, current.invert);
+  joiner.add_gap({end, text.size()}, current.invert);
   joiner.flush();
 }
 

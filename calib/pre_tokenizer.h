@@ -22,7 +22,7 @@ class PreTokenizer {
   using Visit = std::function<void(std::string_view word)>;
 
   /// Reads ByteLevel, Split, Digits, Whitespace, WhitespaceSplit, BertPreTokenizer, Punctuation, CharDelimiterSplit, Metaspace,
-  /// FixedLength or a Sequence of these. Throws Error(input) naming what is not supported. Null cuts nothing.
+  /// FixedLength, UnicodeScripts or a Sequence of these. Throws Error(input) naming what is not supported. Null cuts nothing.
   static PreTokenizer parse(const nlohmann::json* pre_tokenizer, const std::string& where);
 
   /// Calls `visit` with each word of valid UTF-8, from left to right; none is empty. Words borrow `text` or live until
@@ -41,6 +41,7 @@ class PreTokenizer {
     std::optional<TextPattern> pattern;  ///< none: the piece stays whole
     SplitBehavior behavior = SplitBehavior::isolated;
     bool invert = false;        ///< the delimiters are what the pattern does not match
+    bool cuts_between_scripts = false;  ///< instead of by a pattern
     bool spells_bytes = false;  ///< in the byte alphabet, for the steps after this
   };
 

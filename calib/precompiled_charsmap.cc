@@ -60,10 +60,11 @@ uint32_t PrecompiledCharsmap::unit_at(uint32_t position) const {
   return units_[position];
 }
 
-std::optional<std::string_view> PrecompiledCharsmap::find_replacement(std::string_view part) const {
+std::optional<PrecompiledCharsmap::Rule> PrecompiledCharsmap::find_rule(std::string_view part, Taken taken) const {
+  std::optional<Rule> rule;
   uint32_t position = offset_of(unit_at(0));
-  for (char c : part) {
-    const auto byte = static_cast<unsigned char>(c);
+  for (size_t i = 0; i < part.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(part[i]);
     if (byte == 0) break;
     position ^= byte;
     const uint32_t unit = unit_at(position);
@@ -73,9 +74,21 @@ std::optional<std::string_view> PrecompiledCharsmap::find_replacement(std::strin
     const uint32_t begin = value_of(unit_at(position));
     if (begin > replacements_.size() || (begin < replacements_.size() && (replacements_[begin] & 0xC0) == 0x80))
       throw Error(ErrorKind::input, fmt::format("{}: the trie leads to byte {} of {} bytes of replacements", where_, begin, replacements_.size()));
-    return std::string_view(replacements_).substr(begin, std::min(replacements_.find('\0', begin), replacements_.size()) - begin);
+    rule = Rule{std::string_view(replacements_).substr(begin, std::min(replacements_.find('\0', begin), replacements_.size()) - begin), i + 1};
+    if (taken == Taken::shortest) break;
   }
-  return std::nullopt;
+  return rule;
+}
+
+std::optional<PrecompiledCharsmap::Rule> PrecompiledCharsmap::find_longest(std::string_view text) const {
+  std::optional<Rule> rule = find_rule(text, Taken::longest);
+  if (rule && rule->bytes < text.size() && (text[rule->bytes] & 0xC0) == 0x80) throw Error(ErrorKind::input, fmt::format("{}: a rule ends within a character", where_));
+  return rule;
+}
+
+std::optional<std::string_view> PrecompiledCharsmap::find_replacement(std::string_view part) const {
+  const auto rule = find_rule(part, Taken::shortest);
+  return rule ? std::optional(rule->replacement) : std::nullopt;
 }
 
 std::string PrecompiledCharsmap::apply(std::string_view text) const {

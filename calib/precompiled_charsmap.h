@@ -20,7 +20,16 @@ class PrecompiledCharsmap {
   /// rule that starts such a part replaces all of it. Throws Error(input) when the trie leads out of its file.
   std::string apply(std::string_view text) const;
 
+  struct Rule {
+    std::string_view replacement;
+    size_t bytes = 0;  ///< of the text that it replaces
+  };
+  /// The longest rule that a text starts with, as SentencePiece itself takes. Throws as apply() does.
+  std::optional<Rule> find_longest(std::string_view text) const;
+
  private:
+  enum class Taken { shortest, longest };
+  std::optional<Rule> find_rule(std::string_view part, Taken taken) const;
   std::optional<std::string_view> find_replacement(std::string_view part) const;
   uint32_t unit_at(uint32_t position) const;
 

@@ -25,6 +25,7 @@ Replacement::Replacement(FieldReader& fields) : content_(fields.get_string("cont
 
 std::string Replacement::apply(std::string_view text) const {
   std::string result;
+  if (text.empty()) return result;  // without a look for empty matches, as Hugging Face's
   result.reserve(text.size());
   size_t done = 0;
   TextPattern::Search search(pattern_, text);

@@ -10,6 +10,7 @@
 #include "calib/byte_alphabet.h"
 #include "calib/precompiled_charsmap.h"
 #include "calib/replacement.h"
+#include "calib/sentencepiece_normalizer.h"
 #include "calib/text_growth.h"
 #include "calib/unicode_text.h"
 #include "calib/utf8.h"
@@ -60,11 +61,12 @@ std::string apply_nmt(std::string_view text) {
   });
 }
 
-/// Controls go, white space becomes a space (Devlin 2018, BasicTokenizer).
+/// Controls go but for tab, line feed and carriage return, then white space becomes a space (Devlin 2018, BasicTokenizer).
 std::string clean_text(std::string_view text) {
   return map_characters(text, [](char32_t c, std::string_view bytes, std::string& result) {
-    if (is_white_space(c)) result += ' ';
-    else if (c != 0 && c != 0xFFFD && !is_control_or_format(c)) result += bytes;
+    const bool is_kept = c == '\t' || c == '\n' || c == '\r' || (c != 0 && c != 0xFFFD && !is_control_or_format(c));
+    if (is_kept && is_white_space(c)) result += ' ';
+    else if (is_kept) result += bytes;
   });
 }
 
@@ -114,6 +116,9 @@ void TextNormalizer::add(const json& normalizer, const std::string& where) {
   } else if (type == "Precompiled") {
     const auto map = std::make_shared<const PrecompiledCharsmap>(fields.get_string("precompiled_charsmap"), where + ": precompiled_charsmap");
     steps_.push_back({[map](std::string_view text) { return map->apply(text); }});
+  } else if (type == "SentencePiece") {
+    const auto rules = std::make_shared<const SentencePieceNormalizer>(fields);
+    steps_.push_back({[rules](std::string_view text) { return rules->apply(text); }});
   } else if (type == "BertNormalizer") {
     const bool lowercase = fields.find_bool("lowercase").value_or(true);
     if (fields.find_bool("clean_text").value_or(true)) steps_.push_back({clean_text});

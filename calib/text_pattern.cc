@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <pcre2.h>
 
+#include "calib/utf8.h"
 #include "core/error.h"
 
 namespace llmc {
@@ -40,9 +41,6 @@ TextPattern::TextPattern(const std::string& expression, const std::string& where
   compiled_->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()), expression.size(), PCRE2_UTF | PCRE2_UCP, &error, &offset, context.get()));
   pcre2_code* code = compiled_->code.get();
   if (!code) throw Error(ErrorKind::input, fmt::format("{}: regular expression {}: {} at byte {}", where, expression, message_of(error), offset));
-  uint32_t may_be_empty = 0;
-  pcre2_pattern_info(code, PCRE2_INFO_MATCHEMPTY, &may_be_empty);
-  if (may_be_empty) throw Error(ErrorKind::input, fmt::format("{}: regular expression {} matches the empty text, which is not supported", where, expression));
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where this fails, matching interprets the expression
 }
 
@@ -61,13 +59,22 @@ std::optional<Span> TextPattern::Search::find_next() {
   const auto match = [&](uint32_t options) {
     return pcre2_match(pattern_.compiled_->code.get(), reinterpret_cast<PCRE2_SPTR>(text_.data()), text_.size(), from_, PCRE2_NO_UTF_CHECK | options, state_->match.get(), nullptr);
   };
-  int result = match(0);
-  if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = match(PCRE2_NO_JIT);  // the interpreter's stack grows
-  if (result == PCRE2_ERROR_NOMATCH) return std::nullopt;
-  if (result < 0) throw Error(ErrorKind::input, fmt::format("{}: regular expression gives up at byte {} of {}: {}", pattern_.where_, from_, text_.size(), message_of(result)));
-  const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(state_->match.get());
-  from_ = offsets[1];
-  return Span{offsets[0], offsets[1]};
+  while (from_ <= text_.size()) {
+    int result = match(0);
+    if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = match(PCRE2_NO_JIT);  // the interpreter's stack grows
+    if (result == PCRE2_ERROR_NOMATCH) return std::nullopt;
+    if (result < 0) throw Error(ErrorKind::input, fmt::format("{}: regular expression gives up at byte {} of {}: {}", pattern_.where_, from_, text_.size(), message_of(result)));
+    const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(state_->match.get());
+    const Span found{offsets[0], offsets[1]};
+    if (found.begin == found.end && last_end_ == found.end) {
+      from_ += from_ < text_.size() ? code_point_at(text_, from_).bytes : 1;
+      continue;
+    }
+    from_ = found.end;
+    last_end_ = found.end;
+    return found;
+  }
+  return std::nullopt;
 }
 
 }  // namespace llmc

@@ -40,6 +40,7 @@ class TextPattern {
     const TextPattern& pattern_;
     std::string_view text_;
     size_t from_ = 0;
+    std::optional<size_t> last_end_;  ///< of the match before
     std::unique_ptr<State> state_;
   };
 

@@ -29,7 +29,7 @@ class TokenModel {
   static std::string byte_token(unsigned char byte);
 };
 
-/// Reads the "model" of a tokenizer.json: BPE, Unigram, WordPiece or WordLevel. Throws Error(input) naming any other type.
+/// Reads the "model" of a tokenizer.json: BPE, Unigram, WordPiece or WordLevel, or llmc's own SentencePiece. Throws Error(input) naming any other type.
 std::unique_ptr<const TokenModel> read_token_model(const nlohmann::json* model, bool is_byte_level);
 
 }  // namespace llmc

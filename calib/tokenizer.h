@@ -24,7 +24,7 @@ enum class SpecialTokens { add, omit };  ///< whether the post-processor's token
 class Tokenizer {
  public:
   /// Reads a tokenizer.json; `where` is its name. Throws Error(input) that lists every part that is damaged or not supported
-  /// ("tokenizer.json: pre_tokenizer type \"UnicodeScripts\" is not supported").
+  /// ("tokenizer.json: pre_tokenizer type \"Sentences\" is not supported").
   /// `truncation` and `padding` are not obeyed: they describe batches, and llmc cuts its own windows.
   static Tokenizer parse(std::string_view json, const std::string& where);
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "calib/unicode_scripts.h"
 #include "calib/utf8.h"
 #include "core/error.h"
 
@@ -60,6 +61,11 @@ bool is_nonspacing_mark(char32_t value) { return category_of(value) == UTF8PROC_
 bool is_control_or_format(char32_t value) {
   const auto category = category_of(value);
   return category == UTF8PROC_CATEGORY_CC || category == UTF8PROC_CATEGORY_CF || category == UTF8PROC_CATEGORY_CO;
+}
+
+int script_of(char32_t value) {
+  const auto after = std::ranges::upper_bound(script_ranges, static_cast<uint32_t>(value), {}, &ScriptRange::first);
+  return std::prev(after)->script;
 }
 
 bool is_cjk_ideograph(char32_t value) {

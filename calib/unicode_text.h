@@ -16,6 +16,7 @@ std::string to_lowercase(std::string_view text);
 bool is_mark(char32_t value);              ///< Mn, Mc or Me
 bool is_nonspacing_mark(char32_t value);   ///< Mn
 bool is_control_or_format(char32_t value);  ///< Cc, Cf or Co
+int script_of(char32_t value);             ///< a number for each that Hugging Face's UnicodeScripts tells apart; 0: none
 bool is_cjk_ideograph(char32_t value);     ///< in the blocks that BERT sets apart
 
 /// Bytes of the extended grapheme cluster (UAX 29) at byte `begin`.

@@ -57,7 +57,8 @@ Unigram Unigram::parse(const json& model, const std::string& where) {
   for (const UnigramPiece& piece : pieces) tokens.push_back(piece.token);
   Unigram result(Vocabulary::from_list(tokens, where + ": vocab"));
   for (size_t id = 0; id < pieces.size(); ++id) {
-    if (!pieces[id].token.empty()) result.tokens_.add(pieces[id].token, id);
+    const bool is_last = result.vocabulary_.find_id(pieces[id].token) == static_cast<int32_t>(id);  // of those with the same text
+    if (is_last && !pieces[id].token.empty()) result.tokens_.add(pieces[id].token, id);
     result.scores_.push_back(pieces[id].score);
   }
   result.unknown_score_ = std::ranges::min(result.scores_) - unknown_penalty;

@@ -41,14 +41,11 @@ Vocabulary Vocabulary::parse(const json& object, const std::string& where) {
 Vocabulary Vocabulary::from_list(const std::vector<std::string>& tokens, const std::string& where) {
   if (tokens.size() >= INT32_MAX) throw Error(ErrorKind::input, fmt::format("{}: {} tokens are too many", where, tokens.size()));
   Vocabulary vocabulary;
-  Problems problems;
   for (const std::string& token : tokens) {
     const auto id = ++vocabulary.largest_id_;
-    const auto [entry, is_new] = vocabulary.ids_.emplace(token, id);
-    if (is_new) vocabulary.tokens_.emplace(id, &entry->first);
-    else problems.add(fmt::format("token \"{}\" has the ids {} and {}", token, entry->second, id));
+    const auto entry = vocabulary.ids_.insert_or_assign(token, id).first;
+    vocabulary.tokens_.emplace(id, &entry->first);
   }
-  problems.throw_if_any(ErrorKind::input, where);
   return vocabulary;
 }
 

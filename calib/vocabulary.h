@@ -23,12 +23,13 @@ class Vocabulary {
  public:
   /// Reads {"token": id, …}. Throws Error(input) that lists every id that is not an integer of 0..2³¹−2 or is used twice.
   static Vocabulary parse(const nlohmann::json& object, const std::string& where);
-  /// Tokens whose ids are their places. Throws Error(input) that lists every token that is there twice.
+  /// Tokens whose ids are their places. Of equal ones the last is found, as in Hugging Face's; each id has its name. Throws Error(input) for
+  /// too many.
   static Vocabulary from_list(const std::vector<std::string>& tokens, const std::string& where);
 
   std::optional<int32_t> find_id(std::string_view token) const;
   const std::string* find_token(int32_t id) const;
-  int64_t size() const { return static_cast<int64_t>(ids_.size()); }
+  int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
   int32_t largest_id() const { return largest_id_; }  ///< −1 when empty
   const TextMap<int32_t>& ids() const { return ids_; }
 

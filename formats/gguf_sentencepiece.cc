@@ -136,6 +136,9 @@ bool is_sentencepiece(const json& tokenizer) {
 
 bool adds_space_prefix(const json& tokenizer, const std::string& where) {
   bool prepends = false, replaces = false;
+  const json own = tokenizer.value("normalizer", json());  // of a tokenizer.model with user-defined symbols
+  if (own.is_object() && own.value("type", "") == "SentencePiece" && own.value("precompiled_charsmap", "") == "" && !own.value("remove_extra_whitespaces", true) && !own.value("treat_whitespace_as_suffix", true))
+    return own.value("add_dummy_prefix", true);
   const json normalizer = tokenizer.value("normalizer", json()), pre_tokenizer = tokenizer.value("pre_tokenizer", json());
   const json steps = normalizer.is_null() ? json::array() : normalizer.value("type", "") == "Sequence" ? normalizer.at("normalizers") : json::array({normalizer});
   for (const json& step : steps) {

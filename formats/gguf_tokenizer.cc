@@ -56,7 +56,7 @@ std::optional<int64_t> find_gguf_first_token(const GgufMetadata& metadata, size_
 
 json make_sentencepiece_tokenizer(const GgufMetadata& metadata, const std::vector<std::string>& tokens) {
   const auto first = find_gguf_first_token(metadata, tokens.size(), true);
-  return read_gguf_sentencepiece(metadata, tokens, token_types(metadata, tokens.size())).make_tokenizer(first ? std::optional(tokens[static_cast<size_t>(*first)]) : std::nullopt, metadata.where());
+  return read_gguf_sentencepiece(metadata, tokens, token_types(metadata, tokens.size())).make_tokenizer(first ? std::optional(tokens[static_cast<size_t>(*first)]) : std::nullopt, metadata.where(), SentencePieceModel::Reader::transformers);
 }
 
 json make_tokenizer(const GgufMetadata& metadata, const std::vector<std::string>& tokens) {

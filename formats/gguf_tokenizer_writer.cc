@@ -75,6 +75,7 @@ class TokenizerFile {
       pieces[static_cast<size_t>(id)] = {.text = token, .type = type};
     };
     for (const auto& [token, id] : model().at("vocab").items()) put(token, id.get<int64_t>(), PieceType::normal);
+    for (const json& symbol : model().value("user_defined_symbols", json::array())) put(with_spaces(symbol), model().at("vocab").at(symbol.get_ref<const std::string&>()).get<int64_t>(), PieceType::user_defined);
     for (const auto& [token, entry] : added_) {
       const bool is_control = entry.special || looks_special(token);
       put(is_control ? token : with_spaces(token), entry.id, is_control ? PieceType::control : PieceType::user_defined);

@@ -15,6 +15,8 @@ using nlohmann::json;
 
 namespace {
 
+constexpr const char* gpt2_special = "<|endoftext|>";
+
 json read_tokenizer_config(const Checkpoint& checkpoint) {
   const auto text = checkpoint.find_file("tokenizer_config.json");
   if (!text) return json::object();
@@ -24,33 +26,42 @@ json read_tokenizer_config(const Checkpoint& checkpoint) {
   return config;
 }
 
-/// "<s>", for a model that starts texts with it: transformers' Llama tokenizer does unless tokenizer_config.json denies it.
-std::optional<std::string> find_first_token(const json& config, const SentencePieceModel& model) {
-  const auto adds = config.find("add_bos_token");
-  const bool is_denied = adds != config.end() && adds->is_boolean() ? !adds->get<bool>() : model.kind != SentencePieceModel::Kind::bpe;
-  return is_denied ? std::nullopt : std::optional<std::string>("<s>");
+bool read_flag(const json& config, const char* key, const std::string& where) {
+  const auto found = config.find(key);
+  if (found == config.end() || found->is_null()) return false;
+  if (!found->is_boolean()) throw Error(ErrorKind::input, fmt::format("{}: {}: expected true or false, found {}", where, key, found->dump()));
+  return found->get<bool>();
+}
+
+/// The text of a special token, given as such or as an object with `content`.
+std::string read_special(const json& config, const char* key, const std::string& otherwise, const std::string& where) {
+  const auto found = config.find(key);
+  if (found == config.end() || found->is_null()) return otherwise;
+  const json& text = found->is_object() ? found->value("content", json()) : *found;
+  if (!text.is_string()) throw Error(ErrorKind::input, fmt::format("{}: {}: expected a text or an object with one as content, found {}", where, key, found->dump()));
+  return text.get<std::string>();
+}
+
+/// A tokenizer.model with what tokenizer_config.json says of the ends of texts. Without a word there BPE's start with BOS, as transformers' Llama
+/// tokenizer has it, if the model has that piece.
+json make_model_tokenizer(SentencePieceModel model, const json& config, const std::string& config_name, const std::string& where) {
+  const auto find_end = [&](const char* flag, const char* key, const std::string& otherwise, bool adds_by_default) -> std::optional<std::string> {
+    const bool is_said = config.contains(flag) && !config.at(flag).is_null();
+    if (is_said ? !read_flag(config, flag, config_name) : !adds_by_default) return std::nullopt;
+    const std::string token = read_special(config, key, otherwise, config_name);
+    if (model.find_piece(token)) return token;
+    if (!is_said && token == otherwise) return std::nullopt;
+    throw Error(ErrorKind::input, fmt::format("{}: {}: {} has no piece \"{}\"", config_name, key, where, token));
+  };
+  const auto first = find_end("add_bos_token", "bos_token", model.bos, model.kind == SentencePieceModel::Kind::bpe);
+  model.last_token = find_end("add_eos_token", "eos_token", model.eos, false);
+  return model.make_tokenizer(first, where);
 }
 
 /// Whether vocab.json and merges.txt are GPT-2's kind, by tokenizer_config.json or else by the model.
 bool is_gpt2_tokenizer(const json& tokenizer_config, const json& config) {
   const std::string kind = tokenizer_config.value("tokenizer_class", json()).is_string() ? tokenizer_config.at("tokenizer_class").get<std::string>() : "";
   return kind == "GPT2Tokenizer" || kind == "GPT2TokenizerFast" || (kind.empty() && config.value("model_type", json()) == "gpt2");
-}
-
-/// The text of a special token, given as such or as an object with `content`.
-std::string read_special(const json& config, const char* key, const std::string& where) {
-  const auto found = config.find(key);
-  if (found == config.end() || found->is_null()) return "<|endoftext|>";
-  const json& text = found->is_object() ? found->value("content", json()) : *found;
-  if (!text.is_string()) throw Error(ErrorKind::input, fmt::format("{}: {}: expected a text or an object with one as content, found {}", where, key, found->dump()));
-  return text.get<std::string>();
-}
-
-bool read_flag(const json& config, const char* key, const std::string& where) {
-  const auto found = config.find(key);
-  if (found == config.end() || found->is_null()) return false;
-  if (!found->is_boolean()) throw Error(ErrorKind::input, fmt::format("{}: {}: expected true or false, found {}", where, key, found->dump()));
-  return found->get<bool>();
 }
 
 /// Every token of a merge is one of `ids`: so it is valid UTF-8 too, as what a JSON file holds is.
@@ -81,14 +92,14 @@ json make_byte_level_tokenizer(std::string_view vocabulary, std::string_view mer
   std::set<std::string> seen;
   for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
     if (std::string_view(key) == "pad_token" && !config.contains(key)) continue;  // the only one without a default
-    const std::string token = read_special(config, key, config_name);
+    const std::string token = read_special(config, key, gpt2_special, config_name);
     if (!seen.insert(token).second) continue;
     if (!ids.contains(token)) throw Error(ErrorKind::input, fmt::format("{}: {} \"{}\" is not in it", vocabulary_name, key, token));
     added.push_back({{"id", ids.at(token)}, {"content", token}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", true}});
   }
   json post_processor;
   if (read_flag(config, "add_bos_token", config_name)) {
-    const std::string bos = read_special(config, "bos_token", config_name);
+    const std::string bos = read_special(config, "bos_token", gpt2_special, config_name);
     if (!ids.at(bos).is_number_unsigned()) throw Error(ErrorKind::input, fmt::format("{}: \"{}\": expected an id", vocabulary_name, bos));
     post_processor = make_bos_template(bos, ids.at(bos).get<size_t>());
   }
@@ -103,8 +114,7 @@ std::optional<std::string> find_tokenizer(const Checkpoint& checkpoint) {
   if (auto text = checkpoint.find_file("tokenizer.json")) return text;
   if (const auto file = checkpoint.find_file("tokenizer.model")) {
     const std::string where = (checkpoint.directory / "tokenizer.model").string();
-    const SentencePieceModel model = SentencePieceModel::parse(*file, where);
-    return model.make_tokenizer(find_first_token(read_tokenizer_config(checkpoint), model), where).dump();
+    return make_model_tokenizer(SentencePieceModel::parse(*file, where), read_tokenizer_config(checkpoint), (checkpoint.directory / "tokenizer_config.json").string(), where).dump();
   }
   const auto vocabulary = checkpoint.find_file("vocab.json"), merges = checkpoint.find_file("merges.txt");
   if (!vocabulary || !merges) return std::nullopt;

@@ -88,11 +88,11 @@ TEST_CASE("hostile tokenizer: sequences in sequences are read as deep as JSON go
 TEST_CASE("hostile tokenizer: one id of two contents, or one content with two ids") {
   json file = small_tokenizer();
   file["added_tokens"].push_back({{"id", 259}, {"content", "<|other|>"}});
-  CHECK(refusal_of(file) == "tokenizer.json: added_tokens: token \"<|other|>\": expected id 260, found 259");
+  CHECK(encode(file, "<|end|><|other|>") == Ids{259, 260});  // the ids that Hugging Face's library gives, whatever the file says
   file["added_tokens"].back() = {{"id", 260}, {"content", "<|end|>"}};
-  CHECK(refusal_of(file) == "tokenizer.json: added_tokens: token \"<|end|>\" is listed twice");
+  CHECK(encode(file, "<|end|>") == Ids{259});
   file["added_tokens"] = json::array({{{"id", 2147483646}, {"content", "<x>"}}});
-  CHECK(refusal_of(file) == "tokenizer.json: added_tokens: token \"<x>\": expected id 259, found 2147483646");
+  CHECK(encode(file, "<x>") == Ids{259});
 
   file["added_tokens"] = json::array({{{"id", 256}, {"content", "th"}}});  // what merges make is a token of its own as well
   CHECK(encode(file, "the th") == Ids{256, 'e', ' ', 256});

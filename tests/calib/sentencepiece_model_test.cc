@@ -29,6 +29,11 @@ std::string refusal_of_model(const std::string& file) {
   return message_of([&] { SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model"); });
 }
 
+/// Of what the tokenizer that a file says is refused for.
+std::string refusal_of_unigram(const std::string& file) {
+  return message_of([&] { Tokenizer::parse(SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model").dump(), "t"); });
+}
+
 }  // namespace
 
 TEST_CASE("tokenizer.model: BPE by score, with bytes for what no piece holds") {
@@ -44,6 +49,36 @@ TEST_CASE("tokenizer.model: BPE by score, with bytes for what no piece holds") {
   CHECK(tokenizer.first_token() == 1);
 }
 
+TEST_CASE("tokenizer.model: user-defined pieces are found first and stay whole") {
+  const std::string mark = "\xE2\x96\x81";
+  const auto encode = [](const std::string& file, const char* text) { return read_tokenizer(SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model")).encode(text, SpecialTokens::add); };
+  const std::string pieces = piece("<unk>", 2) + piece("bc", 4) + piece("a") + piece("b") + piece("c") + piece("ab") + piece(mark) + piece("bcd", 4) + piece(mark + "a") + piece("x", 5);
+  for (const char kind : {char{1}, char{2}}) {
+    const std::string file = pieces + field(2, field(3, kind));
+    CHECK(encode(file, "abc") == std::vector<int32_t>{8, 1});       // not ab and c
+    CHECK(encode(file, " bcd  bc") == std::vector<int32_t>{6, 7, 6, 1});  // the longest; one mark before the text, none after a symbol
+    CHECK(encode(file, "xx a") == std::vector<int32_t>{6, 0, 8});
+  }
+}
+
+TEST_CASE("tokenizer.model: words, characters, and the space at the end") {
+  const std::string mark = "\xE2\x96\x81";
+  const auto encode = [](const std::string& file, const char* text) { return read_tokenizer(SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model")).encode(text, SpecialTokens::add); };
+  const std::string pieces = piece("<unk>", 2) + piece("a") + piece("b") + piece(mark) + piece(mark + "ab");
+  CHECK(encode(pieces + field(2, field(3, char{3})), "ab  x y ab") == std::vector<int32_t>{4, 0, 4});
+  CHECK(encode(pieces + field(2, field(3, char{4})), "ab x") == std::vector<int32_t>{3, 1, 2, 3, 0});
+  const std::string suffix = piece("<unk>", 2) + piece("a") + piece("b" + mark) + piece(mark) + field(2, field(3, char{1}) + far_field(24, 1));
+  CHECK(encode(suffix, " ab a") == std::vector<int32_t>{1, 2, 1, 3});
+  CHECK(read_tokenizer(SentencePieceModel::parse(suffix, "t.model").make_tokenizer(std::nullopt, "t.model")).decode(std::vector<int32_t>{1, 2, 1, 3}) == "ab a");
+}
+
+TEST_CASE("tokenizer.model: scores are added in float32, and bytes are not text") {
+  std::string pieces = piece("<unk>", 2) + piece("a");
+  for (int byte = 0; byte < 256; ++byte) pieces += piece(TokenModel::byte_token(static_cast<unsigned char>(byte)), 6);
+  const Tokenizer tokenizer = read_tokenizer(SentencePieceModel::parse(pieces + field(2, field(3, char{1}) + far_field(35, 1)) + field(3, field(3, char{0})), "t.model").make_tokenizer(std::nullopt, "t.model"));
+  CHECK(tokenizer.encode("a<0x41>", SpecialTokens::add) == std::vector<int32_t>{1, 2 + '<', 2 + '0', 2 + 'x', 2 + '4', 2 + '1', 2 + '>'});
+}
+
 TEST_CASE("tokenizer.model: what it may not say is named") {
   CHECK(refusal_of_model("") == "t.model: holds no pieces");
   CHECK(refusal_of_model(piece("a", 7)) == "t.model: piece 0: expected a type from 1 to 6, found 7");
@@ -51,11 +86,12 @@ TEST_CASE("tokenizer.model: what it may not say is named") {
   CHECK(refusal_of_model(piece(std::string(1025, 'a')) + bpe) == "t.model: piece 0: has 1025 bytes; at most 1024 are supported");
   CHECK(refusal_of_model(piece("\xFF")) == "t.model: piece 0: is not UTF-8");
   CHECK(refusal_of_model(field(1, field(1, "a") + score("\xFF\xFF\xFF\x7F"))) == "t.model: piece 0: score nan is not finite");
-  CHECK(refusal_of_model(piece("a") + field(2, field(3, char{3}))) == "t.model: trainer_spec: model_type 3 is not supported (known: 1, unigram; 2, BPE)");
-  CHECK(refusal_of_model(piece("a") + field(2, far_field(24, 1))) == "t.model: trainer_spec: treat_whitespace_as_suffix is not supported");
+  CHECK(refusal_of_model(piece("a") + field(2, field(3, char{5}))) == "t.model: trainer_spec: model_type 5 is not supported (known: 1, unigram; 2, BPE; 3, words; 4, characters)");
   CHECK(refusal_of_model(piece("a") + field(3, field(5, char{0}))) == "t.model: normalizer_spec: escape_whitespaces false is not supported");
   CHECK(refusal_of_model(bpe + piece("a") + piece("a")) == "t.model: piece \"a\" is there twice");
-  CHECK(refusal_of_model(piece("a", 5)) == "t.model: piece \"a\": unused pieces of a unigram model are not supported");
+  CHECK(refusal_of_model(piece(std::string(1 << 20, 'a'))) == "t.model: piece 0: has 1048576 bytes; at most 1024 are supported");  // google/sentencepiece, issue 1263
+  CHECK(refusal_of_unigram(piece("a")) == "t: model: has no piece for what is unknown");
+  CHECK(refusal_of_unigram(piece("<unk>", 2) + piece("a") + field(2, far_field(35, 1))) == "t: model: has no piece <0x00>, but falls back to bytes");
 }
 
 TEST_CASE("tokenizer.model: a file that is cut or damaged is refused with the place") {

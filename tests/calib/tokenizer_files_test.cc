@@ -48,6 +48,25 @@ TEST_CASE("Damaged files of GPT-2's kind are refused by name") {
   CHECK_THROWS_WITH(make({}, R"({"a": "b", "<|endoftext|>": 7})", ""), Contains("m"));
 }
 
+TEST_CASE("tokenizer_config.json says how texts of a tokenizer.model begin and end") {
+  test::TemporaryDirectory directory;
+  const auto write = [&](const char* name, const std::string& text) { std::ofstream(directory.path() / name, std::ios::binary) << text; };
+  Checkpoint checkpoint;
+  checkpoint.directory = directory.path();
+  write("tokenizer.model", read_text_file(std::filesystem::path(LLMC_SOURCE_DIR) / "tests/golden/tokenizer/sentencepiece-bpe/tokenizer.model"));
+  const auto ends = [&](const char* config) {
+    write("tokenizer_config.json", config);
+    return Tokenizer::parse(*find_tokenizer(checkpoint), "m").encode("", SpecialTokens::add);
+  };
+  CHECK(ends("{}") == Ids{1});
+  CHECK(ends(R"({"add_bos_token": false})") == Ids{});
+  CHECK(ends(R"({"add_eos_token": true})") == Ids{1, 2});
+  CHECK(ends(R"({"add_bos_token": false, "add_eos_token": true, "eos_token": {"content": "<unk>"}})") == Ids{0});
+  CHECK(ends(R"({"bos_token": "</s>"})") == Ids{2});
+  CHECK_THROWS_WITH(ends(R"({"bos_token": "[BOS]"})"), Contains("tokenizer_config.json: bos_token: ") && Contains("tokenizer.model has no piece \"[BOS]\""));
+  CHECK_THROWS_WITH(ends(R"({"add_eos_token": "yes"})"), Contains("add_eos_token: expected true or false"));
+}
+
 TEST_CASE("A checkpoint's tokenizer is found among its files") {
   test::TemporaryDirectory directory;
   const auto write = [&](const char* name, const std::string& text) { std::ofstream(directory.path() / name) << text; };

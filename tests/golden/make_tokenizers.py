@@ -3,7 +3,7 @@
 
     python make_tokenizers.py [--out DIR] [NAME …]
 
-They are trained on calib/data/calibration.txt and on texts.json. Two are
+They are trained on calib/data/calibration.txt and on texts.json. Five are
 SentencePiece's own models. expected.json holds, of tokenizers 0.23.3 and sentencepiece 0.2.3:
   ids      of every text of texts.json, with the post-processor's tokens
   decoded  what these ids decode to; of a tokenizer.model the pieces one after the other
@@ -130,9 +130,7 @@ def expect_of(folder, texts):
 
     model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     # The pieces of special tokens are found in texts as transformers finds them, which SentencePiece does not.
-    # SentencePiece adds probabilities in float32, so of several cuts that are equally probable (of runs of one letter, say) it takes another.
-    expected = expect(texts, model.encode, model.encode, lambda ids: "".join(model.id_to_piece(ids)), ("<s>", "</s>", "<unk>", "a" * 10, "lll"))
-    return expected | ({"text": []} if folder.name.endswith("unigram") else {})
+    return expect(texts, model.encode, model.encode, lambda ids: "".join(model.id_to_piece(ids)), ("<s>", "</s>", "<unk>"))
 
 
 # ---------------------------------------------------------------- the tokenizers
@@ -365,9 +363,13 @@ TOKENIZERS = {
 }
 
 
+SYMBOLS = ["<|end|>", "[MASK]", "▁▁", "ing", "the", "1", "é"]
 SENTENCEPIECE = {
     "sentencepiece-bpe": {"model_type": "bpe", "vocab_size": 700, "byte_fallback": True, "remove_extra_whitespaces": False, "normalization_rule_tsv": "", "normalization_rule_name": "identity"},
     "sentencepiece-unigram": {"model_type": "unigram", "vocab_size": 600, "normalization_rule_tsv": "", "normalization_rule_name": "identity"},
+    "sentencepiece-symbols": {"model_type": "unigram", "vocab_size": 800, "byte_fallback": True, "user_defined_symbols": SYMBOLS},
+    "sentencepiece-bpe-symbols": {"model_type": "bpe", "vocab_size": 800, "byte_fallback": True, "user_defined_symbols": SYMBOLS, "treat_whitespace_as_suffix": True},
+    "sentencepiece-characters": {"model_type": "char", "vocab_size": 120},
 }
 
 
