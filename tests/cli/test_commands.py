@@ -9,7 +9,7 @@ import subprocess
 from statistics import fmean, pstdev
 
 import support
-from support import EVERY, Case, covers, dequantize, floats, ids, llama, llama_config, llama_shapes, make_llama, random_tensors, read_codes, read_safetensors, run, tiny, write_checkpoint
+from support import EVERY, Case, covers, dequantize, floats, ids, llama, llama_config, llama_shapes, make_llama, quill, random_tensors, read_codes, read_safetensors, run, tiny, write_checkpoint
 from test_compress import RUNS, Compress
 from test_quantize import LINEAR
 
@@ -71,6 +71,18 @@ class Export(Compress):
         self.assertIn(str(self.dir / "again"), told)
         self.refused(2, ["--dense", "required"], "export", self.dir / "out", "-o", self.dir / "no")
         self.refused(2, ["--output", "required"], "export", self.dir / "out", "--dense")
+
+    def test_flags_of_bundles_make_no_sense_with_dense(self):
+        for flags in (["--student", llama()], ["--data", ids()], ["--data-field", "text"], ["--seqlen", 8], ["--nsamples", 2], ["--seed", 1], ["--top-k", 2], ["--temperature", 2]):
+            self.refused(2, [flags[0], "--dense"], "export", llama(), "--dense", "-o", self.dir / "dense", *flags)
+        self.assert_nothing_left(self.dir, "two.yaml")
+
+    @covers("export", "--dtype")
+    def test_types_in_small_letters(self):
+        self.ok("export", llama(), "--dense", "-o", self.dir / "dense", "--dtype", "bf16")
+        self.assertEqual({t.dtype for t in read_safetensors(self.dir / "dense")[0].values()}, {"BF16"})
+        self.ok("convert", llama(), "-o", self.dir / "a.gguf", "--type", "bf16", "--eval-data", ids())
+        self.ok("quantize", quill(), "-o", self.dir / "b.gguf", "--type", "q8_0", "--max-windows", 1)
 
     @covers("export", "--threads")
     def test_same_bytes_for_any_number_of_threads(self):
@@ -200,18 +212,48 @@ class Manual(Case):
         for command, section in by_command.items():
             for flag in long_flags(command):
                 self.assertIn(flag.replace("-", "\\-"), section, command)
+        self.assertTrue(page.isascii())
         for words in (".TH LLMC 1", ".SH NAME", ".SH SYNOPSIS", "Exit codes: 0 done"):
             self.assertIn(words, page)
         if shutil.which("groff"):
             (self.dir / "llmc.1").write_text(page)
-            shown = subprocess.run(["groff", "-man", "-Kutf8", "-Tutf8", "-ww", self.dir / "llmc.1"], capture_output=True, text=True)
+            shown = subprocess.run(["groff", "-man", "-Tutf8", "-ww", self.dir / "llmc.1"], capture_output=True, text=True)
             self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+            paper = subprocess.run(["groff", "-man", "-ww", self.dir / "llmc.1"], capture_output=True)
+            self.assertEqual((paper.returncode, paper.stderr), (0, b""))
+            self.assertIn("Q4_K_M, Q8_0, …", re.sub(r"\s+", " ", re.sub("\033\\[[0-9;]*m", "", shown.stdout)))
             self.assertIn("--max-new-tokens", shown.stdout.replace("\u2212", "-"))
 
 
 def long_flags(command):
     """The flags that --help of a command names."""
     return sorted(set(re.findall(r"^  (?:-\w,)?(--[a-z0-9-]+)", run(command, "--help").out, re.MULTILINE)))
+
+
+class Numbers(Compress):
+    def test_every_number_is_what_was_written(self):
+        """No flag cuts an integer to what fits, or takes NaN for a number."""
+        seen = 0
+        for command in EVERY.split():
+            for flag, kind in re.findall(r"^  (?:-\w,)?(--[a-z0-9-]+) (INT|UINT|FLOAT)", run(command, "--help").out, re.MULTILINE):
+                seen += 1
+                for value in ("nan", "inf", "1e999", "1x") if kind == "FLOAT" else ("9223372036854775808" if kind == "INT" else "18446744073709551616", "99999999999999999999", "010", "1.5", "nan"):
+                    with self.subTest(command=command, flag=flag, value=value):
+                        self.refused(2, [flag, f"found {value}", "expected"], command, f"{flag}={value}")
+        self.assertGreater(seen, 60)
+
+    def test_ranges_are_said_plainly(self):
+        prompt = [llama(), "--prompt-ids", "5", "--temperature", 1]
+        for args, words in ((["generate", *prompt, "--max-new-tokens", 0], "--max-new-tokens: expected a whole number from 1, found 0"), (["generate", *prompt, "--samples", 2000], "--samples: expected a whole number from 1 to 1024, found 2000"),
+                            (["generate", llama(), "--temperature", "nan"], "--temperature: expected 0 to 1000, found nan"), (["generate", *prompt, "--top-p", "nan"], "--top-p: expected 1e-06 to 1, found nan"), (["generate", *prompt, "--top-p", "1.5"], "found 1.5"),
+                            (["generate", *prompt, "--seed", "9223372036854775808"], "--seed: expected a whole number up to 9223372036854775807, found 9223372036854775808"), (["generate", *prompt, "--max-new-tokens", ""], "--max-new-tokens: expected a value, found an empty one"),
+                            (["export", llama(), "-o", self.dir / "x", "--for-distillation", "--student", llama(), "--temperature", "nan"], "--temperature: expected 0.01 to 100, found nan"), (["export", llama(), "-o", self.dir / "x", "--for-distillation", "--seed", "-1"], "--seed: expected a whole number from 0, found -1"),
+                            (["distill", llama(), "-o", self.dir / "x", "--max-minutes", "nan"], "--max-minutes: expected a number above 0, found nan"), (["distill", llama(), "-o", self.dir / "x", "--max-minutes", 0], "--max-minutes: expected a number above 0, found 0"),
+                            (self.run_of("quantize", None, "--damping", "nan"), "--damping: expected a number, found nan"), (self.run_of("quantize", None, "--threads", "all"), "--threads: expected a whole number from 0 to 1024, found all"), (self.run_of("quantize", None, "--heal-scope", ""), "--heal-scope: expected a value, found an empty one")):
+            with self.subTest(words):
+                self.refused(2, words, *args)
+        for value in ("9223372036854775807", "0"):
+            self.ok("generate", *prompt, "--max-new-tokens", 2, "--seed", value)
 
 
 class Words(Compress):

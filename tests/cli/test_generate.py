@@ -5,7 +5,7 @@ import math
 import shutil
 
 import support
-from support import Case, covers, ids, llama, make_llama, quill, read_npy, tiny, write_checkpoint, write_npy
+from support import Case, covers, ids, llama, make_llama, quill, read_gguf, read_npy, tiny, write_checkpoint, write_gguf, write_npy
 
 
 class Generate(Case):
@@ -109,6 +109,39 @@ class Generate(Case):
         self.refused(3, ["glow"], "generate", model, "--prompt-ids", "1")
         self.ok("generate", model, "--prompt-ids", "1", "--ignore-config-field", "glow")
 
+    def test_what_is_wrong_is_said_before_the_model_is_read(self):
+        self.refused(3, ["absent.txt"], "generate", self.dir / "absent", "--prompt-file", self.dir / "absent.txt")
+        self.refused(2, ["--precision", "'f64'"], "generate", self.dir / "absent", "--prompt", "a", "--precision", "f64")
+
+    def test_a_prompt_that_ends_inside_a_character(self):
+        """The text behind it begins with the character, and holds nothing of the prompt."""
+        model = self.dir / "model"
+        shutil.copytree(llama(), model)
+        for prompt in range(4, 64):
+            (written,), = self.tokens(llama(), "--prompt-ids", f"3,{prompt}", "--max-new-tokens", 1)
+            if written not in (3, prompt):
+                break
+        vocab = {chr(0x30 + i): i for i in range(64)}  # of one byte each
+        for token, i in (("a", 3), ("\u00c3", prompt), ("\u00a9", written)):  # é is C3 A9
+            vocab = {t: n for t, n in vocab.items() if n != i and t != token} | {token: i}
+        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        (model / "tokenizer.json").write_text(json.dumps({"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None, "pre_tokenizer": level, "post_processor": None, "decoder": level, "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": []}}))
+        result = self.json("generate", model, "--prompt-ids", f"3,{prompt}", "--max-new-tokens", 1)
+        self.assertEqual((result["prompt"]["text"], result["samples"][0]["text"]), ("a\ufffd", "\u00e9"))
+
+    def test_tokens_that_end_turns_in_gguf_files(self):
+        """As llama.cpp: tokenizer.ggml.eot_token_id and eom_token_id beside the eos."""
+        self.ok("convert", llama(), "-o", self.dir / "a.gguf", "--type", "F32", "--eval-data", ids())
+        keys, tensors = read_gguf(self.dir / "a.gguf")
+        kinds = {str: 8, bool: 7, int: 4, float: 6}
+        run = ["--prompt-ids", "5,40,11", "--max-new-tokens", 8]
+        free, = self.tokens(self.dir / "a.gguf", *run)
+        for key in ("eos", "eot", "eom"):
+            others = {f"tokenizer.ggml.{other}_token_id": (4, 63) for other in ("eos", "eot", "eom") if other != key}
+            write_gguf(self.dir / "b.gguf", {k: (kinds[type(value)], value) for k, value in keys.items()} | others | {f"tokenizer.ggml.{key}_token_id": (4, free[3])}, tensors)
+            sample = self.json("generate", self.dir / "b.gguf", *run)["samples"][0]
+            self.assertEqual((sample["tokens"], sample["ending"]), (free[:free.index(free[3]) + 1], "eos"), key)
+
     def test_artifacts_and_gguf_files(self):
         prompt = ["--prompt", "The king", "--max-new-tokens", 6]
         self.ok("quantize", quill(), "-o", self.dir / "q8", "--bits", 8, "--max-windows", 1)
@@ -154,8 +187,38 @@ class Choices(Case):
         self.refused(3, ["q.jsonl:2", "at least two choices"], "evaluate", quill(), "--choices", self.questions(self.PAIRS[0], {"text": "x"}))
         self.refused(3, ["absent.jsonl"], "evaluate", quill(), "--choices", self.dir / "absent.jsonl")
         self.refused(3, ["tokenizer.json", "asked.jsonl"], "evaluate", llama(), "--choices", asked)
-        for flags in (["--logits", self.dir / "x.npy"], ["--hidden-errors", "--reference", quill()]):
+        for flags in (["--logits", self.dir / "x.npy"], ["--hidden-errors", "--reference", quill()], ["--seqlen", 8], ["--stride", 8], ["--convention", "all"], ["--max-windows", 2], ["--seed", 1]):
             self.refused(2, [flags[0], "--data"], "evaluate", quill(), "--choices", asked, *flags)
+        self.refused(3, ["q.jsonl:1", "both"], "evaluate", quill(), "--choices", self.questions({**self.PAIRS[0], "choices": ["a", "b"], "answer": 0}))
+
+    def test_json_has_one_shape(self):
+        """Whatever was asked, and of whatever reference."""
+        one = self.questions(self.PAIRS[0])
+        keys = ["choices", "comparisons", "model", "oracle", "quality", "sparse_products"]
+        for flags in ([], ["--reference", quill()], ["--choices", one], ["--choices", one, "--reference", quill()], ["--choices", one, "--reference", quill(), "--data", quill() / "held_out.txt"]):
+            text = [] if "--choices" in flags and "--data" not in flags else ["--max-windows", 1, "--seqlen", 16]
+            model, = self.json("evaluate", quill(), *flags, *text)["models"]
+            self.assertEqual(sorted(model), keys)
+            self.assertEqual((model["quality"] is None, model["oracle"] is None), (not text, not text))
+            self.assertEqual([c["reference"] for c in model["comparisons"]], [str(quill())] if text and "--reference" in flags else [])
+            for choice in model["choices"]:
+                self.assertEqual([(c["reference"], c["difference"], c["difference_standard_error"]) for c in choice["comparisons"]], [(str(quill()), 0, None)] if "--reference" in flags else [])
+        self.assertIn(f"1 question of {one}", self.ok("evaluate", quill(), "--choices", one).out)
+
+    def test_files_are_read_before_models_run(self):
+        good, bad = self.questions(self.PAIRS[0]), self.questions({"text": "x"}, name="bad.jsonl")
+        refusal = self.refused(3, ["bad.jsonl:1"], "evaluate", quill(), "--choices", good, bad, "--data", quill() / "held_out.txt", "--max-windows", 1)
+        self.assertNotIn("evaluate:", refusal.err)  # no stage of it was run
+
+    def test_questions_that_every_model_takes(self):
+        short = self.dir / "short"
+        shutil.copytree(quill(), short)
+        config = json.loads((short / "config.json").read_text())
+        (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8}))
+        long = self.questions({"context": "One and two and three and four and", "choices": [" five", " six"], "answer": 0})
+        self.ok("evaluate", quill(), "--choices", long)
+        for args in ([quill(), short], [quill(), "--reference", short]):
+            self.refused(3, ["q.jsonl:1", "context of 8"], "evaluate", *args, "--choices", long)
 
 
 class SideBySide(Case):
