@@ -236,6 +236,15 @@ class OutputStage {
   std::optional<StagedDirectory> directory_;
 };
 
+/// What the steps make of the model, such as a student, may take shorter texts than the source. Throws Error(usage).
+void check_lengths(const CheckedRecipe& checked, const RunText& text) {
+  for (const Model& outline : checked.outlines) {
+    const int64_t context = outline.config().longest_text();
+    if (text.windows.length > context) throw Error(ErrorKind::usage, fmt::format("--eval-seqlen: windows of {} tokens: the context of what is written is {}", text.windows.length, context));
+    if (text.calibration && text.calibration->seqlen > context) throw Error(ErrorKind::usage, fmt::format("--seqlen: samples of {} tokens: the context of what is written is {}", text.calibration->seqlen, context));
+  }
+}
+
 }  // namespace
 
 Report compress(const CompressRequest& request, const RunContext& context) {
@@ -249,6 +258,7 @@ Report compress(const CompressRequest& request, const RunContext& context) {
     measure(report, "generate calibration samples", [&] { return add_generated_samples(*text.calibration, model, *request.recipe.calibration, request.recipe.seed, context), true; });
   if (text.calibration) report.calibration = describe_calibration(text, report, context);
   CheckedRecipe checked = check_recipe(request.recipe, model);
+  check_lengths(checked, text);
 
   if (request.recipe.format == Format::gguf) plan_gguf(checked.outlines.empty() ? model : checked.outlines.back(), request.recipe.gguf);  // refused before the work
   TreatmentTexts texts;

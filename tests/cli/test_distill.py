@@ -71,6 +71,15 @@ class Students(Runs):
         self.refused(2, ["vocabulary", "found 70"], *self.run_of(student=("--student", self.dir / "config.json")))
         self.assertFalse((self.dir / "out").exists())
 
+    def test_a_student_of_a_shorter_context(self):
+        """Teacher and student are judged on the same windows, which both must take."""
+        config = json.loads((llama() / "config.json").read_text())
+        (self.dir / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1, "max_position_embeddings": 16}))
+        run = ["distill", llama(), "--student", self.dir / "config.json", "-o", self.dir / "out", "--data", self.data(), "--eval-data", ids(), "--steps", 2]
+        for flags, words in (([], ["--eval-seqlen", "windows of 64 tokens", "is 16"]), (["--eval-seqlen", 17], ["windows of 17 tokens"]), (["--eval-seqlen", 16], ["--seqlen", "samples of 64 tokens", "is 16"]), (["--eval-seqlen", 16, "--seqlen", 17], ["samples of 17 tokens"])):
+            self.refused(2, words, *run, *flags)
+        self.ok(*run, "--eval-seqlen", 16, "--seqlen", 16)
+
     def test_recipes_are_checked(self):
         def recipe(*steps):
             path = self.dir / "recipe.yaml"
