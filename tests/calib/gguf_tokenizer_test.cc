@@ -190,3 +190,15 @@ TEST_CASE("gguf tokenizer: a tokenizer.model gives its scores and types") {
   check_same_ids(tokenizer, read_back(both), [](const std::string& text) { return text.size() < 3; });
   CHECK(both.find("tokenizer.ggml.scores")->value != metadata.find("tokenizer.ggml.scores")->value);
 }
+
+TEST_CASE("gguf tokenizer: a tokenizer.model with user-defined pieces") {
+  SentencePieceModel model = SentencePieceModel::parse(read_text_file(golden / "sentencepiece-bpe" / "tokenizer.model"), "tokenizer.model");
+  model.pieces.back().type = PieceType::user_defined;
+  const json tokenizer = model.make_tokenizer(std::nullopt, "t");
+  CHECK(tokenizer["model"]["user_defined_symbols"] == json{model.pieces.back().text});
+  CHECK(adds_space_prefix(tokenizer, "t"));
+  model.adds_dummy_prefix = false;
+  CHECK_FALSE(adds_space_prefix(model.make_tokenizer(std::nullopt, "t"), "t"));
+  model.removes_spaces = true;
+  check_contains(message_of([&] { adds_space_prefix(model.make_tokenizer(std::nullopt, "t"), "t"); }), "llama.cpp does not have it");
+}
