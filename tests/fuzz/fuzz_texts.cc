@@ -21,14 +21,9 @@ Tokenizer make_tokenizer() {
   return Tokenizer::parse(make_byte_level_tokenizer(ids.dump(), "t h\nth e\n", nlohmann::json::object(), "fuzz").dump(), "fuzz");
 }
 
-void check_ids(std::span<const int32_t> ids, int64_t vocabulary) {
-  for (const int32_t id : ids)
-    if (id < 0 || id >= vocabulary) std::abort();
-}
-
 void check_token_data(const std::string& name, const Tokenizer& tokenizer) {
   const TokenData data = load_token_data(fuzz::scratch() / name, {.tokenizer = &tokenizer}, tokenizer.vocabulary_size());
-  for (const auto& sequence : data.sequences) check_ids(sequence, tokenizer.vocabulary_size());
+  for (const auto& sequence : data.sequences) fuzz::check_ids(sequence, tokenizer.vocabulary_size());
   if (data.byte_lengths.empty()) return;
   if (data.byte_lengths.size() != data.sequences.size()) std::abort();
   for (size_t i = 0; i < data.sequences.size(); ++i)
@@ -40,7 +35,7 @@ void check_choice_data(const std::string& name, const Tokenizer& tokenizer, std:
   for (const Question& question : data.questions) {
     if (question.choices.size() < 2 || question.answer >= question.choices.size()) std::abort();
     for (const Choice& choice : question.choices) {
-      check_ids(choice.tokens, tokenizer.vocabulary_size());
+      fuzz::check_ids(choice.tokens, tokenizer.vocabulary_size());
       if (choice.first_scored < 1 || choice.first_scored >= std::ssize(choice.tokens) || std::ssize(choice.tokens) > 64 || choice.bytes < 0) std::abort();
     }
   }

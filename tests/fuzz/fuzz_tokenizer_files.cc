@@ -16,11 +16,6 @@ using namespace llmc;
 
 const std::map<char, const char*> names = {{'c', "config.json"}, {'t', "tokenizer.json"}, {'m', "tokenizer.model"}, {'v', "vocab.json"}, {'r', "merges.txt"}, {'k', "tokenizer_config.json"}, {'s', "special_tokens_map.json"}, {'a', "added_tokens.json"}, {'g', "generation_config.json"}, {'j', "chat_template.jinja"}};
 
-void check_ids(std::span<const int32_t> ids, int64_t vocabulary) {
-  for (const int32_t id : ids)
-    if (id < 0 || id >= vocabulary) std::abort();
-}
-
 /// Reads the text with the tokenizer of the cut vocabulary too.
 void check_cut(const Model& model, const std::string& text) {
   fuzz::write("texts.txt", text);
@@ -56,10 +51,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   fuzz::expect_no_bug([&] {
     const auto tokenizer = load_tokenizer(model);
-    if (tokenizer) check_ids(tokenizer->encode(text, SpecialTokens::add), tokenizer->vocabulary_size());
-    if (const auto begin = find_begin_token(model, tokenizer ? &*tokenizer : nullptr)) check_ids(std::span(&*begin, 1), model.config().vocabulary);
+    if (tokenizer) fuzz::check_ids(tokenizer->encode(text, SpecialTokens::add), tokenizer->vocabulary_size());
+    if (const auto begin = find_begin_token(model, tokenizer ? &*tokenizer : nullptr)) fuzz::check_ids(std::span(&*begin, 1), model.config().vocabulary);
   });
-  fuzz::expect_no_bug([] { check_ids(find_end_tokens(model), model.config().vocabulary); });
+  fuzz::expect_no_bug([] { fuzz::check_ids(find_end_tokens(model), model.config().vocabulary); });
   fuzz::expect_no_bug([] {
     GgufMetadata metadata;
     add_gguf_tokenizer(metadata, model.checkpoint(), model.config().vocabulary);

@@ -10,7 +10,7 @@ using namespace llmc;
 
 namespace {
 
-void put_seed(const std::filesystem::path& seed, char kind, const std::string& index, const std::vector<std::string>& shards) {
+void put_weights(const std::filesystem::path& seed, char kind, const std::string& index, const std::vector<std::string>& shards) {
   std::ofstream out(seed, std::ios::binary);
   out << kind << index;
   for (const std::string& shard : shards) out << fuzz::file_mark << shard;
@@ -37,7 +37,7 @@ int main(int argc, char** argv) {
   if (argc != 2) return 2;
   const std::filesystem::path directory = argv[1];
   const std::string first = make_safetensors({{.name = "a", .dtype = DType::f32, .shape = {2, 3}}, {.name = "b", .dtype = DType::bf16, .shape = {4}}}), second = make_safetensors({{.name = "c", .dtype = DType::u8, .shape = {1, 5}}});
-  put_seed(directory / "safetensors", 's', R"({"metadata": {"total_size": 37}, "weight_map": {"a": "1", "b": "1", "c": "2"}})", {first, second});
-  put_seed(directory / "safetensors-elsewhere", 's', R"({"weight_map": {"a": "2", "b": "1", "c": "2", "d": "../1"}})", {first, second});
-  put_seed(directory / "pytorch", 'p', R"({"weight_map": {"a": "1", "b": "2"}})", {make_pytorch("a", {2, 1}), make_pytorch("b", {1, 2})});
+  put_weights(directory / "safetensors", 's', R"({"metadata": {"total_size": 37}, "weight_map": {"a": "1", "b": "1", "c": "2"}})", {first, second});
+  put_weights(directory / "safetensors-elsewhere", 's', R"({"weight_map": {"a": "2", "b": "1", "c": "2", "d": "../1"}})", {first, second});
+  put_weights(directory / "pytorch", 'p', R"({"weight_map": {"a": "1", "b": "2"}})", {make_pytorch("a", {2, 1}), make_pytorch("b", {1, 2})});
 }

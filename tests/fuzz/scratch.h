@@ -1,9 +1,11 @@
 // Owns what fuzzers of directories share: inputs that hold several files, and a directory in memory that these are written to.
 #pragma once
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unistd.h>
@@ -63,6 +65,11 @@ void expect_no_bug(const auto& body) {
   } catch (const Error& problem) {
     if (problem.kind() == ErrorKind::bug) std::abort();
   }
+}
+
+inline void check_ids(std::span<const int32_t> ids, int64_t vocabulary) {
+  for (const int32_t id : ids)
+    if (id < 0 || id >= vocabulary) std::abort();
 }
 
 }  // namespace llmc::fuzz
