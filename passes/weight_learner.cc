@@ -18,6 +18,22 @@ namespace llmc {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
+namespace {
+
+/// Of every step, a number for each of loss_terms.
+std::vector<HeadLosses> read_losses(const json& steps, const std::string& where) {
+  const auto is_step = [](const json& step) { return step.is_array() && step.size() == loss_terms.size() && std::ranges::all_of(step, [](const json& loss) { return loss.is_number(); }); };
+  if (!steps.is_array() || !std::ranges::all_of(steps, is_step)) throw Error(ErrorKind::input, fmt::format("{}: losses: expected a list of {} numbers for each step", where, loss_terms.size()));
+  std::vector<HeadLosses> losses;
+  for (const json& step : steps) {
+    HeadLosses& terms = losses.emplace_back();
+    for (size_t i = 0; i < loss_terms.size(); ++i) terms.*loss_terms[i].loss = step[i].get<double>();
+  }
+  return losses;
+}
+
+}  // namespace
+
 WeightLearner::WeightLearner(Model& model, TrainableModel& trainable, const WeightLearning& learning) : trainable_(trainable), learning_(learning) {
   for (const PlacedTensor& placed : model.tensors()) {
     const StoredTensor& tensor = *placed.tensor;
@@ -117,17 +133,18 @@ int64_t WeightLearner::restore(const fs::path& file) {
     return found->second;
   };
   if (const std::string found = get_note("signature"); found != signature_) throw Error(ErrorKind::usage, fmt::format("{}: is the state of another run: expected {}, found {}", file.string(), signature_, found));
-  warmup_ = parse_json(get_note("warmup"), file.string()).get<int64_t>();
-  steps_ = parse_json(get_note("steps"), file.string()).get<int64_t>();
-  const json losses = parse_json(get_note("losses"), file.string());
+  const auto read_count = [&](const char* key) {
+    const json count = parse_json(get_note(key), file.string());
+    if (!count.is_number_integer() || count.get<int64_t>() < 0) throw Error(ErrorKind::input, fmt::format("{}: {}: expected a count of steps, found {}", file.string(), key, count.dump()));
+    return count.get<int64_t>();
+  };
+  warmup_ = read_count("warmup");
+  steps_ = read_count("steps");
+  losses_ = read_losses(parse_json(get_note("losses"), file.string()), file.string());
+  const auto done = std::ssize(losses_);
+  if (done > steps_) throw Error(ErrorKind::input, fmt::format("{}: losses: expected those of {} steps at most, found {}", file.string(), steps_, done));
   std::map<std::string, const TensorView*> by_name;
   for (const NamedTensor& tensor : content.tensors) by_name[tensor.name] = &tensor.tensor;
-  losses_.clear();
-  for (const json& step : losses) {
-    HeadLosses& terms = losses_.emplace_back();
-    for (size_t i = 0; i < loss_terms.size(); ++i) terms.*loss_terms[i].loss = step.at(i).get<double>();
-  }
-  const auto done = static_cast<int64_t>(losses_.size());
   for_each([&](const std::string& tensor, LearnedFloats& values, Matrix&, float) {
     for (const auto& [part, matrix] : values.state()) {
       const std::string name = fmt::format("{}.{}", tensor, part);

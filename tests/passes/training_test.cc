@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "formats/safetensors.h"
 #include "passes/weight_learner.h"
 #include "tests/catch.h"
 #include "tests/golden.h"
@@ -93,6 +94,24 @@ TEST_CASE("A training goes on from what was saved to the same bits, for another 
     CHECK(rest.learner->losses()[1].kl == whole.learner->losses()[1].kl);
     CHECK(test::same_bits(embedding_of(rest), embedding_of(whole)));
   }
+}
+
+TEST_CASE("The state of a training is refused by what is wrong with its notes") {
+  const test::TemporaryDirectory folder;
+  Training training("gpt2-tied");
+  TrainableModel trainable(training.model.config(), Precision::f32, default_backend());
+  WeightLearner learner(training.model, trainable, training.learning);
+  const auto restore = [&](const std::string& warmup, const std::string& steps, const std::string& losses) {
+    const auto file = folder.path() / "state.safetensors";
+    std::filesystem::remove(file);
+    SafetensorsWriter(file, {}, {{"signature", ""}, {"warmup", warmup}, {"steps", steps}, {"losses", losses}}).close();
+    learner.restore(file);
+  };
+  CHECK_THROWS_WITH(restore("\"x\"", "4", "[]"), Catch::Matchers::Contains("state.safetensors: warmup: expected a count of steps, found \"x\""));
+  CHECK_THROWS_WITH(restore("1", "-4", "[]"), Catch::Matchers::Contains("steps: expected a count of steps, found -4"));
+  for (const char* losses : {"{}", "[3]", "[[1, 2]]", "[[1, 2, 3, null]]"}) CHECK_THROWS_WITH(restore("1", "4", losses), Catch::Matchers::Contains("losses: expected a list of 4 numbers for each step"));
+  CHECK_THROWS_WITH(restore("1", "1", "[[1, 2, 3, 4], [1, 2, 3, 4]]"), Catch::Matchers::Contains("losses: expected those of 1 steps at most, found 2"));
+  CHECK_THROWS_WITH(restore("1", "4", "[[1, 2, 3, 4]]"), Catch::Matchers::Contains("missing or of another size"));
 }
 
 TEST_CASE("SGD with momentum goes down, and a rate beyond reason is an error") {
