@@ -36,7 +36,7 @@ class YamlReader {
       case YAML::NodeType::Map: {
         json object = json::object();
         for (const auto& pair : node) {
-          const std::string key = pair.first.Scalar();
+          const std::string key = text_of(pair.first);
           if (object.contains(key)) throw Error(ErrorKind::input, fmt::format("{}: key \"{}\" appears twice in one map", where_, key));
           object[key] = read(pair.second, depth + 1);
         }
@@ -47,8 +47,14 @@ class YamlReader {
   }
 
  private:
-  static json read_scalar(const YAML::Node& node) {
-    const std::string& text = node.Scalar();
+  /// The parser makes single bytes of the escapes \N and \_.
+  const std::string& text_of(const YAML::Node& node) const {
+    if (find_invalid_utf8(node.Scalar())) throw Error(ErrorKind::input, fmt::format("{}: line {}: an escape that is not read; expected the character itself", where_, node.Mark().line + 1));
+    return node.Scalar();
+  }
+
+  json read_scalar(const YAML::Node& node) const {
+    const std::string& text = text_of(node);
     if (node.Tag() == "!") return text;  // quoted
     if (text.empty() || text == "~" || text == "null") return nullptr;
     if (text == "true" || text == "false") return text == "true";
@@ -93,6 +99,8 @@ Format parse_format(const std::string& text) {
 
 Recipe parse_recipe(std::string_view yaml, const std::string& where) {
   if (const auto at = find_invalid_utf8(yaml)) throw Error(ErrorKind::input, fmt::format("{}: {}", where, describe_invalid_utf8(yaml, *at)));
+  if (const size_t zero = yaml.find('\0'); zero != std::string_view::npos)  // the parser would take it for the start of an escape
+    throw Error(ErrorKind::input, fmt::format("{}: not valid YAML: a zero byte at {} of {}", where, zero + 1, yaml.size()));
   json object;
   try {
     object = YamlReader(where).read(YAML::Load(std::string(yaml)));

@@ -42,6 +42,11 @@ TEST_CASE("2:4 stays a pattern in YAML", "[recipe]") {
   CHECK(to_json(parse_recipe(to_yaml(recipe), "again")) == to_json(recipe));
 }
 
+TEST_CASE("text in a recipe that would not be UTF-8 is refused", "[recipe]") {
+  for (const char* recipe : {"version: 1\nsteps:\n  - {pass: \"a\\_b\"}\n", "version: 1\nsteps:\n  - {pass: \"a\\Nb\"}\n", "version: 1\nsteps: \n  - {\"a\\_b\": 1}\n"}) CHECK_THROWS_WITH(parse_recipe(recipe, "r.yaml"), Contains("r.yaml: line 3: an escape that is not read"));
+  CHECK_THROWS_WITH(parse_recipe(std::string_view("version: a\0_b\n", 14), "r.yaml"), Contains("r.yaml: not valid YAML: a zero byte at 11 of 14"));
+}
+
 TEST_CASE("mistakes in a recipe are named", "[recipe]") {
   const auto step = [](const std::string& fields) { return "{version: 1, steps: [{" + fields + "}]}"; };
   const struct {
