@@ -77,6 +77,12 @@ json filter_ids(const json& tokens, const IdMap& ids) {
   return result;
 }
 
+/// The same of added_tokens.json.
+json filter_added_tokens(const json& tokens, const IdMap& ids, const std::string& where) {
+  if (!tokens.is_object() || !std::ranges::all_of(tokens, [](const json& id) { return id.is_number_integer(); })) throw Error(ErrorKind::input, fmt::format("{}: expected an object of ids by token", where));
+  return filter_ids(tokens, ids);
+}
+
 json filter_merges(const json& model, const json& vocabulary) {
   json merges = json::array();
   for (const json& merge : model.at("merges")) {
@@ -180,7 +186,7 @@ VocabularyCut cut_vocabulary(const fs::path& checkpoint, const json& config, int
     if (const auto content = find_text_file(checkpoint / name)) cut.files[name] = body(parse_json(*content, (checkpoint / name).string()));
   };
   rewrite("tokenizer_config.json", [&](json object) { return rewrite_tokenizer_config(std::move(object), ids); });
-  rewrite("added_tokens.json", [&](const json& object) { return format_json(filter_ids(object, ids)); });
+  rewrite("added_tokens.json", [&](const json& object) { return format_json(filter_added_tokens(object, ids, (checkpoint / "added_tokens.json").string())); });
   rewrite("vocab.json", [&](const json&) { return format_json(rewritten.at("model").at("vocab")); });
   rewrite("generation_config.json", [&](json object) { return replace_in_config(object, ids), format_json(object); });
   if (find_text_file(checkpoint / "merges.txt")) cut.files["merges.txt"] = write_merges(rewritten.at("model").at("merges"));

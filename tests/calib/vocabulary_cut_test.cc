@@ -66,6 +66,10 @@ TEST_CASE("Ids in every file beside the weights follow their tokens", "[vocabula
   CHECK(json::parse(cut.files.at("tokenizer_config.json")).at("added_tokens_decoder").contains("0"));
   CHECK(json::parse(cut.files.at("added_tokens.json")).at("<|endoftext|>") == 0);
   CHECK(cut.files.at("merges.txt").starts_with("#version: 0.2\n"));
+  for (const char* odd : {"[0]", "5", R"({"a": "b"})", R"({"a": 1.5})"}) {
+    put_text(directory.path() / "added_tokens.json", odd);
+    CHECK_THROWS_WITH(cut_vocabulary(directory.path(), config, 4096, {(directory.path() / "texts.txt").string()}), Catch::Matchers::Contains("added_tokens.json: expected an object of ids by token"));
+  }
   put_text(directory.path() / "tokenizer.model", "");
   CHECK_THROWS_WITH(cut_vocabulary(directory.path(), config, 4096, {}), Catch::Matchers::Contains("tokenizer.model: cannot be rewritten"));
 }
