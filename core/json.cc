@@ -12,29 +12,65 @@ namespace llmc {
 
 using nlohmann::json;
 
+namespace {
+
+/// Goes through a text once before it is parsed; a callback while parsing costs time that grows with the square of an object.
+class StrictReader : public json::json_sax_t {
+ public:
+  StrictReader(size_t size, const std::string& where) : size_(size), where_(where) {}
+
+  bool null() override { return count(); }
+  bool boolean(bool) override { return count(); }
+  bool number_integer(number_integer_t) override { return count(); }
+  bool number_unsigned(number_unsigned_t) override { return count(); }
+  bool number_float(number_float_t, const string_t&) override { return count(); }
+  bool string(string_t&) override { return count(); }
+  bool binary(binary_t&) override { return count(); }
+  bool start_object(size_t) override { return keys_.emplace_back(), open(); }
+  bool end_object() override { return keys_.pop_back(), close(); }
+  bool start_array(size_t) override { return open(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& name) override {
+    if (!keys_.back().insert(name).second) refuse(fmt::format("JSON key \"{}\" appears twice in one object", shown(name)));
+    return count();
+  }
+  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& problem) override {  // its own text repeats what was read, of any length and not always UTF-8
+    if (dynamic_cast<const json::out_of_range*>(&problem)) refuse("a number in the JSON is beyond what a double holds");
+    refuse(fmt::format("not valid JSON: wrong at byte {} of {}", position, size_));
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& what) const { throw Error(ErrorKind::input, fmt::format("{}: {}", where_, what)); }
+
+  bool count() {
+    constexpr size_t most_events = 8'000'000;  // keys, values, and both ends of lists and objects; the largest tokenizers have 3 million
+    if (++events_ > most_events) refuse(fmt::format("JSON holds more than {} keys, values and ends of lists", most_events));
+    return true;
+  }
+
+  bool open() {
+    constexpr int most_levels = 64;
+    if (++levels_ > most_levels) refuse(fmt::format("JSON is nested more than {} levels deep", most_levels));
+    return count();
+  }
+
+  bool close() { return --levels_, count(); }
+
+  size_t size_;
+  const std::string& where_;
+  size_t events_ = 0;
+  int levels_ = 0;
+  std::vector<std::set<std::string>> keys_;  // one set per open object
+};
+
+}  // namespace
+
 json parse_json(std::string_view text, const std::string& where) {
-  constexpr int most_levels = 64;
-  constexpr size_t most_events = 8'000'000;  // keys, values, and both ends of lists and objects; the largest tokenizers have 3 million
   if (const size_t zero = text.find('\0'); zero != std::string_view::npos)  // the parser would take it for the end
     throw Error(ErrorKind::input, fmt::format("{}: not valid JSON: a zero byte at {} of {}", where, zero + 1, text.size()));
-  size_t events = 0;
-  std::vector<std::set<std::string>> keys;  // one set per open object
-  const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth > most_levels) throw Error(ErrorKind::input, fmt::format("{}: JSON is nested more than {} levels deep", where, most_levels));
-    if (++events > most_events) throw Error(ErrorKind::input, fmt::format("{}: JSON holds more than {} keys, values and ends of lists", where, most_events));
-    if (event == json::parse_event_t::object_start) keys.emplace_back();
-    if (event == json::parse_event_t::object_end) keys.pop_back();
-    if (event == json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      throw Error(ErrorKind::input, fmt::format("{}: JSON key \"{}\" appears twice in one object", where, shown(parsed.get<std::string>())));
-    return true;
-  };
-  try {
-    return json::parse(text, check);
-  } catch (const json::parse_error& problem) {  // its own text repeats what was read, of any length and not always UTF-8
-    throw Error(ErrorKind::input, fmt::format("{}: not valid JSON: wrong at byte {} of {}", where, problem.byte, text.size()));
-  } catch (const json::exception&) {  // its one other fault while reading
-    throw Error(ErrorKind::input, fmt::format("{}: a number in the JSON is beyond what a double holds", where));
-  }
+  StrictReader strict(text.size(), where);
+  json::sax_parse(text, &strict);
+  return json::parse(text);
 }
 
 std::string format_json(const json& value) { return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n"; }
