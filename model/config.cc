@@ -155,26 +155,14 @@ void complete(const Architecture& architecture, ModelConfig& config) {
   if (config.heads % config.kv_heads != 0) throw Error(ErrorKind::input, fmt::format("{} attention heads are not a multiple of {} key/value heads", config.heads, config.kv_heads));
 }
 
-/// The config without the fields of its objects ("rope_scaling.finetuned") that are ignored.
-json without_nested(json object, const std::set<std::string>& ignored) {
-  for (const std::string& path : ignored) {
-    const size_t dot = path.find('.');
-    if (dot == std::string::npos || object.contains(path)) continue;
-    const auto outer = object.find(path.substr(0, dot));
-    if (outer != object.end() && outer->is_object()) outer->erase(path.substr(dot + 1));
-  }
-  return object;
-}
-
 }  // namespace
 
 std::string describe_unknown_field(const std::string& path, const json& value) {
   return fmt::format("field \"{}\": {} is not understood and might change the forward pass; if you know that it does not, pass --ignore-config-field {}", shown(path), shown(value.dump()), shown(path));
 }
 
-ModelConfig read_config(const json& stated, const Architecture& architecture, const std::set<std::string>& ignored, const std::string& where) {
+ModelConfig read_config(const json& object, const Architecture& architecture, const std::set<std::string>& ignored, const std::string& where) {
   ModelConfig config{.norm = architecture.norm, .positions = architecture.positions, .feed_forward = architecture.feed_forward, .fused_order = architecture.fused_order};
-  const json object = without_nested(stated, ignored);
   FieldReader fields(object, where);
   Problems problems;
   const auto attempt = [&](auto&& read) {
@@ -190,7 +178,7 @@ ModelConfig read_config(const json& stated, const Architecture& architecture, co
   if (architecture.read_more) attempt([&] { architecture.read_more(fields, config); });
   if (problems.empty()) attempt([&] { complete(architecture, config); });
   attempt([&] { config.activation = read_activation(fields, architecture); });
-  if (architecture.positions == Positions::rope) attempt([&] { read_ropes(fields, architecture, config); });
+  if (architecture.positions == Positions::rope) attempt([&] { read_ropes(fields, architecture, ignored, config); });
   attempt([&] { read_window_pattern(fields, architecture, config); });
   for (const FixedRow& row : fixed_everywhere) attempt([&] { check_fixed(row, fields); });
   for (const FixedRow& row : architecture.fixed) attempt([&] { check_fixed(row, fields); });

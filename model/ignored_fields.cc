@@ -37,9 +37,8 @@ void warn_of_idle_fields(const std::vector<const Model*>& models, const std::set
   for (const std::string& field : ignored) {
     if (std::ranges::any_of(models, [&](const Model* model) { return is_needed(*model, ignored, field); })) continue;
     const bool is_there = std::ranges::any_of(models, [&](const Model* model) { return has_field(model->checkpoint().config, field); });
-    const bool is_nested = field.find('.') != std::string::npos;  // those are left out before the config is read
     const std::string where = models.size() == 1 ? models.front()->checkpoint().config_name() : "no model";
-    const std::string found = !is_there ? fmt::format("{} has {} field", where, models.size() == 1 ? "no such" : "such a") : is_nested ? "is understood: leaving it out may change the forward pass" : "is understood, and not ignored";
+    const std::string found = !is_there ? fmt::format("{} has {} field", where, models.size() == 1 ? "no such" : "such a") : "is understood, and not ignored";
     context.sink.warn(fmt::format("--ignore-config-field {}: {}", field, found));
   }
 }

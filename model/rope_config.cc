@@ -87,14 +87,16 @@ void read_longrope(FieldReader& fields, double context, Stated& stated, Rope& ro
 }
 
 /// Unknown fields, in words that say how to ignore them.
-void refuse_unread(const FieldReader& fields, const json& object) {
+void refuse_unread(const FieldReader& fields, const json& object, const std::set<std::string>& ignored) {
   Problems problems;
-  for (const std::string& key : fields.unread())
-    if (!object.at(key).is_null()) problems.add(describe_unknown_field(fmt::format("{}.{}", fields.where(), key), object.at(key)));
+  for (const std::string& key : fields.unread()) {
+    const std::string path = fmt::format("{}.{}", fields.where(), key);
+    if (!object.at(key).is_null() && !ignored.contains(path)) problems.add(describe_unknown_field(path, object.at(key)));
+  }
   if (!problems.empty()) throw Error(ErrorKind::input, fmt::format("{}", fmt::join(problems.list(), "; ")));
 }
 
-Rope read_object(const json& object, const std::string& where, const Architecture& architecture, double context, Stated& stated) {
+Rope read_object(const json& object, const std::string& where, const Architecture& architecture, double context, const std::set<std::string>& ignored, Stated& stated) {
   FieldReader fields(object, where);
   Rope rope{.scaling = read_scaling(fields, architecture), .original_context = context};
   agree(stated.theta, fields.find_number("rope_theta"), "rope_theta", where);
@@ -124,17 +126,17 @@ Rope read_object(const json& object, const std::string& where, const Architectur
       if (rope.high <= rope.low) throw Error(ErrorKind::input, fmt::format("{}: high_freq_factor: expected more than low_freq_factor, {}, found {}", where, rope.low, rope.high));
       break;
   }
-  refuse_unread(fields, object);
+  refuse_unread(fields, object, ignored);
   return rope;
 }
 
 /// `objects` are those that may describe it, by name.
-Rope read_rope(const std::vector<std::pair<const char*, const json*>>& objects, Stated stated, double theta, const Architecture& architecture, const ModelConfig& config) {
+Rope read_rope(const std::vector<std::pair<const char*, const json*>>& objects, Stated stated, double theta, const Architecture& architecture, const std::set<std::string>& ignored, const ModelConfig& config) {
   const auto context = static_cast<double>(config.context);
   std::optional<Rope> found;
   for (const auto& [name, object] : objects) {
     if (!object) continue;
-    const Rope rope = read_object(*object, name, architecture, context, stated);
+    const Rope rope = read_object(*object, name, architecture, context, ignored, stated);
     if (found && *found != rope) throw Error(ErrorKind::input, fmt::format("{} and {} say different things; expected one of them", objects.front().first, name));
     found = rope;
   }
@@ -150,7 +152,7 @@ Rope read_rope(const std::vector<std::pair<const char*, const json*>>& objects, 
 }
 
 /// Of the blocks where a window holds and of the others: rope_parameters has an object for each.
-void read_two_ropes(FieldReader& fields, const Architecture& architecture, ModelConfig& config) {
+void read_two_ropes(FieldReader& fields, const Architecture& architecture, const std::set<std::string>& ignored, ModelConfig& config) {
   const json *whole = nullptr, *window = nullptr;
   if (const json* both = fields.find("rope_parameters")) {
     FieldReader kinds(*both, "rope_parameters");
@@ -158,8 +160,8 @@ void read_two_ropes(FieldReader& fields, const Architecture& architecture, Model
     kinds.finish();
   }
   const Stated stated{.theta = fields.find_number(architecture.rope_theta_key), .share = {}, .original_context = {}}, of_window{.theta = fields.find_number("rope_local_base_freq"), .share = {}, .original_context = {}};
-  config.rope = read_rope({{"rope_parameters.full_attention", whole}, {"rope_scaling", fields.find("rope_scaling")}}, stated, architecture.rope_theta, architecture, config);
-  config.window_rope = read_rope({{"rope_parameters.sliding_attention", window}}, of_window, *architecture.window_theta, architecture, config);
+  config.rope = read_rope({{"rope_parameters.full_attention", whole}, {"rope_scaling", fields.find("rope_scaling")}}, stated, architecture.rope_theta, architecture, ignored, config);
+  config.window_rope = read_rope({{"rope_parameters.sliding_attention", window}}, of_window, *architecture.window_theta, architecture, ignored, config);
 }
 
 /// What some releases of transformers write beside a model's own key, and none reads.
@@ -171,12 +173,12 @@ void same_or_absent(FieldReader& fields, const char* key, const char* own_key, d
 
 }  // namespace
 
-void read_ropes(FieldReader& fields, const Architecture& architecture, ModelConfig& config) {
-  if (architecture.window_theta) return read_two_ropes(fields, architecture, config);
+void read_ropes(FieldReader& fields, const Architecture& architecture, const std::set<std::string>& ignored, ModelConfig& config) {
+  if (architecture.window_theta) return read_two_ropes(fields, architecture, ignored, config);
   Stated stated{.theta = fields.find_number(architecture.rope_theta_key), .share = {}, .original_context = {}};
   if (architecture.rotary_share) stated.share = fields.find_number(architecture.rotary_share_key);
   if (architecture.longrope_only) stated.original_context = fields.find_number("original_max_position_embeddings").value_or(4096);  // Phi3Config's default
-  config.rope = read_rope({{"rope_parameters", fields.find("rope_parameters")}, {"rope_scaling", fields.find("rope_scaling")}}, stated, architecture.rope_theta, architecture, config);
+  config.rope = read_rope({{"rope_parameters", fields.find("rope_parameters")}, {"rope_scaling", fields.find("rope_scaling")}}, stated, architecture.rope_theta, architecture, ignored, config);
   config.window_rope = config.rope;
   same_or_absent(fields, "rope_theta", architecture.rope_theta_key, config.rope.theta);
   if (architecture.rotary_share) same_or_absent(fields, "partial_rotary_factor", architecture.rotary_share_key, stated.share.value_or(*architecture.rotary_share));
