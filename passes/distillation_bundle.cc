@@ -82,7 +82,9 @@ BundleInfo read_bundle_info(const fs::path& directory) {
   if (const int64_t found = fields.get_int("version"); found != bundle_version) throw Error(ErrorKind::input, fmt::format("{}: version: expected {}, found {}", where, bundle_version, found));
   const auto temperature = fields.find_number("temperature");
   if (!temperature || !(*temperature > 0)) throw Error(ErrorKind::input, fmt::format("{}: temperature: expected a number above 0", where));
-  return {.temperature = *temperature, .seqlen = fields.get_int("seqlen")};
+  const int64_t seqlen = fields.get_int("seqlen");
+  if (seqlen < 1) throw Error(ErrorKind::input, fmt::format("{}: seqlen: expected a number from 1, found {}", where, seqlen));
+  return {.temperature = *temperature, .seqlen = seqlen};
 }
 
 }  // namespace llmc

@@ -271,6 +271,9 @@ class Bundles(Runs):
         targets = (self.dir / "other" / "targets.safetensors").read_bytes()
         (self.dir / "other" / "targets.safetensors").write_bytes(targets[:-100])
         self.refused(3, ["targets.safetensors"], *self.from_bundle(bundle="other"))
+        manifest = self.dir / "other" / "manifest.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"seqlen": 0}))
+        self.refused(3, ["manifest.json", "seqlen: expected a number from 1, found 0"], *self.from_bundle(bundle="other"))
 
 
 @support.long_under_sanitizers

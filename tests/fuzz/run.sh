@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export seconds=${SECONDS_EACH:-60}
-cmake --preset fuzz -DCMAKE_UNITY_BUILD=ON
+cmake --preset fuzz
 fuzzers=(bundle checkpoint config gguf gguf_shards imatrix json npy pickle pytorch recipe safetensors sweep_state texts tokenizer tokenizer_files training_state weight_files)
 makers=(make_codec make_gguf make_imatrix make_state make_weight)
 cmake --build --preset fuzz --target "${fuzzers[@]/#/fuzz_}" "${makers[@]/%/_seeds}"
