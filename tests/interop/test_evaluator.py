@@ -74,7 +74,9 @@ class Judge:
 def check_continuation(judge, path, peer, ids, count):
     """`count` tokens, or as many as the context holds."""
     sample, = judge.run("generate", path, "--prompt-ids", ",".join(map(str, ids)), "--max-new-tokens", count, "--ignore-eos")["samples"]
-    found, most = sample["tokens"], min(count, getattr(peer.model.config, "max_position_embeddings", 512) - len(ids))
+    rope = getattr(peer.model.config, "rope_parameters", None) or {}
+    longer = rope["factor"] if rope.get("rope_type") == "dynamic" else 1
+    found, most = sample["tokens"], min(count, int(getattr(peer.model.config, "max_position_embeddings", 512) * longer) - len(ids))
     judge.told(f"{Path(path).name}: {most} tokens behind {len(ids)}", found == peer.continue_greedily(ids, most), str(found[:8]))
 
 
