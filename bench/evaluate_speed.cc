@@ -24,7 +24,7 @@ using namespace llmc::bench;
 
 namespace {
 
-constexpr int64_t window_length = 512;
+constexpr int64_t seqlen = 512;
 
 /// Every linear layer of a model, of which layers of the same shape share one weight.
 class Floor {
@@ -65,8 +65,8 @@ class Floor {
     const auto found = std::ranges::find_if(layers_, [&](const Layer& layer) { return layer.product.weight.dims() == dnnl::memory::dims{in, out}; });
     order_.push_back(static_cast<size_t>(found - layers_.begin()));
     if (found != layers_.end()) return;
-    onednn::Product product(window_length, out, in, onednn::BiasForm::none, {.x = type_, .weight = type_, .y = onednn::Type::f32});
-    dnnl::memory weight = make(product.weight, out, in, onednn::Tag::ba, "weight"), x = make(product.x, window_length, in, onednn::Tag::ab, "x");
+    onednn::Product product(seqlen, out, in, onednn::BiasForm::none, {.x = type_, .weight = type_, .y = onednn::Type::f32});
+    dnnl::memory weight = make(product.weight, out, in, onednn::Tag::ba, "weight"), x = make(product.x, seqlen, in, onednn::Tag::ab, "x");
     layers_.push_back({std::move(product), std::move(weight), std::move(x)});
   }
 
@@ -96,7 +96,7 @@ void measure_evaluator(const Model& model, Precision precision, const Windows& w
     const Times products = time([&] { floor.run(); });
     const Times ours = time([&] { evaluate(model, nullptr, windows, "random tokens", {.precision = precision}, {.sink = sink, .stop = {}}); });
     if (round < 0) continue;
-    const auto tokens = static_cast<double>(count * window_length);
+    const auto tokens = static_cast<double>(count * seqlen);
     speeds.push_back(tokens / ours.processor), clock_speeds.push_back(tokens / ours.clock);
     ratios.push_back(products.processor / ours.processor), clock_ratios.push_back(products.clock / ours.clock);
   }
@@ -127,9 +127,9 @@ int main(int argc, char** argv) try {
   with_threads(threads, [&] {
     const Model model = std::filesystem::is_directory(path) ? load(path) : make_random_model(path, 1, {});
     if (rounds == 0) return;
-    const auto tokens = random_tokens(number(3, 16) * window_length, model.config().vocabulary);
-    Windows windows{.list = {}, .length = window_length, .tokens = static_cast<int64_t>(tokens.size())};
-    for (size_t at = 0; at < tokens.size(); at += window_length) windows.list.push_back({std::span(tokens).subspan(at, window_length), {}});
+    const auto tokens = random_tokens(number(3, 16) * seqlen, model.config().vocabulary);
+    Windows windows{.list = {}, .length = seqlen, .tokens = static_cast<int64_t>(tokens.size())};
+    for (size_t at = 0; at < tokens.size(); at += seqlen) windows.list.push_back({std::span(tokens).subspan(at, seqlen), {}});
     for (const Precision precision : {Precision::f32, Precision::bf16}) measure_evaluator(model, precision, windows, rounds);
   });
   return 0;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets up a Debian 12 machine and runs all tests; .ci/run runs this too. Stops at the first part that fails.
 #
-#   1. preset dev: warnings are errors; unit, command-line and interoperability tests
+#   1. preset dev: warnings are errors, benchmarks are compiled; unit, command-line and interoperability tests
 #   2. preset asan: the tests labelled core again, under the address and undefined-behaviour sanitizers
 #
 # The interoperability tests need a Python with the packages of tests/interop/requirements.txt. LLMC_PEERS_PYTHON may
@@ -33,7 +33,7 @@ if [ -z "$peers" ]; then
   fi
 fi
 
-cmake --preset dev -DLLMC_PEERS_PYTHON="$peers" -DCMAKE_UNITY_BUILD=ON  # sources that few change are compiled faster together
+cmake --preset dev -DLLMC_PEERS_PYTHON="$peers" -DLLMC_BENCH=ON -DCMAKE_UNITY_BUILD=ON  # sources that few change are compiled faster together
 cmake --build --preset dev
 ctest --preset dev --parallel "$(nproc)"
 
