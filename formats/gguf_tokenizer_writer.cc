@@ -55,7 +55,7 @@ class TokenizerFile {
     if (type != "BPE") fail(fmt::format("model type \"{}\" cannot be written as GGUF; expected byte-level BPE, or SentencePiece's", type));
     for (const char* key : {"vocab", "merges"})
       if (!model().contains(key)) fail(fmt::format("model: field \"{}\" is missing", key));
-    for (const json& token : file_.value("added_tokens", json::array())) added_[token.at("content").get<std::string>()] = {token.at("id").get<int64_t>(), token.value("special", false)};
+    for (const json& token : file_.value("added_tokens", json::array())) added_[token.at("content").get<std::string>()] = {read_id(token.at("content"), token.at("id")), token.value("special", false)};
   }
 
   const json& model() const { return field("model"); }
@@ -74,8 +74,8 @@ class TokenizerFile {
       if (id < 0 || id >= vocabulary) fail(fmt::format("token \"{}\" has id {}, but the model has {} tokens", token, id, vocabulary));
       pieces[static_cast<size_t>(id)] = {.text = token, .type = type};
     };
-    for (const auto& [token, id] : model().at("vocab").items()) put(token, id.get<int64_t>(), PieceType::normal);
-    for (const json& symbol : model().value("user_defined_symbols", json::array())) put(with_spaces(symbol), model().at("vocab").at(symbol.get_ref<const std::string&>()).get<int64_t>(), PieceType::user_defined);
+    for (const auto& [token, id] : model().at("vocab").items()) put(token, read_id(token, id), PieceType::normal);
+    for (const json& symbol : model().value("user_defined_symbols", json::array())) put(with_spaces(symbol), read_id(symbol, model().at("vocab").at(symbol.get_ref<const std::string&>())), PieceType::user_defined);
     for (const auto& [token, entry] : added_) {
       const bool is_control = entry.special || looks_special(token);
       put(is_control ? token : with_spaces(token), entry.id, is_control ? PieceType::control : PieceType::user_defined);
@@ -108,6 +108,11 @@ class TokenizerFile {
   [[noreturn]] void fail(const std::string& what) const { throw Error(ErrorKind::input, fmt::format("{}: {}", where_, what)); }
 
  private:
+  int64_t read_id(const std::string& token, const json& id) const {
+    if (!id.is_number_integer()) fail(fmt::format("token \"{}\": expected a whole number as its id, found {}", token, id.dump()));
+    return id.get<int64_t>();
+  }
+
   const json& field(const char* name) const {
     if (!file_.contains(name) || !file_.at(name).is_object()) fail(fmt::format("field \"{}\" is missing or not an object", name));
     return file_.at(name);

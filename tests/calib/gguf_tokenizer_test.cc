@@ -202,3 +202,14 @@ TEST_CASE("gguf tokenizer: a tokenizer.model with user-defined pieces") {
   model.removes_spaces = true;
   check_contains(message_of([&] { adds_space_prefix(model.make_tokenizer(std::nullopt, "t"), "t"); }), "llama.cpp does not have it");
 }
+
+TEST_CASE("Ids that are no whole numbers are not written as GGUF", "[gguf]") {
+  const json written = {{"model", {{"type", "BPE"}, {"vocab", {{"a", 0}, {"b", 1}}}, {"merges", json::array()}}}, {"added_tokens", {{{"id", 1}, {"content", "b"}}}}, {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}}};
+  for (const json& id : {json(1e20), json(0.5), json("0")}) {
+    json in_vocabulary = written, added = written;
+    in_vocabulary["model"]["vocab"]["a"] = id;
+    added["added_tokens"][0]["id"] = id;
+    CHECK_THROWS_WITH(write(in_vocabulary, 2), Catch::Contains("token \"a\": expected a whole number as its id, found " + id.dump()));
+    CHECK_THROWS_WITH(write(added, 2), Catch::Contains("token \"b\": expected a whole number as its id, found " + id.dump()));
+  }
+}
