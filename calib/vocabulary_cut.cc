@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
+#include "core/shown.h"
 #include "core/side_file.h"
 
 namespace llmc {
@@ -162,6 +163,10 @@ VocabularyCut cut_vocabulary(const fs::path& checkpoint, const json& config, int
   const Tokenizer tokenizer = Tokenizer::parse(text, path.string());
   if (!tokenizer.is_byte_level()) throw Error(ErrorKind::input, fmt::format("{}: cannot be rewritten to fewer tokens; expected byte-level BPE", path.string()));
   const json file = parse_json(text, path.string());
+  for (const json& token : file.value("added_tokens", json::array())) {  // Hugging Face gives a token another id where the file's is taken or leaves a gap
+    const std::string content = token.at("content");
+    if (tokenizer.encode(content, SpecialTokens::omit) != std::vector{token.at("id").get<int32_t>()}) throw Error(ErrorKind::input, fmt::format("{}: added token \"{}\" does not get the id {} that the file says; dropping tokens needs the two alike", path.string(), shown(content), token.at("id").get<int64_t>()));
+  }
 
   std::set<int32_t> used;
   for (const std::string& name : texts)

@@ -70,6 +70,11 @@ TEST_CASE("Ids in every file beside the weights follow their tokens", "[vocabula
     put_text(directory.path() / "added_tokens.json", odd);
     CHECK_THROWS_WITH(cut_vocabulary(directory.path(), config, 4096, {(directory.path() / "texts.txt").string()}), Catch::Matchers::Contains("added_tokens.json: expected an object of ids by token"));
   }
+  std::filesystem::remove(directory.path() / "added_tokens.json");
+  json renumbered = json::parse(read_text_file(quill_folder / "tokenizer.json"));
+  renumbered["added_tokens"][0]["id"] = 7;
+  put_text(directory.path() / "tokenizer.json", renumbered.dump());
+  CHECK_THROWS_WITH(cut_vocabulary(directory.path(), config, 4096, {(directory.path() / "texts.txt").string()}), Catch::Matchers::Contains("added token \"<|endoftext|>\" does not get the id 7 that the file says"));
   put_text(directory.path() / "tokenizer.model", "");
   CHECK_THROWS_WITH(cut_vocabulary(directory.path(), config, 4096, {}), Catch::Matchers::Contains("tokenizer.model: cannot be rewritten"));
 }
