@@ -6,9 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "calib/text_pattern.h"
-#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/utf8.h"
 
 namespace llmc {
 

@@ -3,7 +3,7 @@
 #include <array>
 #include <cstdint>
 
-#include "calib/utf8.h"
+#include "core/utf8.h"
 
 namespace llmc {
 

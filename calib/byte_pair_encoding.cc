@@ -10,9 +10,9 @@
 #include "calib/byte_alphabet.h"
 #include "calib/pair_merging.h"
 #include "calib/sentencepiece_normalizer.h"
-#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/utf8.h"
 #include "formats/sentencepiece_model.h"
 
 namespace llmc {
@@ -55,8 +55,7 @@ BytePairEncoding BytePairEncoding::parse(const json& model, const std::string& w
   const std::string suffix = fields.find_string("end_of_word_suffix").value_or("");
   const std::string unknown = fields.find_string("unk_token").value_or("");
   const json* ids = fields.find("vocab");
-  const json* symbols = fields.find("user_defined_symbols");
-  PhraseMatcher whole_symbols = read_phrases(fields, "user_defined_symbols");
+  const std::vector<std::string> symbols = read_user_defined_symbols(fields);
   const json* merges = fields.find("merges");
   if (!ids) throw Error(ErrorKind::input, fmt::format("{}: field \"vocab\" is missing", where));
   if (!merges || !merges->is_array()) throw Error(ErrorKind::input, fmt::format("{}: field \"merges\" is missing or not a list", where));
@@ -69,13 +68,12 @@ BytePairEncoding BytePairEncoding::parse(const json& model, const std::string& w
   result.fuses_unknown_ = fuses_unknown;
   result.falls_back_to_bytes_ = falls_back;
   result.ignores_merges_ = ignores_merges;
-  result.whole_symbols_ = std::move(whole_symbols);
-  if (symbols)
-    for (const json& symbol : *symbols) {
-      const auto id = result.vocabulary_.find_id(symbol.get_ref<const std::string&>());
-      if (!id) throw Error(ErrorKind::input, fmt::format("{}: user_defined_symbols: {} is not in the vocabulary", where, symbol.dump()));
-      result.whole_symbol_ids_.push_back(*id);
-    }
+  if (!symbols.empty()) result.whole_symbols_.emplace();
+  for (const std::string& symbol : symbols) {
+    const auto id = result.vocabulary_.find_id(symbol);
+    if (!id) throw Error(ErrorKind::input, fmt::format("{}: user_defined_symbols: {} is not in the vocabulary", where, json(symbol).dump()));
+    result.whole_symbols_->add(symbol, static_cast<size_t>(*id));
+  }
   result.takes_bytes_ = is_byte_level && !falls_back && prefix.empty() && suffix.empty();
   for (int byte = 0; byte < 256; ++byte) {
     const char raw = static_cast<char>(byte);
@@ -117,7 +115,7 @@ void BytePairEncoding::read_merges(const json& list, const std::string& where) {
 }
 
 bool BytePairEncoding::can_cut_at_spaces() const {
-  return whole_symbol_ids_.empty() && !takes_bytes_ && !ignores_merges_ && !merges_cross_spaces_ && prefix_.empty() && suffix_.empty() && vocabulary_.find_id(space_mark);
+  return !whole_symbols_ && !takes_bytes_ && !ignores_merges_ && !merges_cross_spaces_ && prefix_.empty() && suffix_.empty() && vocabulary_.find_id(space_mark);
 }
 
 size_t BytePairEncoding::find_cut(std::string_view word, size_t begin) const {
@@ -153,10 +151,10 @@ std::vector<int32_t> BytePairEncoding::character_symbols(std::string_view word) 
   for (size_t at = 0; at < word.size();) {
     const std::string_view character = word.substr(at, code_point_at(word, at).bytes);
     size_t whole_end = at, whole = 0;
-    if (!whole_symbol_ids_.empty()) whole_symbols_.for_each_at(word, at, [&](size_t end, size_t phrase) { whole_end = end, whole = phrase; });
+    if (whole_symbols_) whole_symbols_->for_each_at(word, at, [&](size_t end, size_t id) { whole_end = end, whole = id; });
     if (whole_end > at) {
       if (std::exchange(unknown_waits, false)) symbols.push_back(*unknown);
-      symbols.push_back(whole_symbol_ids_[whole]);
+      symbols.push_back(static_cast<int32_t>(whole));
       at = whole_end;
       continue;
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,9 +47,8 @@ class BytePairEncoding final : public TokenModel {
   bool falls_back_to_bytes_ = false;
   bool ignores_merges_ = false;          ///< a word that is in the vocabulary is one token
   bool cuts_at_spaces_ = false;
-  PhraseMatcher whole_symbols_;          ///< of a tokenizer.model: the longest is taken before all merges, and none has a part in one
-  std::vector<int32_t> whole_symbol_ids_;
-  TextMap<int32_t> whole_words_;         ///< with `ignore_merges` and bytes: tokens by their bytes
+  std::optional<PhraseMatcher> whole_symbols_;  ///< by id; a tokenizer.model's: the longest is taken before all merges, and none has a part in one
+  TextMap<int32_t> whole_words_;                ///< with `ignore_merges` and bytes: tokens by their bytes
 };
 
 }  // namespace llmc

@@ -12,9 +12,9 @@
 #include "calib/replacement.h"
 #include "calib/text_growth.h"
 #include "calib/unicode_text.h"
-#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/utf8.h"
 
 namespace llmc {
 

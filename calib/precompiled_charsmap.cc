@@ -6,8 +6,8 @@
 #include <cstring>
 
 #include "calib/unicode_text.h"
-#include "calib/utf8.h"
 #include "core/error.h"
+#include "core/utf8.h"
 
 namespace llmc {
 

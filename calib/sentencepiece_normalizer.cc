@@ -2,34 +2,28 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "calib/text_growth.h"
-#include "calib/utf8.h"
 #include "core/error.h"
+#include "core/utf8.h"
 #include "formats/sentencepiece_model.h"
 
 namespace llmc {
 
 using nlohmann::json;
 
-PhraseMatcher read_phrases(FieldReader& fields, const std::string& key) {
-  PhraseMatcher phrases;
-  const json* list = fields.find(key);
-  if (!list) return phrases;
-  if (!list->is_array()) throw Error(ErrorKind::input, fmt::format("{}: {}: expected a list, found {}", fields.where(), key, list->type_name()));
-  for (size_t i = 0; i < list->size(); ++i) {
-    const json& phrase = (*list)[i];
-    if (!phrase.is_string() || phrase.get_ref<const std::string&>().empty()) throw Error(ErrorKind::input, fmt::format("{}: {}: expected texts, found {}", fields.where(), key, phrase.dump()));
-    phrases.add(phrase.get_ref<const std::string&>(), i);
-  }
-  return phrases;
+std::vector<std::string> read_user_defined_symbols(FieldReader& fields) {
+  std::vector<std::string> symbols = fields.find_strings("user_defined_symbols");
+  if (std::ranges::count(symbols, "") > 0) throw Error(ErrorKind::input, fields.where() + ": user_defined_symbols: one is empty");
+  return symbols;
 }
 
 SentencePieceNormalizer::SentencePieceNormalizer(FieldReader& fields) {
   const std::string rules = fields.get_string("precompiled_charsmap");
   if (!rules.empty()) rules_ = std::make_unique<const PrecompiledCharsmap>(rules, fields.where() + ": precompiled_charsmap");
-  symbols_ = read_phrases(fields, "user_defined_symbols");
+  for (const std::string& symbol : read_user_defined_symbols(fields)) symbols_.add(symbol, 0);
   adds_dummy_prefix_ = fields.find_bool("add_dummy_prefix").value_or(true);
   removes_spaces_ = fields.find_bool("remove_extra_whitespaces").value_or(true);
   marks_ends_ = fields.find_bool("treat_whitespace_as_suffix").value_or(false);

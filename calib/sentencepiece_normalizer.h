@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "calib/phrase_matcher.h"
 #include "calib/precompiled_charsmap.h"
@@ -37,7 +38,7 @@ class SentencePieceNormalizer {
   bool marks_ends_ = false;  ///< the dummy space goes to the end of the text
 };
 
-/// A list of texts that are not empty, as a PhraseMatcher by place. Null is empty.
-PhraseMatcher read_phrases(FieldReader& fields, const std::string& key);
+/// The texts of the field "user_defined_symbols", none of which is empty.
+std::vector<std::string> read_user_defined_symbols(FieldReader& fields);
 
 }  // namespace llmc

@@ -4,8 +4,8 @@
 #include <fmt/format.h>
 #include <pcre2.h>
 
-#include "calib/utf8.h"
 #include "core/error.h"
+#include "core/utf8.h"
 
 namespace llmc {
 

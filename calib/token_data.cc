@@ -10,12 +10,12 @@
 
 #include "calib/json_lines.h"
 #include "calib/npy.h"
-#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
 #include "core/parallel.h"
 #include "core/sha256.h"
+#include "core/utf8.h"
 
 namespace llmc {
 

@@ -7,10 +7,10 @@
 #include <unordered_map>
 
 #include "calib/byte_alphabet.h"
-#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/parallel.h"
+#include "core/utf8.h"
 
 namespace llmc {
 

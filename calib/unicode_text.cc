@@ -9,8 +9,8 @@
 #include <memory>
 
 #include "calib/unicode_scripts.h"
-#include "calib/utf8.h"
 #include "core/error.h"
+#include "core/utf8.h"
 
 namespace llmc {
 

@@ -7,9 +7,9 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/utf8.h"
 
 namespace llmc {
 

@@ -2,19 +2,11 @@
 
 #include <fmt/format.h>
 
-namespace llmc {
+#include <algorithm>
 
-size_t character_length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  const size_t length = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
-  if (length > text.size()) return 0;
-  unsigned lowest = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;   // no overlong forms
-  unsigned highest = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;  // no surrogates, nothing past U+10FFFF
-  for (size_t i = 1; i < length; ++i, lowest = 0x80, highest = 0xbf)
-    if (byte(i) < lowest || byte(i) > highest) return 0;
-  return length;
-}
+#include "core/utf8.h"
+
+namespace llmc {
 
 namespace {
 
@@ -32,8 +24,8 @@ std::string printable(std::string_view text) {
   std::string result;
   result.reserve(text.size());
   while (!text.empty()) {
-    const size_t length = character_length(text);
-    const std::string_view character = text.substr(0, length == 0 ? 1 : length);
+    const int length = utf8_sequence_length(text, 0);
+    const std::string_view character = text.substr(0, static_cast<size_t>(std::max(length, 1)));
     if (length > 0 && !is_control(character)) result += character;
     else
       for (char byte : character) result += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));

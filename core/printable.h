@@ -6,9 +6,6 @@
 
 namespace llmc {
 
-/// Bytes of the UTF-8 character that the text, which is not empty, begins with; 0 where it begins with none.
-size_t character_length(std::string_view text);
-
 /// The text with control characters (but line ends and tabs) and what is no UTF-8 written as \xNN.
 std::string printable(std::string_view text);
 

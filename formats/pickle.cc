@@ -13,6 +13,7 @@
 
 #include "core/byte_cursor.h"
 #include "core/shown.h"
+#include "core/utf8.h"
 
 namespace llmc {
 namespace {
@@ -54,16 +55,6 @@ std::optional<Global> find_global(std::string_view module, std::string_view name
   if (module == "torch")
     for (const DTypeInfo& info : dtype_list())
       if (info.torch_name == name) return Global{GlobalKind::dtype, "torch", info.torch_name, info.dtype};
-  return std::nullopt;
-}
-
-/// Where a character begins that is none of UTF-8 (such as half of a surrogate pair, which Python may hold in its texts), or nothing.
-std::optional<size_t> find_no_utf8(std::string_view text) {
-  for (size_t at = 0; at < text.size();) {
-    const size_t length = character_length(text.substr(at));
-    if (length == 0) return at;
-    at += length;
-  }
   return std::nullopt;
 }
 
@@ -273,7 +264,7 @@ class Unpickler {
       case op_binunicode: {
         const auto size = cursor_.read<uint32_t>("text");
         const std::string_view text = cursor_.take_text(size, "text");
-        if (const auto at = find_no_utf8(text)) refuse(fmt::format("text that is not UTF-8 from its byte {} on: {}", *at, shown(std::string(text))));
+        if (const auto at = find_invalid_utf8(text)) refuse(fmt::format("text that is not UTF-8 from its byte {} on: {}", *at, shown(std::string(text))));
         push(text);
         break;
       }

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/utf8.h"
 #include "formats/wire_reader.h"
 
 namespace llmc {
@@ -18,13 +19,6 @@ namespace llmc {
 using nlohmann::json;
 
 namespace {
-
-
-bool is_utf8(const std::string& text) try {
-  return !json(text).dump().empty();
-} catch (const json::exception&) {
-  return false;
-}
 
 Piece read_piece(std::string_view message, const std::string& where) {
   Piece piece;
@@ -37,7 +31,7 @@ Piece read_piece(std::string_view message, const std::string& where) {
   });
   if (piece.text.size() > most_piece_bytes) throw Error(ErrorKind::input, fmt::format("{}: has {} bytes; at most {} are supported", where, piece.text.size(), most_piece_bytes));
   if (piece.text.empty()) throw Error(ErrorKind::input, where + ": has no text");
-  if (!is_utf8(piece.text)) throw Error(ErrorKind::input, where + ": is not UTF-8");
+  if (const auto bad = find_invalid_utf8(piece.text)) throw Error(ErrorKind::input, where + ": " + describe_invalid_utf8(piece.text, *bad));
   if (!std::isfinite(piece.score)) throw Error(ErrorKind::input, fmt::format("{}: score {} is not finite", where, piece.score));
   return piece;
 }

@@ -5,9 +5,9 @@
 
 #include <array>
 
-#include "calib/utf8.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/utf8.h"
 #include "passes/pass.h"
 
 namespace llmc {

@@ -6,13 +6,13 @@
 #include <nlohmann/json.hpp>
 
 #include "calib/model_tokens.h"
-#include "calib/utf8.h"
 #include "cli/command.h"
 #include "cli/number_checks.h"
 #include "cli/shared_options.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
+#include "core/utf8.h"
 #include "model/generate.h"
 #include "model/ignored_fields.h"
 

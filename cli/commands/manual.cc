@@ -4,9 +4,9 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "calib/utf8.h"
 #include "cli/command.h"
 #include "core/json.h"
+#include "core/utf8.h"
 #include "core/version.h"
 
 namespace llmc {

@@ -84,7 +84,7 @@ TEST_CASE("tokenizer.model: what it may not say is named") {
   CHECK(refusal_of_model(piece("a", 7)) == "t.model: piece 0: expected a type from 1 to 6, found 7");
   CHECK(refusal_of_model(piece("a") + piece("")) == "t.model: piece 1: has no text");
   CHECK(refusal_of_model(piece(std::string(1025, 'a')) + bpe) == "t.model: piece 0: has 1025 bytes; at most 1024 are supported");
-  CHECK(refusal_of_model(piece("\xFF")) == "t.model: piece 0: is not UTF-8");
+  CHECK(refusal_of_model(piece("\xFF")) == "t.model: piece 0: byte 0 (0xFF) is not valid UTF-8");
   CHECK(refusal_of_model(field(1, field(1, "a") + score("\xFF\xFF\xFF\x7F"))) == "t.model: piece 0: score nan is not finite");
   CHECK(refusal_of_model(piece("a") + field(2, field(3, char{5}))) == "t.model: trainer_spec: model_type 5 is not supported (known: 1, unigram; 2, BPE; 3, words; 4, characters)");
   CHECK(refusal_of_model(piece("a") + field(3, field(5, char{0}))) == "t.model: normalizer_spec: escape_whitespaces false is not supported");

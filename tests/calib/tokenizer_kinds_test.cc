@@ -6,8 +6,8 @@
 #include <filesystem>
 
 #include "calib/bundled_text.h"
-#include "calib/utf8.h"
 #include "core/mapped_file.h"
+#include "core/utf8.h"
 #include "formats/sentencepiece_model.h"
 #include "tests/calib/golden_tokenizers.h"
 #include "tests/calib/small_tokenizer.h"

@@ -7,9 +7,9 @@
 #include <random>
 #include <thread>
 
-#include "calib/utf8.h"
 #include "core/mapped_file.h"
 #include "core/parallel.h"
+#include "core/utf8.h"
 #include "tests/calib/golden_tokenizers.h"
 #include "tests/calib/small_tokenizer.h"
 

@@ -1,4 +1,4 @@
-#include "calib/utf8.h"
+#include "core/utf8.h"
 
 #include <fmt/format.h>
 
@@ -11,8 +11,9 @@ namespace {
 
 unsigned byte_at(std::string_view text, size_t at) { return at < text.size() ? static_cast<unsigned char>(text[at]) : 0; }
 
-/// Bytes of the well-formed sequence at `at`, or minus the bytes of the ill-formed part.
-int sequence_length(std::string_view text, size_t at) {
+}  // namespace
+
+int utf8_sequence_length(std::string_view text, size_t at) {
   const unsigned lead = byte_at(text, at);
   if (lead < 0x80) return 1;
   const int length = lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
@@ -26,8 +27,6 @@ int sequence_length(std::string_view text, size_t at) {
   return length;
 }
 
-}  // namespace
-
 size_t find_non_ascii(std::string_view text, size_t at) {
   for (uint64_t eight = 0; at + sizeof eight <= text.size(); at += sizeof eight) {
     std::memcpy(&eight, text.data() + at, sizeof eight);
@@ -39,7 +38,7 @@ size_t find_non_ascii(std::string_view text, size_t at) {
 
 std::optional<size_t> find_invalid_utf8(std::string_view text) {
   for (size_t at = find_non_ascii(text); at < text.size(); at = find_non_ascii(text, at)) {
-    const int length = sequence_length(text, at);
+    const int length = utf8_sequence_length(text, at);
     if (length < 0) return at;
     at += static_cast<size_t>(length);
   }
@@ -53,7 +52,7 @@ std::string describe_invalid_utf8(std::string_view text, size_t position) {
 std::string replace_invalid_utf8(std::string_view text) {
   std::string result;
   for (size_t at = 0; at < text.size();) {
-    const int length = sequence_length(text, at);
+    const int length = utf8_sequence_length(text, at);
     const size_t bytes = static_cast<size_t>(length < 0 ? -length : length);
     result += length < 0 ? std::string_view("\xEF\xBF\xBD") : text.substr(at, bytes);
     at += bytes;

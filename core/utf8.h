@@ -8,6 +8,8 @@
 
 namespace llmc {
 
+/// Bytes of the well-formed sequence that starts at byte `at`, which is less than the size; or minus the bytes of the ill-formed part there.
+int utf8_sequence_length(std::string_view text, size_t at);
 /// Position in bytes of the first sequence that is not well formed (Unicode 15, table 3-7), or nothing.
 std::optional<size_t> find_invalid_utf8(std::string_view text);
 /// "byte 17 (0xFF) is not valid UTF-8"
