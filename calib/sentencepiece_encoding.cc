@@ -19,6 +19,7 @@ using nlohmann::json;
 namespace {
 
 constexpr float unknown_piece_penalty = 10;  // below the least score
+constexpr float largest_sum = 100'000;       // beyond it sums start again from zero, lest float32 swallow the differences
 
 }  // namespace
 
@@ -46,16 +47,14 @@ SentencePieceEncoding SentencePieceEncoding::parse(const json& model, const std:
   result.scores_ = std::move(scores);
   result.is_word_ = kind == "word";
   result.least_score_ = std::numeric_limits<float>::max();
-  result.largest_score_ = std::numeric_limits<float>::min();  // as in SentencePiece: next to zero, which no logarithm exceeds
   bool has_unknown = false;
   for (size_t id = 0; id < texts.size(); ++id) {
     const PieceType type = types[id];
-    result.is_user_defined_.push_back(type == PieceType::user_defined);
+    if (type == PieceType::user_defined) result.scores_[id] = static_cast<float>(0.1 * static_cast<double>(texts[id].size() - 1));  // more than any logarithm
     if (type == PieceType::unknown) result.unknown_ = static_cast<int32_t>(id), has_unknown = true;
     if (type == PieceType::normal || type == PieceType::user_defined) result.pieces_.add(texts[id], id);
     if (type != PieceType::normal) continue;
     result.least_score_ = std::min(result.least_score_, result.scores_[id]);
-    result.largest_score_ = std::max(result.largest_score_, result.scores_[id]);
   }
   if (!has_unknown) throw Error(ErrorKind::input, where + ": has no piece for what is unknown");
   if (falls_back)
@@ -75,16 +74,19 @@ std::vector<SentencePieceEncoding::Part> SentencePieceEncoding::find_best_cut(st
     int32_t id = 0;
   };
   std::vector<Node> nodes(text.size() + 1);
+  size_t frontier = 0;  // the furthest end that was offered
   const auto offer = [&](size_t begin, size_t end, float total, int32_t id) {
+    frontier = std::max(frontier, end);
     if (nodes[end].begin == nowhere || total > nodes[end].score) nodes[end] = {.begin = begin, .score = total, .id = id};
   };
   for (size_t begin = 0; begin < text.size();) {
     const size_t next = begin + code_point_at(text, begin).bytes;
+    if (const float base = nodes[begin].score; std::abs(base) > largest_sum)
+      for (size_t end = begin; end <= frontier; ++end) nodes[end].score -= base;
     const float before = nodes[begin].score;
     bool has_character = false;
     pieces_.for_each_at(text, begin, [&](size_t end, size_t id) {
-      const float score = is_user_defined_[id] ? static_cast<float>(end - begin) * largest_score_ - 0.1f : scores_[id];
-      offer(begin, end, score + before, static_cast<int32_t>(id));
+      offer(begin, end, scores_[id] + before, static_cast<int32_t>(id));
       has_character |= end == next;
     });
     if (!has_character) offer(begin, next, least_score_ - unknown_piece_penalty + before, unknown_);

@@ -1,5 +1,5 @@
 // Owns the unigram and word models of a tokenizer.model, as SentencePiece encodes with them.
-// Behaviour: https://github.com/google/sentencepiece/blob/master/src/unigram_model.cc (EncodeOptimized), word_model.cc
+// Behaviour: https://github.com/google/sentencepiece/blob/master/src/unigram_model.cc (EncodeOptimized; of 0.2.3), word_model.cc
 #pragma once
 
 #include <optional>
@@ -34,12 +34,11 @@ class SentencePieceEncoding final : public TokenModel {
   std::vector<Part> find_words(std::string_view text) const;
 
   Vocabulary vocabulary_;
-  PhraseMatcher pieces_;               ///< those that are text, by id
-  std::vector<float> scores_;          ///< by id
-  std::vector<bool> is_user_defined_;  ///< by id: a symbol that is never cut
-  float least_score_ = 0, largest_score_ = 0;
+  PhraseMatcher pieces_;           ///< those that are text, by id
+  std::vector<float> scores_;      ///< by id; those of user-defined pieces are such that they are not cut
+  float least_score_ = 0;          ///< of those that are not user-defined
   int32_t unknown_ = 0;
-  std::vector<int32_t> byte_ids_;      ///< empty: no falling back to bytes
+  std::vector<int32_t> byte_ids_;  ///< empty: no falling back to bytes
   bool is_word_ = false;
 };
 

@@ -2,6 +2,7 @@
 #include "formats/sentencepiece_model.h"
 
 #include <cmath>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <span>
 
@@ -77,6 +78,22 @@ TEST_CASE("tokenizer.model: scores are added in float32, and bytes are not text"
   for (int byte = 0; byte < 256; ++byte) pieces += piece(TokenModel::byte_token(static_cast<unsigned char>(byte)), 6);
   const Tokenizer tokenizer = read_tokenizer(SentencePieceModel::parse(pieces + field(2, field(3, char{1}) + far_field(35, 1)) + field(3, field(3, char{0})), "t.model").make_tokenizer(std::nullopt, "t.model"));
   CHECK(tokenizer.encode("a<0x41>", SpecialTokens::add) == std::vector<int32_t>{1, 2 + '<', 2 + '0', 2 + 'x', 2 + '4', 2 + '1', 2 + '>'});
+}
+
+TEST_CASE("tokenizer.model: sums of scores start again before float32 swallows their differences") {
+  const auto scored = [](const std::string& text, float value) {
+    std::string bits(4, '\0');
+    std::memcpy(bits.data(), &value, 4);
+    return field(1, field(1, text) + score(bits) + field(3, char{1}));
+  };
+  // "ab" is the less probable by a hundredth, which sums beyond 262,144, of steps of 1/32, do not hold, and the first that is found.
+  const std::string file = piece("<unk>", 2) + scored("a", -5) + scored("b", -5) + scored("ab", -10.01f) + scored("c", -100) + scored("\xE2\x96\x81", -1) + field(2, field(3, char{1}));
+  const Tokenizer tokenizer = read_tokenizer(SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model"));
+  for (const size_t before : {1, 900, 5000}) {
+    const std::vector<int32_t> ids = tokenizer.encode(std::string(before, 'c') + "ab", SpecialTokens::add);
+    CHECK(ids.size() == before + 3);
+    CHECK(std::vector(ids.end() - 2, ids.end()) == std::vector<int32_t>{1, 2});
+  }
 }
 
 TEST_CASE("tokenizer.model: what it may not say is named") {
