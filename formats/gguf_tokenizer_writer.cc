@@ -55,7 +55,18 @@ class TokenizerFile {
     if (type != "BPE") fail(fmt::format("model type \"{}\" cannot be written as GGUF; expected byte-level BPE, or SentencePiece's", type));
     for (const char* key : {"vocab", "merges"})
       if (!model().contains(key)) fail(fmt::format("model: field \"{}\" is missing", key));
-    for (const json& token : file_.value("added_tokens", json::array())) added_[token.at("content").get<std::string>()] = {read_id(token.at("content"), token.at("id")), token.value("special", false)};
+    const json& ids = model().at("vocab");
+    int64_t next = std::ssize(ids);
+    for (const json& token : file_.value("added_tokens", json::array())) {
+      const std::string content = token.at("content");
+      const int64_t id = read_id(content, token.at("id"));
+      if (!added_.emplace(content, AddedToken{.id = id, .special = token.value("special", false)}).second) continue;
+      // As Hugging Face's library numbers them, whatever the file says.
+      const auto known = ids.find(content);
+      const int64_t expected = known == ids.end() ? next : read_id(content, *known);
+      if (id != expected) fail(fmt::format("added token \"{}\" has id {}, but is read as {}", content, id, expected));
+      next = std::max(next, expected + 1);
+    }
   }
 
   const json& model() const { return field("model"); }
@@ -66,19 +77,23 @@ class TokenizerFile {
     return token == added_.end() ? std::nullopt : std::optional(token->second.id);
   }
 
-  /// By id; ids that nothing has are filled in as the converter does.
+  /// By id; ids that nothing has are filled in as the converter does. Two tokens with one id are refused.
   std::vector<Piece> pieces(int64_t vocabulary) const {
     std::vector<Piece> pieces;
     for (int64_t id = 0; id < vocabulary; ++id) pieces.push_back({.text = fmt::format("[PAD{}]", id), .type = PieceType::unused});
-    const auto put = [&](const std::string& token, int64_t id, PieceType type) {
+    std::map<int64_t, std::string> holders;
+    const auto put = [&](const std::string& token, int64_t id, Piece piece) {
       if (id < 0 || id >= vocabulary) fail(fmt::format("token \"{}\" has id {}, but the model has {} tokens", token, id, vocabulary));
-      pieces[static_cast<size_t>(id)] = {.text = token, .type = type};
+      const std::string& holder = holders.emplace(id, token).first->second;
+      if (holder != token) fail(fmt::format("tokens \"{}\" and \"{}\" both have id {}", holder, token, id));
+      pieces[static_cast<size_t>(id)] = std::move(piece);
     };
-    for (const auto& [token, id] : model().at("vocab").items()) put(token, read_id(token, id), PieceType::normal);
-    for (const json& symbol : model().value("user_defined_symbols", json::array())) put(with_spaces(symbol), read_id(symbol, model().at("vocab").at(symbol.get_ref<const std::string&>())), PieceType::user_defined);
+    const json& ids = model().at("vocab");
+    for (const auto& [token, id] : ids.items()) put(token, read_id(token, id), {.text = token, .type = PieceType::normal});
+    for (const std::string& symbol : model().value("user_defined_symbols", std::vector<std::string>())) put(symbol, read_id(symbol, ids.at(symbol)), {.text = with_spaces(symbol), .type = PieceType::user_defined});
     for (const auto& [token, entry] : added_) {
       const bool is_control = entry.special || looks_special(token);
-      put(is_control ? token : with_spaces(token), entry.id, is_control ? PieceType::control : PieceType::user_defined);
+      put(token, entry.id, {.text = is_control ? token : with_spaces(token), .type = is_control ? PieceType::control : PieceType::user_defined});
     }
     return pieces;
   }

@@ -154,6 +154,9 @@ TEST_CASE("gguf tokenizer: what llama.cpp makes otherwise of SentencePiece is re
       {[](json& t) { t["model"]["merges"][0] = 7; }, "model: merges: expected"},
       {[](json& t) { t["model"]["type"] = "Unigram"; }, "model type \"Unigram\" cannot be written as GGUF"},
       {[](json& t) { t["post_processor"] = {{"type", "BertProcessing"}}; }, "post_processor"},
+      {[](json& t) { t["added_tokens"].push_back({{"content", "<new>"}, {"id", t["model"]["vocab"].size() + 1}}); }, "added token \"<new>\" has id "},
+      {[](json& t) { t["added_tokens"].push_back({{"content", "<0x41>"}, {"id", 0}}); }, "added token \"<0x41>\" has id 0, but is read as "},
+      {[](json& t) { t["model"]["vocab"]["<0x41>"] = t["model"]["vocab"]["<0x42>"]; }, "tokens \"<0x41>\" and \"<0x42>\" both have id "},
   };
   for (const auto& c : cases) {
     json changed = good;
