@@ -1,6 +1,7 @@
 // Owns the interface of codecs: how one tensor's meaning becomes stored parts and comes back exactly.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <span>
 #include <string_view>
@@ -15,7 +16,10 @@ namespace llmc {
 /// A stored part: `layout.name` is the part's name within the tensor ("mask", "codes", "scales", …).
 struct EncodedPart {
   TensorLayout layout;
-  std::vector<std::byte> bytes;
+  std::vector<std::byte> own;             ///< empty where the tensor itself holds what is stored
+  std::span<const std::byte> of_tensor;   ///< empty where `own` is not
+
+  std::span<const std::byte> bytes() const { return own.empty() ? of_tensor : own; }
 };
 
 /// One row per codec. For every tensor that `fits`: decode(encode(x)) == x exactly, and layout(x) names the very parts,

@@ -184,7 +184,7 @@ std::vector<StoredAs> write_weights(const std::filesystem::path& file, Container
       std::vector<EncodedPart> parts = choice.codec->encode(*tensor);
       std::ranges::move(input_parts(container, *tensor), std::back_inserter(parts));
       for (const EncodedPart& part : parts)
-        for (const std::string& name : part_names(container, *tensor, *choice.codec, part.layout.name, aliases)) writer.write(name, part.bytes);
+        for (const std::string& name : part_names(container, *tensor, *choice.codec, part.layout.name, aliases)) writer.write(name, part.bytes());
       stage.advance();
     });
     writer.close();

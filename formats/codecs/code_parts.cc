@@ -80,11 +80,11 @@ void add_short_scale_parts(const QuantizedMatrix& matrix, std::vector<EncodedPar
   if (matrix.scheme.scale != ScaleKind::floating || matrix.scales.empty()) return;
   const auto scales = std::ranges::find(parts.begin() + static_cast<std::ptrdiff_t>(first), parts.end(), "scales", [](const EncodedPart& part) { return std::string_view(part.layout.name); });
   const size_t size = get_info(matrix.scale_dtype).bytes;
-  const std::vector<uint32_t> patterns = scale_patterns(scales->bytes, size);
+  const std::vector<uint32_t> patterns = scale_patterns(scales->own, size);
   const auto [low, high] = std::ranges::minmax(patterns);
   const int width = static_cast<int>(std::bit_width(high - low));
   const int64_t steps_bytes = 1 + stream_bytes(matrix.scale_count(), width);
-  if (static_cast<uint64_t>(steps_bytes) + size >= scales->bytes.size()) return;
+  if (static_cast<uint64_t>(steps_bytes) + size >= scales->own.size()) return;
   BitWriter writer;
   writer.put(static_cast<uint64_t>(width), 8);
   for (uint32_t pattern : patterns) writer.put(pattern - low, width);

@@ -83,7 +83,7 @@ std::vector<TensorLayout> int_layout(const StoredTensor& tensor) {
 std::vector<EncodedPart> encode_int(const StoredTensor& tensor) {
   const QuantizedMatrix& matrix = codes_of(tensor);
   const std::vector<TensorLayout> layout = int_layout(tensor);
-  std::vector<EncodedPart> parts = {{layout[0], as_bytes(matrix.codes)}, {layout[1], encode_scales(matrix)}};
+  std::vector<EncodedPart> parts = {{layout[0], {}, std::as_bytes(std::span(matrix.codes))}, {layout[1], encode_scales(matrix), {}}};
   if (layout.size() == 3) parts.push_back({layout[2], as_bytes(matrix.zero_points)});
   return parts;
 }

@@ -29,10 +29,7 @@ bool has_outliers_and_zeros(const StoredTensor& tensor) { return has_outliers(te
 
 std::vector<TensorLayout> dense_layout(const StoredTensor& tensor) { return {{"values", tensor.dtype, tensor.shape}}; }
 
-std::vector<EncodedPart> encode_dense(const StoredTensor& tensor) {
-  const auto bytes = find_floats(tensor)->bytes();
-  return {{dense_layout(tensor)[0], {bytes.begin(), bytes.end()}}};
-}
+std::vector<EncodedPart> encode_dense(const StoredTensor& tensor) { return {{dense_layout(tensor)[0], {}, find_floats(tensor)->bytes()}}; }
 
 std::variant<FloatData, QuantizedMatrix> decode_dense(const StoredTensor& tensor, const EncodedData& data) {
   return FloatData(get_part(tensor, data, "values", tensor.dtype, tensor.shape).bytes);
@@ -117,11 +114,11 @@ std::vector<TensorLayout> packed_layout(const StoredTensor& tensor) {
 std::vector<EncodedPart> encode_packed(const StoredTensor& tensor) {
   const QuantizedMatrix& matrix = *find_codes(tensor);
   std::vector<EncodedPart> parts = {{packed_layout(tensor)[0], {}}};
-  parts[0].bytes.resize(static_cast<size_t>(parts[0].layout.bytes()));
+  parts[0].own.resize(static_cast<size_t>(parts[0].layout.bytes()));
   const int bits = matrix.scheme.bits;
   parallel_pieces(static_cast<int64_t>(matrix.codes.size()), 1 << 16, [&](int64_t first, int64_t last) {  // pieces start at whole bytes
     const auto begin = static_cast<size_t>(packed_bytes(first, bits)), end = static_cast<size_t>(packed_bytes(last, bits));
-    pack_codes(std::span(matrix.codes).subspan(static_cast<size_t>(first), static_cast<size_t>(last - first)), bits, std::span(parts[0].bytes).subspan(begin, end - begin));
+    pack_codes(std::span(matrix.codes).subspan(static_cast<size_t>(first), static_cast<size_t>(last - first)), bits, std::span(parts[0].own).subspan(begin, end - begin));
   });
   add_scale_parts(matrix, parts);
   return parts;

@@ -132,7 +132,7 @@ EncodedPart make_skips(const KeptElements& kept, int64_t stretch) {
       skips.insert(skips.end(), own.begin(), own.end());
     }
     EncodedPart part = make_numbers("skips", dtype, skips);
-    if (!best || part.bytes.size() < best->bytes.size()) best = std::move(part);
+    if (!best || part.own.size() < best->own.size()) best = std::move(part);
   }
   return std::move(*best);
 }

@@ -24,10 +24,12 @@ struct RoundTrip {
   StoredTensor decoded;
 
   RoundTrip(const Codec& codec, const StoredTensor& tensor) : parts(codec.encode(tensor)) {
+    for (EncodedPart& part : parts)
+      if (part.own.empty()) part.own.assign(part.of_tensor.begin(), part.of_tensor.end());
     decoded = {.name = tensor.name, .dtype = tensor.dtype, .shape = tensor.shape, .transposed = tensor.transposed, .pruned = tensor.pruned};
     EncodedData data{.codec = &codec};
     if (const auto* matrix = std::get_if<QuantizedMatrix>(&tensor.form)) data.scheme = matrix->scheme;
-    for (const EncodedPart& part : parts) data.parts[part.layout.name] = {part.layout.dtype, part.layout.shape, part.bytes};
+    for (const EncodedPart& part : parts) data.parts[part.layout.name] = {part.layout.dtype, part.layout.shape, part.own};
     decoded.form = std::move(data);
   }
 };
@@ -123,7 +125,7 @@ TEST_CASE("every codec gives back exactly what it was given", "[codec]") {
         REQUIRE(layout[i].name == trip.parts[i].layout.name);
         REQUIRE(layout[i].shape == trip.parts[i].layout.shape);
         REQUIRE(layout[i].dtype == trip.parts[i].layout.dtype);
-        REQUIRE(layout[i].bytes() == static_cast<int64_t>(trip.parts[i].bytes.size()));
+        REQUIRE(layout[i].bytes() == static_cast<int64_t>(trip.parts[i].own.size()));
       }
       decode(trip.decoded);
       REQUIRE(same_meaning(tensor, trip.decoded));
@@ -145,12 +147,12 @@ TEST_CASE("damaged parts are refused by name", "[codec]") {
   tensor.pruned = true;
   SECTION("a mask bit past the end") {
     RoundTrip trip(*find_packed_codec("bitmask"), tensor);
-    trip.parts[0].bytes.back() |= std::byte{0x80};
+    trip.parts[0].own.back() |= std::byte{0x80};
     CHECK_THROWS_WITH(decode(trip.decoded), Contains("p.weight") && Contains("part mask: bit 135 is set"));
   }
   SECTION("a mask that disagrees with the number of values") {
     RoundTrip trip(*find_packed_codec("bitmask"), tensor);
-    trip.parts[0].bytes.front() ^= std::byte{1};
+    trip.parts[0].own.front() ^= std::byte{1};
     CHECK_THROWS_WITH(decode(trip.decoded), Contains("part values: expected BF16 [67], found BF16 [66]"));
   }
   SECTION("scales in few bits that are not finite, beyond their type, or too wide") {
@@ -160,7 +162,7 @@ TEST_CASE("damaged parts are refused by name", "[codec]") {
     coded.form = round_to_nearest(some.view(), parse_scheme("W4A16-g16"), DType::bf16, {}, "p");
     const auto spoil = [&](const char* part, size_t at, int value, const char* words) {
       RoundTrip trip(*find_packed_codec("bitmask+packed-codes"), coded);
-      std::ranges::find(trip.parts, part, [](const EncodedPart& p) { return std::string_view(p.layout.name); })->bytes.at(at) = static_cast<std::byte>(value);
+      std::ranges::find(trip.parts, part, [](const EncodedPart& p) { return std::string_view(p.layout.name); })->own.at(at) = static_cast<std::byte>(value);
       CHECK_THROWS_WITH(decode(trip.decoded), Contains("p.weight: ") && Contains(words));
     };
     spoil("scale_base", 1, 0x7f, "is nan");
@@ -177,14 +179,14 @@ TEST_CASE("damaged parts are refused by name", "[codec]") {
     tensor.form = round_to_nearest(values.view(), parse_scheme("W4A16-channel"), DType::f32, {}, "p");
     RoundTrip trip(*find_packed_codec("packed-int"), tensor);
     const float nan = NAN;
-    std::memcpy(trip.parts[1].bytes.data() + 4, &nan, 4);
+    std::memcpy(trip.parts[1].own.data() + 4, &nan, 4);
     CHECK_THROWS_WITH(decode(trip.decoded), Contains("p.weight: scale 1 is nan"));
   }
   SECTION("weight_shape that lies") {
     tensor.pruned = false;
     tensor.form = round_to_nearest(values.view(), parse_scheme("W4A16-channel"), DType::f32, {}, "p");
     RoundTrip trip(*find_compressed_tensors_codec("pack-quantized"), tensor);
-    trip.parts[2].bytes[0] = std::byte{5};
+    trip.parts[2].own[0] = std::byte{5};
     CHECK_THROWS_WITH(decode(trip.decoded), Contains("weight_shape: expected [4, 33], found [5, 33]"));
   }
 }
@@ -196,7 +198,7 @@ TEST_CASE("codes, centroids, scales and outliers that a scheme does not have are
     tensor.form = round_to_nearest(values.view(), parse_scheme(scheme), scale_dtype_for(parse_scheme(scheme), DType::bf16), {}, "w");
     return tensor;
   };
-  const auto part = [](RoundTrip& trip, std::string_view name) -> std::vector<std::byte>& { return std::ranges::find(trip.parts, name, [](const EncodedPart& p) { return p.layout.name; })->bytes; };
+  const auto part = [](RoundTrip& trip, std::string_view name) -> std::vector<std::byte>& { return std::ranges::find(trip.parts, name, [](const EncodedPart& p) { return p.layout.name; })->own; };
   SECTION("a NaN among E4M3") {
     RoundTrip trip(*find_compressed_tensors_codec("float-quantized"), make("FP8A16"));
     part(trip, "weight")[5] = std::byte{0x7f};
@@ -266,9 +268,9 @@ TEST_CASE("compressed-tensors' packed floats, byte by byte", "[codec]") {
   matrix.scales[0] = 0.25f;
   StoredTensor tensor{.name = "t.weight", .dtype = DType::bf16, .shape = {1, 32}, .form = matrix};
   const auto parts = find_compressed_tensors_codec("mxfp4-pack-quantized")->encode(tensor);
-  CHECK(parts[0].bytes[0] == std::byte{0xf2});
-  CHECK(parts[0].bytes[1] == std::byte{0x01});
-  CHECK(parts[1].bytes[0] == std::byte{125});
+  CHECK(parts[0].own[0] == std::byte{0xf2});
+  CHECK(parts[0].own[1] == std::byte{0x01});
+  CHECK(parts[1].own[0] == std::byte{125});
   const Matrix values = dequantize(matrix);
   CHECK(values.row(0)[0] == 0.25f);
   CHECK(values.row(0)[1] == -1.5f);

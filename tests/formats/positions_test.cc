@@ -45,7 +45,7 @@ KeptElements blocks_of(int64_t rows, int64_t cols, int64_t block_rows, int64_t b
 
 EncodedData as_read(const std::vector<EncodedPart>& parts) {
   EncodedData data;
-  for (const EncodedPart& part : parts) data.parts[part.layout.name] = {part.layout.dtype, part.layout.shape, part.bytes};
+  for (const EncodedPart& part : parts) data.parts[part.layout.name] = {part.layout.dtype, part.layout.shape, part.own};
   return data;
 }
 
@@ -53,7 +53,7 @@ StoredTensor named(const KeptElements& kept) { return {.name = "t.weight", .dtyp
 
 int64_t total(const std::vector<EncodedPart>& parts) {
   int64_t bytes = 0;
-  for (const EncodedPart& part : parts) bytes += static_cast<int64_t>(part.bytes.size());
+  for (const EncodedPart& part : parts) bytes += static_cast<int64_t>(part.own.size());
   return bytes;
 }
 
@@ -95,10 +95,10 @@ TEST_CASE("skips are as documented, across more than 255 elements", "[positions]
   kept.kept[2] = kept.kept[3] = kept.kept[399] = kept.kept[700] = 1;  // before the third 395 are skipped, then 300
   const auto parts = coordinate_positions.encode(kept).parts;
   CHECK(parts[0].layout.dtype == DType::u8);
-  CHECK(parts[0].bytes == std::vector<std::byte>{std::byte{2}, std::byte{0}, std::byte{255}, std::byte{140}, std::byte{255}, std::byte{45}});
+  CHECK(parts[0].own == std::vector<std::byte>{std::byte{2}, std::byte{0}, std::byte{255}, std::byte{140}, std::byte{255}, std::byte{45}});
   const auto rows = row_positions.encode(kept).parts;
-  CHECK(rows[0].bytes == std::vector<std::byte>{std::byte{3}, std::byte{1}});
-  CHECK(rows[1].bytes == std::vector<std::byte>{std::byte{2}, std::byte{0}, std::byte{255}, std::byte{140}, std::byte{255}, std::byte{45}});
+  CHECK(rows[0].own == std::vector<std::byte>{std::byte{3}, std::byte{1}});
+  CHECK(rows[1].own == std::vector<std::byte>{std::byte{2}, std::byte{0}, std::byte{255}, std::byte{140}, std::byte{255}, std::byte{45}});
 }
 
 TEST_CASE("positions that contradict themselves are refused by name", "[positions]") {
@@ -110,13 +110,13 @@ TEST_CASE("positions that contradict themselves are refused by name", "[position
     CHECK_THROWS_WITH(way.decode(named(kept), as_read(stored.parts), {.rows = 8, .cols = 40, .most = 160}), Contains("tensor t.weight: part ") && Contains(words));
   };
   const auto set = [](const char* part, size_t at, int value) {
-    return [=](std::vector<EncodedPart>& parts) { find(parts, part).bytes.at(at) = static_cast<std::byte>(value); };
+    return [=](std::vector<EncodedPart>& parts) { find(parts, part).own.at(at) = static_cast<std::byte>(value); };
   };
   const auto cut = [](const char* part, int64_t by) {
     return [=](std::vector<EncodedPart>& parts) {
       EncodedPart& found = find(parts, part);
       found.layout.shape[0] -= by;
-      found.bytes.resize(static_cast<size_t>(found.layout.bytes()));
+      found.own.resize(static_cast<size_t>(found.layout.bytes()));
     };
   };
   refuse(bitmask_positions, cut("mask", 1), "mask: expected U8 [40], found U8 [39]");

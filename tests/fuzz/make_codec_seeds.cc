@@ -71,7 +71,7 @@ class SeedWriter {
       layouts.push_back(part.layout);
     }
     SafetensorsWriter writer(file, layouts, make_packed_metadata({{&tensor, &codec}}));
-    for (const EncodedPart& part : parts) writer.write(part.layout.name, part.bytes);
+    for (const EncodedPart& part : parts) writer.write(part.layout.name, part.bytes());
     writer.close();
     put_checkpoint(make_packed_quantization_config(), file);
   }
