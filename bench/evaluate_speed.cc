@@ -8,10 +8,12 @@
 // clock starts; every thread has windows of its own, and goes through the blocks' linear layers and the head. The two take turns in rounds; figures
 // are medians over the rounds, "of the floor" is the floor's time over the evaluator's in the same round: by the processor time of all threads,
 // which a busy machine does not stretch much, and in brackets by the clock. Where oneDNN has no bf16 products on the processor, the floor is its f32 ones.
+// "of the peak" is what the operations of f32's linear layers alone would take at the speed of fused multiply-adds in registers, over the evaluator's time.
 #include <sys/resource.h>
 
 #include <optional>
 
+#include "bench/peak.h"
 #include "bench/timing.h"
 #include "core/parallel.h"
 #include "model/matmul.h"
@@ -35,6 +37,13 @@ class Floor {
       if (is_block_linear(placed)) add(placed.tensor->rows(), placed.tensor->cols());
     const StoredTensor& head = model.get(Role::output_head);
     add(head.rows(), head.cols());
+  }
+
+  /// Multiplications and additions of one token.
+  double operations() const {
+    double sum = 0;
+    for (const size_t layer : order_) sum += 2.0 * static_cast<double>(layers_[layer].product.weight.dims()[0] * layers_[layer].product.weight.dims()[1]);
+    return sum;
   }
 
   void run() const {
@@ -87,7 +96,7 @@ Floor make_floor(const Model& model, Precision precision, int64_t windows) {
   return {model, onednn::Type::f32, windows};
 }
 
-void measure_evaluator(const Model& model, Precision precision, const Windows& windows, int rounds) {
+void measure_evaluator(const Model& model, Precision precision, const Windows& windows, int rounds, int threads) {
   const auto count = static_cast<int64_t>(windows.list.size());
   const Floor floor = make_floor(model, precision, count);
   SilentSink sink;
@@ -100,7 +109,8 @@ void measure_evaluator(const Model& model, Precision precision, const Windows& w
     speeds.push_back(tokens / ours.processor), clock_speeds.push_back(tokens / ours.clock);
     ratios.push_back(products.processor / ours.processor), clock_ratios.push_back(products.clock / ours.clock);
   }
-  fmt::print("{:4}  {:7.0f} tokens per second of processor time ({:.0f} by the clock)   {:.3f} of the floor ({:.3f})\n", to_string(precision), median(speeds), median(clock_speeds), median(ratios), median(clock_ratios));
+  const auto peak = precision == Precision::f32 ? measure_peak(threads) : std::nullopt;
+  fmt::print("{:4}  {:7.0f} tokens per second of processor time ({:.0f} by the clock)   {:.3f} of the floor ({:.3f}){}\n", to_string(precision), median(speeds), median(clock_speeds), median(ratios), median(clock_ratios), peak ? fmt::format("   {:.2f} of the peak", floor.operations() * median(speeds) / *peak) : "");
   std::fflush(stdout);
 }
 
@@ -130,7 +140,7 @@ int main(int argc, char** argv) try {
     const auto tokens = random_tokens(number(3, 16) * seqlen, model.config().vocabulary);
     Windows windows{.list = {}, .length = seqlen, .tokens = static_cast<int64_t>(tokens.size())};
     for (size_t at = 0; at < tokens.size(); at += seqlen) windows.list.push_back({std::span(tokens).subspan(at, seqlen), {}});
-    for (const Precision precision : {Precision::f32, Precision::bf16}) measure_evaluator(model, precision, windows, rounds);
+    for (const Precision precision : {Precision::f32, Precision::bf16}) measure_evaluator(model, precision, windows, rounds, threads);
   });
   return 0;
 } catch (const std::exception& error) {
