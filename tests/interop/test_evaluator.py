@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """Holds what llmc's evaluator says of a model to transformers: generated tokens, perplexities, answers to questions.
 
-    python test_evaluator.py --llmc build/dev/llmc --model sample_models/quill-7m [--tiny tests/golden/tiny] [--text FILE] [--characters N]
+    python test_evaluator.py --llmc build/dev/llmc --model sample_models/quill-7m ... [--tiny tests/golden/tiny] [--text FILE] [--characters N]
         [--choices FILE ...]
 
-Of every tiny model: the likeliest continuation of its first tokens. Of the model: the continuation of a prompt; perplexity of the text (the
+Of every tiny model: the likeliest continuation of its first tokens. Of each model: the continuation of a prompt; perplexity of the text (the
 model's held_out.txt, or FILE: of the first 60,000 characters, or N) in whole windows, with a stride, and over second halves, to 1e-4 of transformers' in f32; log-probabilities
-behind the answers to the questions (a few here, or those of the FILEs). Exit code: 0 all agree, 1 something differs, 77 the peers are not there.
+behind the answers to the questions (a few here, or those of the FILEs). Of a model without a tokenizer: the same of random ids, but no questions.
+Exit code: 0 all agree, 1 something differs, 77 the peers are not there.
 """
 
 import argparse
 import json
 import math
+import random
+import struct
 import subprocess
 import sys
 import tempfile
@@ -80,29 +83,54 @@ def check_continuation(judge, path, peer, ids, count):
     judge.told(f"{Path(path).name}: {most} tokens behind {len(ids)}", found == peer.continue_greedily(ids, most), str(found[:8]))
 
 
-def check_perplexities(judge, path, peer, tokenizer, text):
+def check_perplexities(judge, path, peer, ids, file, first):
+    """Of a file, and of the ids it stands for; texts begin with the id `first`, if there is one."""
+    name, context = Path(path).name, getattr(peer.model.config, "max_position_embeddings", WINDOW)
+    window, stride = (WINDOW, STRIDE) if context >= WINDOW else (context, max(1, context * STRIDE // WINDOW))
+    whole = [ids[i:i + window] for i in range(0, len(ids) - window + 1, window)]
+    nll = torch.cat([-peer.log_probabilities(part) for part in whole])
+    ask = lambda *flags: judge.run("evaluate", path, "--data", file, "--seqlen", window, *flags)["quality"]["perplexity"]
+    judge.close(f"{name}: perplexity, {len(whole)} windows of {window}", ask(), math.exp(nll.mean()))
+    parts, scored = [], 0
+    for start in range(0, len(ids), stride):  # as transformers' page on perplexity does it
+        end = min(start + window, len(ids))
+        parts.append(-peer.log_probabilities(ids[start:end])[max(scored, 1 + start) - start - 1:])
+        scored = end
+        if end == len(ids):
+            break
+    judge.close(f"{name}: perplexity, windows {stride} apart", ask("--stride", stride), math.exp(torch.cat(parts).mean()))
+    if first is not None:
+        ids = [first] + ids
+    halves = [[first] + ids[i + 1:i + window] if first is not None and i else ids[i:i + window] for i in range(0, len(ids) - window + 1, window)]
+    nll = torch.cat([-peer.log_probabilities(part)[window // 2:] for part in halves])
+    judge.close(f"{name}: perplexity, second halves", ask("--convention", "second-half"), math.exp(nll.mean()))
+
+
+def find_first(tokenizer):
+    """The id that texts begin with, or none."""
+    with_first, plain = (tokenizer.encode("a", add_special_tokens=special) for special in (True, False))
+    return with_first[0] if with_first[1:] == plain else None
+
+
+def check_model(judge, path, args):
+    peer = Peer(path)
     with tempfile.TemporaryDirectory() as folder:
+        if not (Path(path) / "tokenizer.json").exists():
+            source = random.Random(1)
+            ids = [source.randrange(peer.model.config.vocab_size) for _ in range(20 * WINDOW)]
+            file = Path(folder) / "ids.u16"
+            file.write_bytes(struct.pack(f"<{len(ids)}H", *ids))
+            check_continuation(judge, path, peer, ids[:4], 48)
+            check_perplexities(judge, path, peer, ids, file, None)
+            return
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        check_continuation(judge, path, peer, tokenizer.encode("The old king looked at the sea and said"), 48)
+        text = Path(args.text or Path(path) / "held_out.txt").read_text(encoding="utf-8")[:args.characters]
         file = Path(folder) / "text.txt"
         file.write_text(text, encoding="utf-8")
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        whole = [ids[i:i + WINDOW] for i in range(0, len(ids) - WINDOW + 1, WINDOW)]
-        nll = torch.cat([-peer.log_probabilities(window) for window in whole])
-        ask = lambda *flags: judge.run("evaluate", path, "--data", file, "--seqlen", WINDOW, *flags)["quality"]["perplexity"]
-        judge.close(f"perplexity, {len(whole)} windows of {WINDOW}", ask(), math.exp(nll.mean()))
-        parts, scored = [], 0
-        for start in range(0, len(ids), STRIDE):  # as transformers' page on perplexity does it
-            end = min(start + WINDOW, len(ids))
-            parts.append(-peer.log_probabilities(ids[start:end])[max(scored, 1 + start) - start - 1:])
-            scored = end
-            if end == len(ids):
-                break
-        judge.close(f"perplexity, windows {STRIDE} apart", ask("--stride", STRIDE), math.exp(torch.cat(parts).mean()))
-        first = tokenizer.encode("a", add_special_tokens=True)
-        if first[0] == tokenizer.bos_token_id and len(first) > len(tokenizer.encode("a", add_special_tokens=False)):
-            ids = [first[0]] + ids
-        halves = [[first[0]] + ids[i + 1:i + WINDOW] if ids[0] == first[0] and i else ids[i:i + WINDOW] for i in range(0, len(ids) - WINDOW + 1, WINDOW)]
-        nll = torch.cat([-peer.log_probabilities(window)[WINDOW // 2:] for window in halves])
-        judge.close("perplexity, second halves", ask("--convention", "second-half"), math.exp(nll.mean()))
+        check_perplexities(judge, path, peer, tokenizer.encode(text, add_special_tokens=False), file, find_first(tokenizer))
+    begin = peer.model.config.bos_token_id
+    check_choices(judge, path, peer, tokenizer, args.choices, [] if begin is None else [begin])
 
 
 def check_choices(judge, path, peer, tokenizer, files, begin):
@@ -122,13 +150,13 @@ def check_choices(judge, path, peer, tokenizer, files, begin):
                     shared = next((i for i, (a, b) in enumerate(zip(before, ids)) if a != b), min(len(before), len(ids)))
                     sums.append(float(peer.log_probabilities(begin + ids)[max(shared + len(begin), 1) - 1:].sum()))
                 right += sums.index(max(sums)) == question.get("answer", 0)
-            judge.told(f"{Path(file).name}: answers to {len(questions)} questions", abs(result["accuracy"]["value"] - right / len(questions)) < 1e-9, f"{right} right")
+            judge.told(f"{Path(path).name}: {Path(file).name}: answers to {len(questions)} questions", abs(result["accuracy"]["value"] - right / len(questions)) < 1e-9, f"{right} right")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llmc", required=True)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", nargs="+", required=True)
     parser.add_argument("--tiny")
     parser.add_argument("--text")
     parser.add_argument("--characters", type=int, default=60_000)
@@ -142,13 +170,8 @@ def main():
             length = rope["original_max_position_embeddings"] + 1 if rope.get("rope_type") == "longrope" else 6
             check_continuation(judge, path, Peer(path), [(7 * i + 3) % config.vocab_size for i in range(length)], 12)
 
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    peer = Peer(args.model)
-    check_continuation(judge, args.model, peer, tokenizer.encode("The old king looked at the sea and said"), 48)
-    text = Path(args.text or Path(args.model) / "held_out.txt").read_text(encoding="utf-8")[:args.characters]
-    check_perplexities(judge, args.model, peer, tokenizer, text)
-    begin = peer.model.config.bos_token_id
-    check_choices(judge, args.model, peer, tokenizer, args.choices, [] if begin is None else [begin])
+    for path in args.model:
+        check_model(judge, path, args)
     sys.exit(judge.failed)
 
 
