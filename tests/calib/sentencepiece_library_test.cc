@@ -14,7 +14,7 @@ using namespace llmc;
 
 namespace {
 
-constexpr int random_texts = 2000;
+constexpr int drawn_texts = 2000;
 
 /// Of pieces of all kinds: words, spaces, U+2581, letters that rules change, user-defined symbols of the models, and any character.
 std::vector<std::string> make_texts(const sentencepiece::SentencePieceProcessor& library) {
@@ -23,7 +23,7 @@ std::vector<std::string> make_texts(const sentencepiece::SentencePieceProcessor&
     if (!library.IsControl(id) && !library.IsUnknown(id) && !library.IsByte(id)) parts.push_back(library.IdToPiece(id));
   std::mt19937_64 random(1);
   std::vector<std::string> texts;
-  for (int i = 0; i < random_texts; ++i) {
+  for (int i = 0; i < drawn_texts; ++i) {
     std::string text;
     for (uint64_t count = random() % 40; count > 0; --count) text += parts[random() % parts.size()];
     texts.push_back(std::move(text));
@@ -58,6 +58,6 @@ TEST_CASE("tokenizer.model: ids are those of libsentencepiece") {
       REQUIRE(tokenizer.encode(text, SpecialTokens::omit) == expected);
       ++compared;
     }
-    CHECK(compared > random_texts / 2);
+    CHECK(compared > drawn_texts / 2);
   }
 }
