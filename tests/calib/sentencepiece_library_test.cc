@@ -28,7 +28,8 @@ std::vector<std::string> make_texts(const sentencepiece::SentencePieceProcessor&
     for (uint64_t count = random() % 40; count > 0; --count) text += parts[random() % parts.size()];
     texts.push_back(std::move(text));
   }
-  for (const auto& text : read_json(golden / "texts.json").at("texts")) texts.push_back(text.get<std::string>());
+  const nlohmann::json stored = read_json(golden / "texts.json");
+  for (const auto& text : stored.at("texts")) texts.push_back(text.get<std::string>());
   return texts;
 }
 
