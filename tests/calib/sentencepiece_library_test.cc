@@ -40,10 +40,18 @@ bool has_control_piece(const std::string& text) {
   return false;
 }
 
+/// Whether neighbours could change places, as "a" and "aa": cuts of the same score, among which this version (0.1.97) chooses in double precision
+/// and 0.2, which llmc follows, in single.
+bool has_tie(const std::vector<std::string>& pieces) {
+  for (size_t i = 1; i < pieces.size(); ++i)
+    if (pieces[i - 1] != pieces[i] && pieces[i - 1] + pieces[i] == pieces[i] + pieces[i - 1]) return true;
+  return false;
+}
+
 }  // namespace
 
 TEST_CASE("tokenizer.model: ids are those of libsentencepiece") {
-  // Not sentencepiece-symbols: this version (0.1.97) gives user-defined pieces of unigram models other scores than 0.2, which llmc follows.
+  // Not sentencepiece-symbols: this version gives user-defined pieces of unigram models other scores than 0.2.
   for (const char* name : {"sentencepiece-bpe", "sentencepiece-bpe-symbols", "sentencepiece-characters", "sentencepiece-unigram"}) {
     INFO(name);
     const std::string file = read_text_file(golden / name / "tokenizer.model");
@@ -52,7 +60,7 @@ TEST_CASE("tokenizer.model: ids are those of libsentencepiece") {
     const Tokenizer tokenizer = Tokenizer::parse(SentencePieceModel::parse(file, name).make_tokenizer(std::nullopt, name).dump(), name);
     size_t compared = 0;
     for (const std::string& text : make_texts(library)) {
-      if (has_control_piece(text)) continue;
+      if (has_control_piece(text) || has_tie(library.EncodeAsPieces(text))) continue;
       INFO(text);
       Ids expected;
       for (int id : library.EncodeAsIds(text)) expected.push_back(id);
