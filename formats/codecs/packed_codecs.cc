@@ -13,6 +13,7 @@
 #include "formats/bit_stream.h"
 #include "formats/codecs/code_parts.h"
 #include "formats/codecs/gguf_codecs.h"
+#include "formats/codecs/positions.h"
 #include "formats/codecs/sparse_codecs.h"
 
 namespace llmc {
@@ -46,7 +47,6 @@ std::vector<std::byte> make_mask(int64_t count, auto is_kept) {
   return mask;
 }
 
-
 int64_t count_bits(std::span<const std::byte> mask) {
   int64_t count = 0;
   for (std::byte byte : mask) count += std::popcount(static_cast<uint8_t>(byte));
@@ -63,41 +63,34 @@ std::span<const std::byte> get_mask(const StoredTensor& tensor, const EncodedDat
 
 // bitmask: "mask", and "values": the floats whose bits are not all zero.
 
-auto non_zero_floats(const StoredTensor& tensor) {
-  return [bytes = find_floats(tensor)->bytes(), size = get_info(tensor.dtype).bytes](int64_t i) {
-    for (size_t b = 0; b < size; ++b)
-      if (bytes[static_cast<size_t>(i) * size + b] != std::byte{0}) return true;
-    return false;
-  };
-}
+std::vector<uint8_t> marks_of(const StoredTensor& tensor) { return mark_nonzero(find_floats(tensor)->bytes(), get_info(tensor.dtype).bytes); }
 
 std::vector<TensorLayout> bitmask_layout(const StoredTensor& tensor) {
-  int64_t kept = 0;
-  const auto is_kept = non_zero_floats(tensor);
-  for (int64_t i = 0; i < tensor.count(); ++i) kept += is_kept(i);
-  return {{"mask", DType::u8, {mask_bytes(tensor.count())}}, {"values", tensor.dtype, {kept}}};
+  return {{"mask", DType::u8, {mask_bytes(tensor.count())}}, {"values", tensor.dtype, {std::ranges::count(marks_of(tensor), uint8_t{1})}}};
 }
 
 std::vector<EncodedPart> encode_masked_floats(const StoredTensor& tensor) {
   const size_t size = get_info(tensor.dtype).bytes;
-  const auto is_kept = non_zero_floats(tensor);
+  const std::vector<uint8_t> marks = marks_of(tensor);
   const auto bytes = find_floats(tensor)->bytes();
-  std::vector<std::byte> mask = make_mask(tensor.count(), is_kept);
+  const int64_t count = std::ssize(marks);
+  std::vector<std::byte> mask = make_mask(count, [&](int64_t i) { return marks[static_cast<size_t>(i)] != 0; });
   std::vector<std::byte> values;
   values.reserve(static_cast<size_t>(count_bits(mask)) * size);
-  for (int64_t i = 0; i < tensor.count(); ++i)
-    if (bit_at(mask, i)) values.insert(values.end(), bytes.begin() + i * static_cast<int64_t>(size), bytes.begin() + (i + 1) * static_cast<int64_t>(size));
+  for (int64_t i = 0; i < count; ++i)
+    if (marks[static_cast<size_t>(i)]) values.insert(values.end(), bytes.begin() + i * static_cast<int64_t>(size), bytes.begin() + (i + 1) * static_cast<int64_t>(size));
   const auto kept = static_cast<int64_t>(values.size() / size);
-  return {{{"mask", DType::u8, {mask_bytes(tensor.count())}}, std::move(mask)}, {{"values", tensor.dtype, {kept}}, std::move(values)}};
+  return {{{"mask", DType::u8, {mask_bytes(count)}}, std::move(mask)}, {{"values", tensor.dtype, {kept}}, std::move(values)}};
 }
 
 std::variant<FloatData, QuantizedMatrix> decode_masked_floats(const StoredTensor& tensor, const EncodedData& data) {
   const auto mask = get_mask(tensor, data);
   const auto values = get_part(tensor, data, "values", tensor.dtype, {count_bits(mask)}).bytes;
   const size_t size = get_info(tensor.dtype).bytes;
-  std::vector<std::byte> bytes(static_cast<size_t>(tensor.count()) * size);
+  const int64_t count = tensor.count();
+  std::vector<std::byte> bytes(static_cast<size_t>(count) * size);
   size_t next = 0;
-  for (int64_t i = 0; i < tensor.count(); ++i)
+  for (int64_t i = 0; i < count; ++i)
     if (bit_at(mask, i)) std::memcpy(bytes.data() + static_cast<size_t>(i) * size, values.data() + size * next++, size);
   return FloatData(std::move(bytes));
 }

@@ -19,6 +19,31 @@ int64_t KeptElements::number() const { return std::ranges::count(kept, uint8_t{1
 
 namespace {
 
+template <typename Bits>
+std::vector<uint8_t> mark_nonzero_of(std::span<const std::byte> bytes) {
+  std::vector<uint8_t> marks(bytes.size() / sizeof(Bits));
+  for (size_t i = 0; i < marks.size(); ++i) {
+    Bits bits;
+    std::memcpy(&bits, bytes.data() + i * sizeof(Bits), sizeof(Bits));
+    marks[i] = bits != 0;
+  }
+  return marks;
+}
+
+}  // namespace
+
+std::vector<uint8_t> mark_nonzero(std::span<const std::byte> bytes, size_t size) {
+  switch (size) {
+    case 1: return mark_nonzero_of<uint8_t>(bytes);
+    case 2: return mark_nonzero_of<uint16_t>(bytes);
+    case 4: return mark_nonzero_of<uint32_t>(bytes);
+    case 8: return mark_nonzero_of<uint64_t>(bytes);
+    default: throw Error(ErrorKind::bug, fmt::format("mark_nonzero: expected elements of 1, 2, 4 or 8 bytes, found {}", size));
+  }
+}
+
+namespace {
+
 /// A part that is a list of one of the types, of any length.
 const TensorView& get_list(const StoredTensor& tensor, const EncodedData& data, const std::string& part, std::initializer_list<DType> types) {
   const auto it = data.parts.find(part);

@@ -20,6 +20,9 @@ struct KeptElements {
   int64_t number() const;     ///< of those kept
 };
 
+/// For each element of `size` bytes (1, 2, 4 or 8): 1 where a bit of it is not 0, else 0.
+std::vector<uint8_t> mark_nonzero(std::span<const std::byte> bytes, size_t size);
+
 /// What is stored: all that is kept, and where a way says more than it must (a whole block) others too.
 struct StoredPositions {
   std::vector<EncodedPart> parts;

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "core/error.h"
 #include "formats/bit_stream.h"
@@ -34,13 +35,10 @@ int64_t file_index(const StoredTensor& tensor, int64_t i) { return tensor.transp
 
 KeptElements nonzero_floats(const StoredTensor& tensor) {
   const size_t size = get_info(tensor.dtype).bytes;
-  KeptElements kept{.rows = tensor.rows(), .cols = tensor.cols(), .value_bits = static_cast<int>(8 * size), .kept = std::vector<uint8_t>(static_cast<size_t>(tensor.count()))};
-  const auto bytes = find_floats(tensor)->bytes();
-  for (int64_t i = 0; i < kept.count(); ++i) {
-    uint64_t bits = 0;
-    std::memcpy(&bits, bytes.data() + static_cast<size_t>(file_index(tensor, i)) * size, size);
-    kept.kept[static_cast<size_t>(i)] = bits != 0;
-  }
+  KeptElements kept{.rows = tensor.rows(), .cols = tensor.cols(), .value_bits = static_cast<int>(8 * size), .kept = mark_nonzero(find_floats(tensor)->bytes(), size)};
+  if (!tensor.transposed) return kept;
+  const std::vector<uint8_t> as_stored = std::exchange(kept.kept, std::vector<uint8_t>(kept.kept.size()));
+  for (int64_t i = 0; i < kept.count(); ++i) kept.kept[static_cast<size_t>(i)] = as_stored[static_cast<size_t>(file_index(tensor, i))];
   return kept;
 }
 
