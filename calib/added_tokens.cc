@@ -55,11 +55,11 @@ AddedToken AddedTokens::read(const json& entry, const std::string& where) {
   return token;
 }
 
-void AddedTokens::add(AddedToken token, const Vocabulary& vocabulary) {
+void AddedTokens::add(AddedToken token, const Vocabulary& vocabulary, AddedTokenIds& ids) {
   if (token.content.empty() || by_content_.contains(token.content)) return;
-  const int64_t next = std::max<int64_t>(vocabulary.size(), int64_t{largest_id_} + 1);
-  if (next >= INT32_MAX) throw Error(ErrorKind::input, fmt::format("token \"{}\": no id is left for it", token.content));
-  token.id = vocabulary.find_id(token.content).value_or(static_cast<int32_t>(next));
+  const int64_t id = ids.take(vocabulary.find_id(token.content));
+  if (id >= INT32_MAX) throw Error(ErrorKind::input, fmt::format("token \"{}\": no id is left for it", token.content));
+  token.id = static_cast<int32_t>(id);
   by_id_.insert_or_assign(token.id, tokens_.size());
   by_content_.emplace(token.content, tokens_.size());
   largest_id_ = std::max(largest_id_, token.id);
@@ -71,9 +71,10 @@ AddedTokens AddedTokens::parse(const json* list, const Vocabulary& vocabulary, c
   if (!list) return result;
   if (!list->is_array()) throw Error(ErrorKind::input, fmt::format("{}: expected a list, found {}", where, list->type_name()));
   Problems problems;
+  AddedTokenIds ids(vocabulary.size());
   for (const json& entry : *list) {
     try {
-      result.add(read(entry, "token"), vocabulary);
+      result.add(read(entry, "token"), vocabulary, ids);
     } catch (const Error& problem) {
       problems.add(problem.what());
     }

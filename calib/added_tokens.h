@@ -13,6 +13,7 @@
 #include "calib/phrase_matcher.h"
 #include "calib/text_normalizer.h"
 #include "calib/vocabulary.h"
+#include "formats/tokenizer_files.h"
 
 namespace llmc {
 
@@ -35,8 +36,7 @@ class AddedTokens {
     std::optional<int32_t> id;
   };
 
-  /// Reads the list; null is empty. A token has the id that Hugging Face tokenizers give it, whatever the file says: that in the
-  /// vocabulary, or else the next one after it; one without content or listed before is left out. Of two that are the same after
+  /// Reads the list; null is empty. A token has the id that AddedTokenIds gives it; one without content or listed before is left out. Of two that are the same after
   /// normalization the first is found (Hugging Face finds one of them by chance). Throws Error(input) that lists damaged entries.
   static AddedTokens parse(const nlohmann::json* list, const Vocabulary& vocabulary, const TextNormalizer& normalizer, const std::string& where);
 
@@ -52,7 +52,7 @@ class AddedTokens {
  private:
   std::vector<Segment> split(std::string_view text, const PhraseMatcher& matcher) const;
   static AddedToken read(const nlohmann::json& entry, const std::string& where);
-  void add(AddedToken token, const Vocabulary& vocabulary);
+  void add(AddedToken token, const Vocabulary& vocabulary, AddedTokenIds& ids);
 
   std::vector<AddedToken> tokens_;
   std::unordered_map<int32_t, size_t> by_id_;

@@ -56,16 +56,14 @@ class TokenizerFile {
     for (const char* key : {"vocab", "merges"})
       if (!model().contains(key)) fail(fmt::format("model: field \"{}\" is missing", key));
     const json& ids = model().at("vocab");
-    int64_t next = std::ssize(ids);
+    AddedTokenIds numbers(std::ssize(ids));
     for (const json& token : file_.value("added_tokens", json::array())) {
       const std::string content = token.at("content");
       const int64_t id = read_id(content, token.at("id"));
       if (!added_.emplace(content, AddedToken{.id = id, .special = token.value("special", false)}).second) continue;
-      // As Hugging Face's library numbers them, whatever the file says.
       const auto known = ids.find(content);
-      const int64_t expected = known == ids.end() ? next : read_id(content, *known);
+      const int64_t expected = numbers.take(known == ids.end() ? std::nullopt : std::optional(read_id(content, *known)));
       if (id != expected) fail(fmt::format("added token \"{}\" has id {}, but is read as {}", content, id, expected));
-      next = std::max(next, expected + 1);
     }
   }
 

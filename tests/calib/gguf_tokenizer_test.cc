@@ -156,6 +156,7 @@ TEST_CASE("gguf tokenizer: what llama.cpp makes otherwise of SentencePiece is re
       {[](json& t) { t["post_processor"] = {{"type", "BertProcessing"}}; }, "post_processor"},
       {[](json& t) { t["added_tokens"].push_back({{"content", "<new>"}, {"id", t["model"]["vocab"].size() + 1}}); }, "added token \"<new>\" has id "},
       {[](json& t) { t["added_tokens"].push_back({{"content", "<0x41>"}, {"id", 0}}); }, "added token \"<0x41>\" has id 0, but is read as "},
+      {[](json& t) { t["added_tokens"].push_back({{"content", "<0x41>"}, {"id", t["model"]["vocab"]["<0x41>"] = INT64_MAX}}); }, "token \"<0x41>\" has id 9223372036854775807, but the model has "},
       {[](json& t) { t["model"]["vocab"]["<0x41>"] = t["model"]["vocab"]["<0x42>"]; }, "tokens \"<0x41>\" and \"<0x42>\" both have id "},
   };
   for (const auto& c : cases) {
