@@ -124,7 +124,7 @@ enum class GgufCaps { none, logits, both };
 /// How GGUF files hold an architecture, and which models of it llama.cpp runs (its llama-model.cpp and models/). Norms always
 /// have their offset added to their weights there.
 struct GgufArchitecture {
-  const char* name = nullptr;  ///< general.architecture; llama.cpp runs it with the activation that is the fallback; none: it has no such
+  const char* name = nullptr;  ///< general.architecture; llama.cpp runs it with the activation that is the fallback, any GELU by its tanh approximation; none: it has no such
   GgufRotary rotary = GgufRotary::halves;
   bool rope_factors = false;  ///< it reads a tensor that divides rotary frequencies, which says llama3's scaling
   GgufHeads heads = GgufHeads::any;

@@ -11,6 +11,9 @@
 namespace llmc {
 namespace {
 
+/// llama.cpp has one for both: the tanh approximation.
+bool is_gelu(Activation activation) { return activation == Activation::gelu || activation == Activation::gelu_tanh; }
+
 /// Collects what llama.cpp does otherwise.
 class Check {
  public:
@@ -18,7 +21,7 @@ class Check {
 
   std::vector<std::string> run() {
     const Activation runs = default_activation(architecture_);
-    refuse_if(config_.activation != runs, fmt::format("its activation is {}, but llama.cpp runs {} with {}", to_string(config_.activation), gguf_.name, to_string(runs)));
+    refuse_if(config_.activation != runs && !(is_gelu(config_.activation) && is_gelu(runs)), fmt::format("its activation is {}, but llama.cpp runs {} with {}", to_string(config_.activation), gguf_.name, to_string(runs)));
     refuse_if(config_.positions != architecture_.positions, fmt::format("its positions are {}, but llama.cpp runs {} with {}", to_string(config_.positions), gguf_.name, to_string(architecture_.positions)));
     refuse_if(gguf_.parallel_only && !config_.parallel, fmt::format("its feed-forward is behind its attention, but llama.cpp runs {} with the two side by side", gguf_.name));
     check_sizes();
@@ -79,7 +82,7 @@ void check_gguf_model(const Model& model) {
 }
 
 std::vector<std::string> gguf_notes(const Model& model) {
-  if (default_activation(model.architecture()) != Activation::gelu) return {};
+  if (model.config().activation != Activation::gelu) return {};
   return {fmt::format("llama.cpp runs {} with GELU's tanh approximation, the model has the exact one", model.architecture().gguf.name)};
 }
 

@@ -130,8 +130,8 @@ Rope read_object(const json& object, const std::string& where, const Architectur
   return rope;
 }
 
-/// `objects` are those that may describe it, by name.
-Rope read_rope(const std::vector<std::pair<const char*, const json*>>& objects, Stated stated, double theta, const Architecture& architecture, const std::set<std::string>& ignored, const ModelConfig& config) {
+/// `objects` are those that may describe it, by name. `stated` gets what they say beside it.
+Rope read_rope(const std::vector<std::pair<const char*, const json*>>& objects, Stated& stated, double theta, const Architecture& architecture, const std::set<std::string>& ignored, const ModelConfig& config) {
   const auto context = static_cast<double>(config.context);
   std::optional<Rope> found;
   for (const auto& [name, object] : objects) {
@@ -159,7 +159,7 @@ void read_two_ropes(FieldReader& fields, const Architecture& architecture, const
     whole = kinds.find("full_attention"), window = kinds.find("sliding_attention");
     kinds.finish();
   }
-  const Stated stated{.theta = fields.find_number(architecture.rope_theta_key), .share = {}, .original_context = {}}, of_window{.theta = fields.find_number("rope_local_base_freq"), .share = {}, .original_context = {}};
+  Stated stated{.theta = fields.find_number(architecture.rope_theta_key), .share = {}, .original_context = {}}, of_window{.theta = fields.find_number("rope_local_base_freq"), .share = {}, .original_context = {}};
   config.rope = read_rope({{"rope_parameters.full_attention", whole}, {"rope_scaling", fields.find("rope_scaling")}}, stated, architecture.rope_theta, architecture, ignored, config);
   config.window_rope = read_rope({{"rope_parameters.sliding_attention", window}}, of_window, *architecture.window_theta, architecture, ignored, config);
 }

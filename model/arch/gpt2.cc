@@ -28,7 +28,7 @@ Architecture make_gpt2() {
               {.key = "tie_word_embeddings", .flag = &ModelConfig::tied_head, .fallback = 1},
           },
       .fixed = {{"scale_attn_weights", "true"}, {"scale_attn_by_inverse_layer_idx", "false"}, {"add_cross_attention", "false"}},
-      .harmless = {"n_ctx", "n_special", "predict_special_tokens", "attn_pdrop", "embd_pdrop", "resid_pdrop", "reorder_and_upcast_attn", "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"},
+      .harmless = {"apply_query_key_layer_scaling", "normalize_attention_scores", "n_ctx", "n_special", "predict_special_tokens", "attn_pdrop", "embd_pdrop", "resid_pdrop", "reorder_and_upcast_attn", "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"},
       .tensors =
           {
               {.role = Role::token_embedding, .name = "transformer.wte", .kind = embedding, .out = vocabulary},

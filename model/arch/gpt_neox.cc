@@ -35,7 +35,7 @@ Architecture make_gpt_neox() {
               {.key = "use_parallel_residual", .flag = &ModelConfig::parallel, .fallback = 1},
           },
       .fixed = {},
-      .harmless = {"attention_dropout", "attention_probs_dropout_prob", "hidden_dropout_prob", "classifier_dropout", "hidden_dropout"},
+      .harmless = {"attention_dropout", "attention_probs_dropout_prob", "hidden_dropout_prob", "classifier_dropout", "hidden_dropout", "num_steps"},
       .tensors =
           {
               {.role = Role::token_embedding, .name = "gpt_neox.embed_in", .kind = embedding, .out = vocabulary},

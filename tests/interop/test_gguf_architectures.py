@@ -40,10 +40,10 @@ ROTARY = {"rotary_pct": 0.25}  # the converter's word for what the tiny model sa
 # Tiny model, changes of its config, bound of the difference of logits over the largest logit. ggml reads GELU from a table in F16;
 # Falcon and GPT-NeoX run with its tanh approximation there, which is off by up to 5e-4 near ±2.
 EXACT, GELU, TANH = 2e-5, 3e-3, 3e-3
-CASES = [("llama-gqa-tied", {}, EXACT), ("llama-headdim", {}, EXACT), ("mistral-whole", {}, EXACT), ("mistral-window", {"max_position_embeddings": 7}, EXACT), ("qwen2-untied", {}, EXACT), ("qwen3-tied", {}, EXACT), ("gpt2-tied", {"n_ctx": 32}, GELU),
+CASES = [("llama-gqa-tied", {}, EXACT), ("llama-headdim", {}, EXACT), ("mistral-whole", {}, EXACT), ("mistral-window", {"max_position_embeddings": 7}, EXACT), ("qwen2-untied", {}, EXACT), ("qwen3-tied", {}, EXACT), ("gpt2-tied", {"n_ctx": 32}, GELU), ("gpt2-untied", {"n_ctx": 32}, TANH),
          ("gemma", {}, GELU), ("gemma2", WHOLE, GELU), ("gemma2", WHOLE | {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"]}, GELU),
          ("gemma3", WHOLE | {"layer_types": ["sliding_attention"] * 3}, GELU), ("gemma3", WHOLE, GELU), ("phi3-whole", {}, EXACT), ("phi3-part", {"sliding_window": None}, EXACT),
-         ("stablelm", {}, EXACT), ("stablelm-bias", UNTIED, EXACT), ("stablelm-parallel", {}, EXACT), ("olmo2", {}, EXACT), ("gpt-neox", ROTARY, TANH), ("gpt-neox-sequential", UNTIED | ROTARY, TANH),
+         ("stablelm", {}, EXACT), ("stablelm-bias", UNTIED, EXACT), ("stablelm-parallel", {}, EXACT), ("olmo2", {}, EXACT), ("gpt-neox", ROTARY, TANH), ("gpt-neox", ROTARY | {"hidden_act": "gelu_fast"}, GELU), ("gpt-neox-sequential", UNTIED | ROTARY, TANH),
          ("bloom", {}, GELU), ("bloom-untied", {}, GELU), ("falcon", {"num_kv_heads": 1}, TANH), ("falcon-groups", {"bias": False}, TANH), ("falcon-heads", {}, TANH), ("falcon-one-norm", {}, TANH)]
 # Keys of the converter that we do not write, and why nothing is lost.
 NOT_OURS = {"phi3.rope.scaling.original_context_length": "no scaling", "falcon.tensor_data_layout": "for people"}

@@ -228,6 +228,10 @@ TEST_CASE("What only some architectures know of rotary positions is refused in t
   CHECK((read(neox).rope.dim == 8 && read(neox).rope.theta == 500 && read(neox).parallel));
   CHECK_THROWS_WITH(read(with(neox, "rope_theta", 5)), Contains("\"rope_theta\" is 5, but rotary_emb_base is 500"));
   CHECK(read(with(with(neox, "rope_theta", 500), "partial_rotary_factor", 0.5)).rope.dim == 8);
+  json saved_again = with(with(neox, "rope_parameters", {{"rope_type", "default"}, {"rope_theta", 500}, {"partial_rotary_factor", 1.0}}), "partial_rotary_factor", 1.0);
+  saved_again.erase("rotary_pct");
+  CHECK(read(saved_again).rope.dim == 16);
+  CHECK_THROWS_WITH(read(with(saved_again, "partial_rotary_factor", 0.5)), Contains("\"partial_rotary_factor\" is 0.5, but rotary_pct is 1"));
   CHECK_THROWS_WITH(read(with(neox, "partial_rotary_factor", 0.25)), Contains("\"partial_rotary_factor\" is 0.25, but rotary_pct is 0.5"));
 }
 

@@ -1,4 +1,5 @@
 // Every architecture's tiny model goes into a GGUF file and comes back, or is refused for what llama.cpp would do otherwise.
+#include <algorithm>
 #include <set>
 
 #include "core/error.h"
@@ -123,7 +124,7 @@ TEST_CASE("What llama.cpp runs otherwise or does not load is refused with the re
       {"mixtral", no_changes, "MixtralForCausalLM has experts, which llmc writes to no GGUF file"},
       {"qwen2-moe", no_changes, "Qwen2MoeForCausalLM has experts"},
       {"stablelm-head-norms", no_changes, "StableLmForCausalLM has a norm of each head's own (qk_layernorm), which llmc writes to no GGUF file"},
-      {"gpt2-untied", no_changes, "its activation is gelu, but llama.cpp runs gpt2 with gelu_tanh"},
+      {"gpt2-untied", {{"activation_function", "relu"}}, "its activation is relu, but llama.cpp runs gpt2 with gelu_tanh"},
       {"llama-rope-dynamic", no_changes, "its rotary positions scale with the length of a sequence (dynamic), which llama.cpp does not"},
       {"mistral-window", no_changes, "its queries see 7 of 64 positions, but llama.cpp runs llama without a window; with max_position_embeddings of at most 7 both are the same"},
       {"phi3-part", no_changes, "its queries see 9 of 64 positions, but llama.cpp runs phi3 without a window"},
@@ -154,6 +155,24 @@ TEST_CASE("What llama.cpp runs otherwise or does not load is refused with the re
     }
     const Model model = load_changed(c.name, changes);
     CHECK_THROWS_WITH(plan_gguf(model, {.type = "F32"}), Contains(c.name) && Contains(c.reason));
+  }
+}
+
+TEST_CASE("Every GELU becomes llama.cpp's, and a note says where the model has the exact one", "[gguf][architectures]") {
+  const struct {
+    const char* name;
+    json changes;
+    bool is_exact;
+  } cases[] = {
+      {"gpt2-untied", no_changes, true}, {"gpt2-tied", no_changes, false}, {"gpt-neox", no_changes, true}, {"gpt-neox", {{"hidden_act", "gelu_fast"}}, false}, {"falcon", no_changes, true},
+      {"gemma", no_changes, false}, {"gemma", {{"hidden_act", "gelu"}}, true}, {"llama-gqa-tied", no_changes, false},
+  };
+  for (const auto& c : cases) {
+    INFO(c.name << " " << c.changes.dump());
+    Model model = load_changed(c.name, c.changes);
+    if (model.architecture().gguf.head == GgufHead::own && model.config().tied_head) model = untie_head(std::move(model), {});
+    const std::vector<std::string> notes = plan_gguf(model, {.type = "F32"}).notes;
+    CHECK(std::ranges::any_of(notes, [](const std::string& note) { return note.ends_with("with GELU's tanh approximation, the model has the exact one"); }) == c.is_exact);
   }
 }
 
