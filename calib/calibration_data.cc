@@ -130,6 +130,10 @@ CalibrationData draw_samples(std::span<const TokenData> sources, const Calibrati
   return data;
 }
 
+bool needs_tokenizer(const CalibrationOptions& options) {
+  return options.files.empty() || !std::ranges::all_of(options.files, [](const std::string& name) { return holds_token_ids(name); });
+}
+
 SeparatedData load_calibration(const CalibrationRequest& request, TokenData evaluation) {
   const int64_t seqlen = sample_length(request.options, request.context);
   std::vector<TokenData> sources = load_sources(request);

@@ -58,6 +58,9 @@ struct CalibrationRequest {
   int64_t context = 0;
   uint64_t seed = 0;
 };
+/// Whether samples are read from text, the bundled one where there are no files, so that a tokenizer is needed.
+bool needs_tokenizer(const CalibrationOptions& options);
+
 /// What is calibrated on, and what is left to judge on.
 struct SeparatedData {
   CalibrationData calibration;

@@ -157,6 +157,8 @@ std::string_view Tokenizer::get_name(int32_t id) const {
   throw Error(ErrorKind::input, fmt::format("{}: no token has the id {}", where_, id));
 }
 
+bool Tokenizer::has_token(int32_t id) const { return added_tokens_.find(id) || model_->vocabulary().find_token(id); }
+
 std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   std::vector<std::string> tokens;
   for (int32_t id : ids) tokens.emplace_back(get_name(id));

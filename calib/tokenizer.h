@@ -39,6 +39,8 @@ class Tokenizer {
   /// The text of ids, special tokens included; bytes that do not form characters become U+FFFD.
   /// Throws Error(input) naming an id that no token has.
   std::string decode(std::span<const int32_t> ids) const;
+  /// Whether decode() knows it: a model may have more ids than its tokenizer.
+  bool has_token(int32_t id) const;
 
   /// The one token (BOS) that the post-processor puts before a text; nothing when it puts none, or more.
   std::optional<int32_t> first_token() const { return post_processor_.before.size() == 1 ? std::optional(post_processor_.before[0]) : std::nullopt; }

@@ -72,14 +72,14 @@ void add_compress_options(CLI::App& app, CompressOptions& options) {
   app.add_flag("--dry-run", options.dry_run, "Print what would be done to each weight, and stop");
   app.add_flag("--untie", options.untie_head, "Give an output head that is tied to the embedding a matrix of its own first")->group("Tensors");
   app.add_flag("--allow-requantize", options.allow_requantize, "Round the weights of a quantized artifact or GGUF file again, from what they mean")->group("Tensors");
-  app.add_option("--seed", options.seed, "Picks the sample of the text that the oracle checks")->group("Judging");
+  app.add_option("--seed", options.seed, "Picks whatever the command draws: calibration samples, texts that the model writes, the order of training, random weights, and the sample of the text that the oracle checks")->group("Judging");
   app.add_option("--eval-data", options.evaluation_data, "Held-out text, or token ids (.npy, .u16, .u32), to judge on; default: the bundled text")->group("Judging");
   add_evaluation_flags(app, options.evaluation, "--eval-seqlen");
   add_ignored_config_fields(app, options.ignored_config_fields);
   app.add_option("--max-ppl-increase", options.max_ppl_increase, "Gate: most the perplexity may grow, such as 1%")->group("Gates");
   app.add_option("--max-kl", options.max_kl, "Gate: highest mean KL divergence to the original, in nats")->group("Gates");
   app.add_option("--min-top1-agreement", options.min_top1_agreement, "Gate: least share of positions with the original's first choice, such as 0.95")->group("Gates");
-  app.add_option("--max-size", options.max_size, "Gate: largest weight file, such as 40MB")->group("Gates");
+  app.add_option("--max-size", options.max_size, "Gate: most bytes of all weight files together, such as 40MB")->group("Gates");
   app.add_option("--min-ratio", options.min_ratio, "Gate: least ratio of the weight files before and after, such as 3")->group("Gates");
   app.add_option("--junit", options.junit, "Write the gates as JUnit XML to this file")->group("Output");
 }
@@ -95,7 +95,7 @@ void add_calibration_run_options(CLI::App& app, CompressOptions& options) {
 }
 
 int run_compress(const std::string& command, const CompressOptions& options, Recipe recipe, const CommandContext& context) {
-  if (options.format != "auto" || recipe.format == Format::automatic) recipe.format = parse_format(options.format);
+  if (options.format) recipe.format = parse_format(*options.format);
   if (recipe.format == Format::automatic && std::filesystem::path(options.output).extension() == ".gguf") recipe.format = Format::gguf;
   if (!options.shard_size.empty()) recipe.shard_bytes = read_shard_size(options.shard_size);
   if (options.seed && *options.seed < 0) throw Error(ErrorKind::usage, fmt::format("--seed: expected a number from 0, found {}", *options.seed));

@@ -21,7 +21,7 @@ struct CompressOptions {
   bool untie_head = false;
   bool allow_requantize = false;
   std::string shard_size;
-  std::string format = "auto";
+  std::optional<std::string> format;
   std::optional<int64_t> seed;
   std::string evaluation_data;
   EvaluationFlags evaluation = {.max_windows = 32};

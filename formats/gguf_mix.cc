@@ -130,6 +130,14 @@ GgufType fall_back(GgufType type, int64_t columns) {
   return row != std::end(fallbacks) && fits(row->instead) ? row->instead : f16;
 }
 
+/// Throws Error(usage) that names every pattern that says nothing about any tensor.
+void check_patterns(const MixOverrides& overrides, std::span<const MixInput> tensors) {
+  Problems problems;
+  for (const auto& [pattern, type] : overrides.tensor_types)
+    if (std::ranges::none_of(tensors, [&](const MixInput& tensor) { return is_quantizable(tensor, overrides) && pattern.matches(tensor.name); })) problems.add(fmt::format("pattern '{}' matches none of the GGUF file's matrices, such as {}", pattern.text(), tensors.empty() ? "(none)" : tensors.back().name));
+  problems.throw_if_any(ErrorKind::usage, "tensor types");
+}
+
 }  // namespace
 
 std::span<const GgufMix> gguf_mix_list() { return mixes(); }
@@ -149,6 +157,7 @@ const GgufMix& get_gguf_mix(const std::string& name, const std::string& where) {
 std::vector<ChosenType> choose_gguf_types(const GgufMix& mix, const MixFacts& facts, const MixOverrides& overrides, std::span<const MixInput> tensors) {
   const bool is_tied = std::ranges::find(tensors, "output.weight", &MixInput::name) == tensors.end();
   const bool mixes_blocks = !get_info(mix.type).dtype;
+  check_patterns(overrides, tensors);
   std::vector<ChosenType> chosen;
   Problems problems;
   for (const MixInput& tensor : tensors) {
@@ -161,11 +170,10 @@ std::vector<ChosenType> choose_gguf_types(const GgufMix& mix, const MixFacts& fa
       chosen.push_back({.type = overrides.embedding_type});
     } else if (kind == output && overrides.output_type) {
       chosen.push_back({.type = overrides.output_type});
-    } else if (!mixes_blocks) {
-      chosen.push_back({.type = mix.type});
     } else {
       const auto given = std::ranges::find_if(overrides.tensor_types, [&](const auto& entry) { return entry.first.matches(tensor.name); });
-      chosen.push_back({.type = given != overrides.tensor_types.end() ? given->second : overrides.rules == MixRules::ignored ? mix.type : type_by_rules(mix, facts, overrides, tensor, is_tied)});
+      if (given != overrides.tensor_types.end()) chosen.push_back({.type = given->second});
+      else chosen.push_back({.type = !mixes_blocks || overrides.rules == MixRules::ignored ? mix.type : type_by_rules(mix, facts, overrides, tensor, is_tied)});
     }
     ChosenType& choice = chosen.back();
     const GgufType possible = fall_back(*choice.type, tensor.shape.back());

@@ -89,7 +89,8 @@ struct ChosenType {
 };
 
 /// One for each tensor, as llama-quantize would (llama-quant.cpp of llama.cpp). Throws Error(usage) that names every tensor whose
-/// rows are no whole number of its type's blocks, unless fallbacks are allowed.
+/// rows are no whole number of its type's blocks, unless fallbacks are allowed, and every pattern that matches no matrix. Other than there,
+/// patterns count beside a mix of floats (F16), too.
 std::vector<ChosenType> choose_gguf_types(const GgufMix& mix, const MixFacts& facts, const MixOverrides& overrides, std::span<const MixInput> tensors);
 
 }  // namespace llmc

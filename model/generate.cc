@@ -120,8 +120,9 @@ std::vector<std::vector<int32_t>> generate(const Model& model, const ForwardOpti
 int32_t draw_token(std::span<float> logits, const Sampling& sampling, double point) {
   if (std::ranges::any_of(logits, [](float value) { return std::isnan(value); })) throw Error(ErrorKind::input, "a logit is NaN: there is no next token to choose");
   const auto highest = static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
-  if (sampling.temperature == 0) return highest;
   const float most = logits[static_cast<size_t>(highest)];
+  if (!std::isfinite(most)) throw Error(ErrorKind::input, fmt::format("the largest logit is {}: there is no next token to choose", most));
+  if (sampling.temperature == 0) return highest;
   for (float& value : logits) value = static_cast<float>((value - most) / sampling.temperature);
   if (sampling.top_k == 0 && sampling.top_p == 1) {
     softmax(logits);

@@ -94,7 +94,7 @@ RunText load_run_text(const Model& model, const CompressRequest& request) {
   const auto& calibration = request.recipe.calibration;
   std::optional<Tokenizer> tokenizer;
   if (!model.origin().tokens.empty()) refuse_ids(request);
-  const bool calibrates_on_text = calibration && (calibration->files.empty() || !std::ranges::all_of(calibration->files, [](const std::string& name) { return holds_token_ids(name); }));
+  const bool calibrates_on_text = calibration && needs_tokenizer(*calibration);
   if (!file || !holds_token_ids(*file) || calibrates_on_text) {
     tokenizer = load_tokenizer(model);
     if (!tokenizer) throw Error(ErrorKind::input, fmt::format("{}: not found; {} needs it, or give token ids (.npy, .u16, .u32)", tokenizer_name(model), calibrates_on_text ? "calibration text" : file ? file->string() : "the bundled evaluation text"));

@@ -29,7 +29,7 @@ constexpr int bundle_version = 1;
 
 /// The samples, all of one length.
 Sequences load_samples(const BundleRequest& request, const Model& teacher) {
-  const std::optional<Tokenizer> tokenizer = load_tokenizer(teacher);
+  const std::optional<Tokenizer> tokenizer = needs_tokenizer(request.data) ? load_tokenizer(teacher) : std::nullopt;
   return load_calibration({.options = request.data, .tokenizer = tokenizer ? &*tokenizer : nullptr, .vocabulary = teacher.config().vocabulary, .context = teacher.config().longest_text(), .seed = request.seed}, {}).calibration.samples;
 }
 

@@ -37,8 +37,8 @@ void check_targets(const std::vector<QuantizeTarget>& targets, Problems& problem
   for (const auto& [placed, scheme] : targets) {
     const StoredTensor& tensor = *placed->tensor;
     if (find_scheme(tensor)) problems.add(fmt::format("tensor {}: is already quantized", tensor.name));
-    if (scheme.input && scheme.input->range == InputRange::calibrated && !find_tap(placed->row->role)) problems.add(fmt::format("tensor {}: no calibrated range for its input: only layers inside blocks have one; choose a dynamic scheme or keep_action it", tensor.name));
-    if (scheme.input && scheme.input->range == InputRange::calibrated && (placed->row->role == Role::expert_down || placed->row->role == Role::shared_down)) problems.add(fmt::format("tensor {}: no calibrated range for its input: calibration sees it times what the expert counts for; choose a dynamic scheme or keep_action it", tensor.name));
+    if (scheme.input && scheme.input->range == InputRange::calibrated && !find_tap(placed->row->role)) problems.add(fmt::format("tensor {}: no calibrated range for its input: only layers inside blocks have one; choose a dynamic scheme or keep it", tensor.name));
+    if (scheme.input && scheme.input->range == InputRange::calibrated && (placed->row->role == Role::expert_down || placed->row->role == Role::shared_down)) problems.add(fmt::format("tensor {}: no calibrated range for its input: calibration sees it times what the expert counts for; choose a dynamic scheme or keep it", tensor.name));
     if (scheme.granularity == Granularity::group && tensor.cols() % scheme.group_size != 0)
       problems.add(fmt::format("tensor {}: rows of {} are not a multiple of the group size {}; choose --group-size {}, --granularity channel, or another scheme for this tensor with --tensor-type", tensor.name, tensor.cols(), scheme.group_size, suggest_group(targets, scheme.group_size)));
   }

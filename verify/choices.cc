@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace llmc {
 namespace {
@@ -9,12 +10,13 @@ namespace {
 /// What a model chose, question by question; −1: nothing.
 struct Answers {
   std::vector<int> by_sum, by_mean;
+  bool are_numbers = true;  ///< no score is NaN
 };
 
-/// The place of the one highest value; −1 when several are, or one is NaN.
+/// The place of the one highest value; −1 when several are.
 int only_highest(const std::vector<double>& values) {
   const auto best = std::ranges::max_element(values);
-  if (std::ranges::any_of(values, [](double value) { return std::isnan(value); }) || std::ranges::count(values, *best) != 1) return -1;
+  if (std::ranges::count(values, *best) != 1) return -1;
   return static_cast<int>(best - values.begin());
 }
 
@@ -26,6 +28,7 @@ Answers choose(const ChoiceData& data, const TokenScores& scores, std::vector<st
     for (const Choice& choice : question.choices) {
       double sum = 0;
       for (const TokenScore& score : (scores.windows[window++].*side)[model]) sum -= score.nll;
+      if (std::isnan(sum)) answers.are_numbers = false;
       sums.push_back(sum);
       means.push_back(sum / static_cast<double>(std::max<int64_t>(1, choice.bytes)));
     }
@@ -35,13 +38,21 @@ Answers choose(const ChoiceData& data, const TokenScores& scores, std::vector<st
   return answers;
 }
 
-int64_t count_right(const ChoiceData& data, const std::vector<int>& chosen) {
+Share share_right(const ChoiceData& data, const std::vector<int>& chosen, bool are_numbers) {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  if (!are_numbers) return {.value = nan, .low = nan, .high = nan};
   int64_t right = 0;
   for (size_t i = 0; i < chosen.size(); ++i) right += chosen[i] == static_cast<int>(data.questions[i].answer);
-  return right;
+  return estimate_share(right, std::ssize(chosen));
 }
 
-ChoiceComparison compare_answers(const ChoiceData& data, const std::vector<int>& model, const std::vector<int>& reference) {
+ChoiceComparison compare_answers(const ChoiceData& data, const Answers& of_model, const Answers& of_reference) {
+  const std::vector<int>&model = of_model.by_sum, &reference = of_reference.by_sum;
+  const double accuracy = share_right(data, reference, of_reference.are_numbers).value;
+  if (!of_model.are_numbers || !of_reference.are_numbers) {
+    constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+    return {.reference_accuracy = accuracy, .agreement = nan, .difference = nan, .difference_error = std::nullopt};
+  }
   const auto count = static_cast<double>(data.questions.size());
   double same = 0, gained = 0, lost = 0;
   for (size_t i = 0; i < model.size(); ++i) {
@@ -51,7 +62,7 @@ ChoiceComparison compare_answers(const ChoiceData& data, const std::vector<int>&
     lost += model[i] != answer && reference[i] == answer;
   }
   const double difference = (gained - lost) / count;
-  ChoiceComparison result{.reference_accuracy = static_cast<double>(count_right(data, reference)) / count, .agreement = same / count, .difference = difference, .difference_error = std::nullopt};
+  ChoiceComparison result{.reference_accuracy = accuracy, .agreement = same / count, .difference = difference, .difference_error = std::nullopt};
   if (count > 1) result.difference_error = std::sqrt(((gained + lost) / count - difference * difference) / (count - 1));
   return result;
 }
@@ -77,8 +88,8 @@ std::vector<ChoiceQuality> judge_choices(const SideBySide& run, const ChoiceData
   const auto count = static_cast<int64_t>(data.questions.size());
   for (size_t i = 0; i < run.models.size(); ++i) {
     const Answers answers = choose(data, scores, &WindowScores::models, i);
-    ChoiceQuality quality{.data = data.name, .questions = count, .starts_with_bos = data.starts_with_bos, .accuracy = estimate_share(count_right(data, answers.by_sum), count), .accuracy_per_byte = estimate_share(count_right(data, answers.by_mean), count)};
-    for (const Answers& reference : of_references) quality.comparisons.push_back(compare_answers(data, answers.by_sum, reference.by_sum));
+    ChoiceQuality quality{.data = data.name, .questions = count, .starts_with_bos = data.starts_with_bos, .accuracy = share_right(data, answers.by_sum, answers.are_numbers), .accuracy_per_byte = share_right(data, answers.by_mean, answers.are_numbers)};
+    for (const Answers& reference : of_references) quality.comparisons.push_back(compare_answers(data, answers, reference));
     qualities.push_back(std::move(quality));
   }
   return qualities;

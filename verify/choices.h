@@ -29,7 +29,7 @@ struct ChoiceComparison {
 };
 
 /// A model's answers to a file's questions. It chooses what has the highest log-probability, summed over the choice's tokens;
-/// where two have the same, or a sum is NaN, the question counts as missed.
+/// where two have the same, the question counts as missed. Where any sum is NaN, all shares are: that is no measurement.
 struct ChoiceQuality {
   std::string data;
   int64_t questions = 0;

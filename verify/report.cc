@@ -152,9 +152,9 @@ json to_json(const Comparison& c) {
 }
 
 json to_json(const ChoiceQuality& choices) {
-  const auto share = [](const Share& of) { return json{{"value", of.value}, {"low", of.low}, {"high", of.high}}; };
+  const auto share = [](const Share& of) { return json{{"value", number(of.value)}, {"low", number(of.low)}, {"high", number(of.high)}}; };
   json result = {{"data", choices.data}, {"questions", choices.questions}, {"starts_with_bos", choices.starts_with_bos}, {"accuracy", share(choices.accuracy)}, {"accuracy_per_byte", share(choices.accuracy_per_byte)}, {"comparisons", json::array()}};
-  for (const ChoiceComparison& c : choices.comparisons) result["comparisons"].push_back({{"reference_accuracy", c.reference_accuracy}, {"agreement", c.agreement}, {"difference", c.difference}, {"difference_standard_error", optional_number(c.difference_error)}});
+  for (const ChoiceComparison& c : choices.comparisons) result["comparisons"].push_back({{"reference_accuracy", number(c.reference_accuracy)}, {"agreement", number(c.agreement)}, {"difference", number(c.difference)}, {"difference_standard_error", optional_number(c.difference_error)}});
   return result;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "calib/choice_data.h"
@@ -79,8 +80,8 @@ WindowOptions fit_windows(WindowOptions options, const SideBySide& run) {
 }
 
 /// Ids of the first model's tokenizer are what all models are given: says where they stand for other tokens. Tokenizers that cannot be read
-/// cannot be compared, and are no fault where nothing needs them.
-void warn_of_other_tokens(const SideBySide& run, const RunContext& context) {
+/// cannot be compared, and are no fault where nothing needs them. Returns what was found by directory.
+std::map<std::filesystem::path, TokenComparison> compare_tokenizers(const SideBySide& run, const RunContext& context) {
   const auto load = [](const Model& model) {
     try {
       return load_tokenizer(model);
@@ -90,15 +91,18 @@ void warn_of_other_tokens(const SideBySide& run, const RunContext& context) {
   };
   const std::vector<const Model*> all = all_of(run);
   const std::string name = all.front()->checkpoint().directory.string();
+  std::map<std::filesystem::path, TokenComparison> result;
   std::optional<Tokenizer> first;
   for (const Model* model : all) {
-    if (model->checkpoint().directory == all.front()->checkpoint().directory) continue;
-    if (!first && !(first = load(*all.front()))) return;
+    if (model->checkpoint().directory == all.front()->checkpoint().directory || result.contains(model->checkpoint().directory)) continue;
+    if (!first && !(first = load(*all.front()))) return result;
     const auto other = load(*model);
     if (!other) continue;
     const TokenComparison found = compare_tokens(*first, *other, std::min(all.front()->config().vocabulary, model->config().vocabulary));
     if (found.different > 0) context.sink.warn(fmt::format("{}: {} of {} token ids stand for other text than in {}, such as {}: {}, there {}; all models are given the ids of {}", model->checkpoint().directory.string(), found.different, found.compared, name, found.first, json(found.other_text).dump(), json(found.text).dump(), name));
+    result.emplace(model->checkpoint().directory, found);
   }
+  return result;
 }
 
 /// What every model says about text.
@@ -135,15 +139,20 @@ std::vector<ChoiceData> load_questions(const EvaluateOptions& options, const Sid
   return result;
 }
 
-json to_json(const EvaluateOptions& options, const OnText* text, const std::vector<std::vector<ChoiceQuality>>& choices) {
+json to_json(const EvaluateOptions& options, const SideBySide& run, const std::map<std::filesystem::path, TokenComparison>& tokens, const OnText* text, const std::vector<std::vector<ChoiceQuality>>& choices) {
+  const auto other_tokens = [&](const Model& model) {
+    const auto found = tokens.find(model.checkpoint().directory);
+    return found == tokens.end() ? json() : json{{"compared", found->second.compared}, {"different", found->second.different}};
+  };
   json result = {{"precision", options.evaluation.precision}, {"models", json::array()}};
   for (size_t i = 0; i < options.models.size(); ++i) {
-    json model = {{"model", options.models[i]}, {"quality", nullptr}, {"oracle", nullptr}, {"sparse_products", nullptr}, {"comparisons", json::array()}, {"choices", json::array()}};
+    json model = {{"model", options.models[i]}, {"other_tokens", other_tokens(*run.models[i])}, {"quality", nullptr}, {"oracle", nullptr}, {"sparse_products", nullptr}, {"comparisons", json::array()}, {"choices", json::array()}};
     if (text) {
       model.update({{"quality", to_json(text->judgements[i].quality)}, {"oracle", to_json(text->oracles[i])}, {"sparse_products", to_json(text->products[i])}});
       for (size_t r = 0; r < options.references.size(); ++r) {
         json comparison = to_json(text->judgements[i].comparisons[r]);
         comparison["reference"] = options.references[r];
+        comparison["other_tokens"] = other_tokens(*run.references[r]);
         model["comparisons"].push_back(std::move(comparison));
       }
     }
@@ -175,17 +184,22 @@ std::optional<ResultFile> find_logits_file(const EvaluateOptions& options) {
   return ResultFile({.flag = "--logits", .begins = "\x93NUMPY", .called = ".npy file"}, options.logits, others);
 }
 
-/// A perplexity that is not finite is a miss, as it is to the commands that write. Returns the exit code.
-int tell_misses(const EvaluateOptions& options, const OnText* text) {
-  std::string misses;
-  const auto check = [&](const std::string& model, double perplexity) {
-    if (!std::isfinite(perplexity)) misses += fmt::format("{}{}: perplexity is {}", misses.empty() ? "" : "; ", model, perplexity);
+/// A perplexity that is not finite is a miss, as it is to the commands that write, and so is a share of answers. Returns the exit code.
+int tell_misses(const EvaluateOptions& options, const OnText* text, const std::vector<std::vector<ChoiceQuality>>& choices) {
+  std::vector<std::string> misses;
+  const auto check = [&](const std::string& model, const std::string& what, double value) {
+    if (!std::isfinite(value)) misses.push_back(fmt::format("{}: {} is {}", model, what, value));
   };
-  for (size_t i = 0; text && i < options.models.size(); ++i) check(options.models[i], text->judgements[i].quality.perplexity);
-  for (size_t r = 0; text && r < options.references.size(); ++r) check(options.references[r], text->judgements.front().comparisons[r].reference_perplexity);
+  for (size_t i = 0; text && i < options.models.size(); ++i) check(options.models[i], "perplexity", text->judgements[i].quality.perplexity);
+  for (size_t r = 0; text && r < options.references.size(); ++r) check(options.references[r], "perplexity", text->judgements.front().comparisons[r].reference_perplexity);
+  for (const auto& of_file : choices) {
+    const std::string what = fmt::format("the share of right answers of {}", of_file.front().data);
+    for (size_t i = 0; i < options.models.size(); ++i) check(options.models[i], what, of_file[i].accuracy.value);
+    for (size_t r = 0; r < options.references.size(); ++r) check(options.references[r], what, of_file.front().comparisons[r].reference_accuracy);
+  }
   if (misses.empty()) return exit_done;
   std::fflush(stdout);
-  write_untrusted(fmt::format("llmc: {}, expected a finite one", misses));
+  write_untrusted(fmt::format("llmc: {}; expected finite ones", fmt::join(misses, "; ")));
   return exit_gate_missed;
 }
 
@@ -198,14 +212,14 @@ int run_evaluate(const EvaluateOptions& options, const CLI::App& app, const Comm
   const std::optional<ResultFile> logits = find_logits_file(options);
   const LoadedModels loaded = load_models(options, context.run);
   const WindowOptions windows = fit_windows(window_options, loaded.run);
-  warn_of_other_tokens(loaded.run, context.run);
+  const auto tokens = compare_tokenizers(loaded.run, context.run);
   const std::vector<ChoiceData> questions = load_questions(options, loaded.run);
   const std::optional<OnText> text = is_on_text ? std::optional(judge_text(options, loaded.run, forward, windows, logits ? &*logits : nullptr, context.run)) : std::nullopt;
   std::vector<std::vector<ChoiceQuality>> choices;  // by file, then by model
   for (const ChoiceData& data : questions) choices.push_back(judge_choices(loaded.run, data, forward, context.run));
   if (context.common.json) {
-    fmt::print("{}", format_json(to_json(options, text ? &*text : nullptr, choices)));
-    return tell_misses(options, text ? &*text : nullptr);
+    fmt::print("{}", format_json(to_json(options, loaded.run, tokens, text ? &*text : nullptr, choices)));
+    return tell_misses(options, text ? &*text : nullptr, choices);
   }
   std::string shown;
   if (text && options.models.size() == 1 && options.references.size() <= 1 && !options.hidden_errors) {
@@ -216,7 +230,7 @@ int run_evaluate(const EvaluateOptions& options, const CLI::App& app, const Comm
   }
   for (const auto& of_file : choices) shown += (shown.empty() ? "" : "\n") + format_choices(options.models, options.references, of_file);
   fmt::print("{}", shown);
-  return tell_misses(options, text ? &*text : nullptr);
+  return tell_misses(options, text ? &*text : nullptr, choices);
 }
 
 }  // namespace

@@ -100,7 +100,7 @@ CommandFunction add_export(CLI::App& app) {
   app.description("Writes an artifact as an ordinary checkpoint: pruned weights exactly, quantized ones as the f32 values of their codes.");
   app.footer("Examples:\n  llmc export OUT --dense -o DENSE\n  llmc export TEACHER --for-distillation --student STUDENT -o BUNDLE --data text.txt");
   auto options = std::make_shared<ExportOptions>();
-  app.add_option("MODEL", options->model, "Artifact directory")->required();
+  app.add_option("MODEL", options->model, "Checkpoint or artifact directory, or a GGUF file")->required();
   app.add_option("-o,--output", options->output, "Directory to write; it appears complete or not at all")->required();
   app.add_flag("--dense", options->dense, "Write dense float tensors");
   app.add_flag("--for-distillation", options->for_distillation, "Write a bundle to train a student from, with llmc or with the PyTorch script in it: the student, tokens, and what this model says of them");

@@ -76,11 +76,17 @@ std::vector<int32_t> read_prompt(const GenerateOptions& options, const PromptTex
   return ids;
 }
 
+/// Without the ids that no token has: models may have more than their tokenizers.
+std::string decode_known(const Tokenizer& tokenizer, std::vector<int32_t> ids) {
+  std::erase_if(ids, [&](int32_t id) { return !tokenizer.has_token(id); });
+  return tokenizer.decode(ids);
+}
+
 /// What the tokens behind a prompt add to its text, without the end token.
 std::string text_behind(const Tokenizer& tokenizer, std::vector<int32_t> prompt, const Continuation& continuation) {
-  const std::string before = tokenizer.decode(prompt);
+  const std::string before = decode_known(tokenizer, prompt);
   prompt.insert(prompt.end(), continuation.tokens.begin(), continuation.tokens.end() - (continuation.ending == Ending::end_token ? 1 : 0));
-  const std::string whole = tokenizer.decode(prompt);
+  const std::string whole = decode_known(tokenizer, prompt);
   // A prompt that ends inside a character ends with U+FFFD by itself, and with the character when the rest follows.
   auto same = static_cast<size_t>(std::ranges::mismatch(before, whole).in2 - whole.begin());
   while (same > 0 && same < whole.size() && (static_cast<unsigned char>(whole[same]) & 0xc0) == 0x80) --same;
@@ -96,6 +102,17 @@ const char* name_of(Ending ending) {
   return "";
 }
 
+/// A prompt of ids needs none: there one that is refused is as good as none.
+std::optional<Tokenizer> find_tokenizer(const GenerateOptions& options, const Model& model, const RunContext& context) {
+  try {
+    return load_tokenizer(model);
+  } catch (const Error& error) {
+    if (options.prompt_ids.empty() || error.kind() != ErrorKind::input) throw;
+    context.sink.warn(fmt::format("{}; the tokens are shown as ids", error.what()));
+    return std::nullopt;
+  }
+}
+
 /// Flags that do nothing when the likeliest token is always taken.
 void refuse_without_temperature(const CLI::App& app) {
   for (const char* flag : {"--top-k", "--top-p", "--samples", "--seed"})
@@ -108,7 +125,7 @@ int run_generate(const GenerateOptions& options, const CLI::App& app, const Comm
   const PromptText text = read_prompt_text(options);
   const Model model = load_model(options.model, as_set(options.ignored_config_fields), context.run);
   warn_of_idle_fields({&model}, as_set(options.ignored_config_fields), context.run);
-  const auto tokenizer = load_tokenizer(model);
+  const auto tokenizer = find_tokenizer(options, model, context.run);
   const std::vector<int32_t> prompt = read_prompt(options, text, model, tokenizer ? &*tokenizer : nullptr);
   const ContinuationOptions wanted{.sampling = options.sampling, .samples = options.samples, .most_tokens = options.max_new_tokens, .end_tokens = options.ignore_eos ? std::vector<int32_t>() : find_end_tokens(model), .seed = static_cast<uint64_t>(options.seed)};
   const auto continuations = continue_prompt(model, forward, prompt, wanted, context.run);
@@ -121,7 +138,7 @@ int run_generate(const GenerateOptions& options, const CLI::App& app, const Comm
     if (continuations.size() > 1) shown += fmt::format("{}--- {}\n", shown.empty() ? "" : "\n", samples.size());
     shown += written ? *written + "\n" : fmt::format("{}\n", fmt::join(continuation.tokens, ","));
   }
-  if (context.common.json) fmt::print("{}", format_json({{"model", options.model}, {"prompt", {{"tokens", prompt}, {"text", tokenizer ? json(tokenizer->decode(prompt)) : json()}}}, {"samples", samples}}));
+  if (context.common.json) fmt::print("{}", format_json({{"model", options.model}, {"precision", options.precision}, {"prompt", {{"tokens", prompt}, {"text", tokenizer ? json(decode_known(*tokenizer, prompt)) : json()}}}, {"samples", samples}}));
   else fmt::print("{}", shown);
   return exit_done;
 }

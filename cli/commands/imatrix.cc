@@ -34,7 +34,7 @@ struct ImatrixOptions {
 };
 
 CalibrationData load_samples(const ImatrixOptions& options, const CalibrationOptions& wanted, const Model& model, const RunContext& context) {
-  const std::optional<Tokenizer> tokenizer = load_tokenizer(model);
+  const std::optional<Tokenizer> tokenizer = needs_tokenizer(wanted) ? load_tokenizer(model) : std::nullopt;
   CalibrationData data = load_calibration({.options = wanted, .tokenizer = tokenizer ? &*tokenizer : nullptr, .vocabulary = model.config().vocabulary, .context = model.config().longest_text(), .seed = static_cast<uint64_t>(options.seed)}, {}).calibration;
   for (const std::string& warning : data.warnings) context.sink.warn(warning);
   if (wanted.generated > 0) add_generated_samples(data, model, wanted, static_cast<uint64_t>(options.seed), context);
@@ -86,7 +86,7 @@ CommandFunction add_imatrix(CLI::App& app) {
   auto options = std::make_shared<ImatrixOptions>();
   app.add_option("MODEL", options->model, "Hugging Face checkpoint directory, artifact directory, or a GGUF file")->required();
   app.add_option("-o,--output", options->output, "File to write, which ends in .gguf; it appears complete or not at all")->required();
-  app.add_flag("--force", options->force, "Replace a file at OUTPUT");
+  app.add_flag("--force", options->force, "Replace an earlier imatrix at OUTPUT");
   app.add_option("--seed", options->seed, "Picks the samples")->check(whole_number(0))->capture_default_str()->group("Calibration");
   add_calibration_flags(app, options->calibration);
   add_ignored_config_fields(app, options->ignored_config_fields);

@@ -100,7 +100,7 @@ CommandFunction add_inspect(CLI::App& app) {
   app.description("Shows a checkpoint or artifact: architecture, sizes, and each tensor's type, shape, range and outliers.");
   app.footer("Example:\n  llmc inspect MODEL --json");
   auto options = std::make_shared<Options>();
-  app.add_option("MODEL", options->model, "Checkpoint or artifact directory")->required();
+  app.add_option("MODEL", options->model, "Checkpoint or artifact directory, or a GGUF file")->required();
   add_ignored_config_fields(app, options->ignored_config_fields);
   return [options](const CommandContext& context) { return run_inspect(options->model, as_set(options->ignored_config_fields), context); };
 }

@@ -64,7 +64,7 @@ Recipe make_structured_recipe(const PruneOptions& options, const CLI::App& app) 
   Recipe recipe;
   for (const std::string& text : options.structured) read_structured(text, step, recipe.vocabulary);
   if (step.size() == 1) {  // the vocabulary alone
-    constexpr std::array of_steps = {"--importance", "--compensate", "--damping"};
+    constexpr std::array of_steps = {"--importance", "--compensate", "--damping", "--heal", "--heal-epochs", "--heal-scope"};
     refuse_flags(app, of_steps, "with vocab alone");
     if (const auto given = given_calibration_flags(app); !given.empty()) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with vocab alone, which needs no calibration", fmt::join(given, ", ")));
     return recipe;

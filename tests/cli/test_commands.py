@@ -305,6 +305,8 @@ class Streams(Compress):
         self.count = getattr(self, "count", 0) + 1
         for command in RUNS:
             yield command, self.run_of(command, name=f"{command}-{self.count}"), True
+        yield "convert", ["convert", llama(), "-o", self.dir / f"{self.count}.gguf", "--type", "F32", "--eval-data", ids()], True
+        yield "distill", ["distill", llama(), "-o", self.dir / f"student-{self.count}", "--student-layers", 1, "--steps", 1, "--seqlen", 16, "--data", support.write_ids(self.dir / "other.u16", [i % 64 for i in range(400)]), "--eval-data", ids()], True
         yield "export", ["export", self.dir / f"prune-{self.count}", "--dense", "-o", self.dir / f"dense-{self.count}"], True
         yield "evaluate", ["evaluate", llama(), "--data", ids()], True
         yield "imatrix", ["imatrix", llama(), "-o", self.dir / f"imatrix-{self.count}.gguf", "--calibration", ids(), "--nsamples", 4], True

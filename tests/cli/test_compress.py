@@ -112,6 +112,7 @@ class Recipes(Compress):
         report = self.compress(recipe, "--seed", 4, "--format", "hf", name="flags")
         self.assertEqual((report["recipe"]["seed"], report["recipe"]["format"], report["artifact"]["container"]), (4, "hf", "compressed-tensors"))
         self.assertIn('seed: 4', (self.dir / "flags" / "recipe.yaml").read_text())
+        self.assertEqual(self.compress(recipe, "--format", "auto", name="auto")["artifact"]["container"], "compressed-tensors")
 
     def test_wrong_recipes(self):
         step = "steps:\n  - {pass: quantize.rtn, scheme: W8A16}\n"

@@ -95,7 +95,9 @@ class Generate(Case):
         tokens = self.tokens(*run)
         self.assertEqual(self.tokens(*run, "--threads", 1), tokens)
         self.assertEqual(self.tokens(*run, "--threads", 5), tokens)
-        self.assertEqual(len(self.tokens(*run, "--precision", "bf16")[0]), 8)
+        for flags, precision in (([], "f32"), (["--precision", "bf16"], "bf16")):
+            result = self.json("generate", *run, *flags)
+            self.assertEqual((result["precision"], len(result["samples"][0]["tokens"])), (precision, 8))
         self.refused(2, ["--precision", "'f64'"], "generate", *run, "--precision", "f64")
         self.assertEqual(self.ok("generate", *run, "--quiet").err, "")
         self.assertIn("generate", self.ok("generate", *run, "--verbose").err)
@@ -112,6 +114,28 @@ class Generate(Case):
     def test_what_is_wrong_is_said_before_the_model_is_read(self):
         self.refused(3, ["absent.txt"], "generate", self.dir / "absent", "--prompt-file", self.dir / "absent.txt")
         self.refused(2, ["--precision", "'f64'"], "generate", self.dir / "absent", "--prompt", "a", "--precision", "f64")
+
+    def test_ids_that_no_token_has(self):
+        """A model may have more of them than its tokenizer: they stand for no text."""
+        tokens = self.tokens(llama(), "--prompt-ids", "5,40,11", "--max-new-tokens", 4)[0]
+        model = self.dir / "model"
+        shutil.copytree(llama(), model)
+        vocab = {chr(0x61 + i): i for i in range(64) if i not in (40, tokens[1])}
+        (model / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": {"type": "Fuse"}, "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "a"}}))
+        result = self.json("generate", model, "--prompt-ids", "5,40,11", "--max-new-tokens", 4)
+        text = lambda ids: "".join(chr(0x61 + i) for i in ids if i in vocab.values())
+        self.assertEqual((result["prompt"]["text"], result["samples"][0]["tokens"], result["samples"][0]["text"]), (text([5, 40, 11]), tokens, text(tokens)))
+
+    def test_a_refused_tokenizer_is_needed_for_text_alone(self):
+        model = self.dir / "model"
+        shutil.copytree(llama(), model)
+        (model / "tokenizer.json").write_text('{"model": {"type": "Riddle"}}')
+        told = self.ok("generate", model, "--prompt-ids", "5,40,11", "--max-new-tokens", 4)
+        self.assertEqual(told.out, self.ok("generate", llama(), "--prompt-ids", "5,40,11", "--max-new-tokens", 4).out)
+        self.assertIn("Riddle", told.err)
+        self.refused(3, ["tokenizer.json", "Riddle"], "generate", model, "--prompt", "a")
+        self.ok("imatrix", model, "-o", self.dir / "out.gguf", "--calibration", ids(), "--nsamples", 2)
+        self.refused(3, ["tokenizer.json", "Riddle"], "imatrix", model, "-o", self.dir / "no.gguf")
 
     def test_a_prompt_that_ends_inside_a_character(self):
         """The text behind it begins with the character, and holds nothing of the prompt."""
@@ -158,6 +182,24 @@ class Choices(Case):
 
     PAIRS = [{"sentence_good": f"The {a} {good} here.", "sentence_bad": f"The {a} {bad} here.", "UID": "x"} for a in ("king", "queen", "child") for good, bad in (("is", "are"), ("was", "were"), ("has been", "have been"))]
 
+    def test_nan_is_no_wrong_answer(self):
+        """A model without scores has no accuracy, and agrees with none."""
+        tensors, _ = support.read_safetensors(quill())
+        width = tensors["model.norm.weight"].shape[0]
+        broken = self.dir / "broken"
+        shutil.copytree(quill(), broken)
+        write_checkpoint(broken, json.loads((quill() / "config.json").read_text()), {**tensors, "model.norm.weight": support.floats(tensors["model.norm.weight"].dtype, [width], [3e38] * width)})
+        pairs = self.questions(*self.PAIRS)
+        for models in ([broken, "--reference", quill()], [quill(), "--reference", broken], [broken, "--reference", broken]):
+            with self.subTest(models=models):
+                told = self.ok("evaluate", *models, "--choices", pairs, "--json", code=1)
+                self.assertIn(f"{broken}: the share of right answers of {pairs} is nan", told.err)
+                answers = json.loads(told.out)["models"][0]["choices"][0]
+                self.assertEqual(answers["accuracy"]["value"] is None, models[0] == broken)
+                comparison = answers["comparisons"][0]
+                self.assertEqual((comparison["agreement"], comparison["difference"], comparison["reference_accuracy"] is None), (None, None, models[2] == broken))
+                self.ok("evaluate", *models, "--choices", pairs, code=1)
+
     @covers("evaluate", "--choices")
     def test_choices(self):
         pairs = self.questions(*self.PAIRS)
@@ -194,7 +236,7 @@ class Choices(Case):
     def test_json_has_one_shape(self):
         """Whatever was asked, and of whatever reference."""
         one = self.questions(self.PAIRS[0])
-        keys = ["choices", "comparisons", "model", "oracle", "quality", "sparse_products"]
+        keys = ["choices", "comparisons", "model", "oracle", "other_tokens", "quality", "sparse_products"]
         for flags in ([], ["--reference", quill()], ["--choices", one], ["--choices", one, "--reference", quill()], ["--choices", one, "--reference", quill(), "--data", quill() / "held_out.txt"]):
             text = [] if "--choices" in flags and "--data" not in flags else ["--max-windows", 1, "--seqlen", 16]
             model, = self.json("evaluate", quill(), *flags, *text)["models"]

@@ -265,6 +265,9 @@ class Evaluate(Compress):
         for args in ([quill(), copies["other"]], [quill(), "--reference", copies["other"]]):
             told = self.ok("evaluate", *args, *flags).err
             self.assertIn(f"{copies['other']}: 2 of {len(vocab)} token ids stand for other text than in {quill()}, such as 1000: ", told)
+        result = self.json("evaluate", quill(), copies["other"], "--reference", copies["same"], *flags)
+        self.assertEqual([model["other_tokens"] for model in result["models"]], [None, {"compared": len(vocab), "different": 2}])
+        self.assertEqual(result["models"][0]["comparisons"][0]["other_tokens"], {"compared": len(vocab), "different": 0})
         self.ok("convert", quill(), "-o", self.dir / "q.gguf", "--type", "F16", "--max-windows", 1)
         self.assertNotIn("stand for other text", self.ok("evaluate", self.dir / "q.gguf", "--reference", quill(), *flags).err)
 

@@ -272,6 +272,7 @@ class Vocabulary(Structured):
         vocab = ["--structured", f"vocab={self.text}"]
         self.refused(2, ["--nsamples", "vocab alone"], *run(*vocab, "--nsamples", 2))
         self.refused(2, ["--compensate", "vocab alone"], *run(*vocab, "--compensate", "true"))
+        self.refused(2, ["--heal, --heal-epochs, --heal-scope", "vocab alone"], *run(*vocab, "--heal", "--heal-epochs", 2, "--heal-scope", "block"))
         self.refused(2, ["expected a file of text"], *run("--structured", "vocab="))
         self.refused(3, ["absent.txt"], *run("--structured", f"vocab={self.dir / 'absent.txt'}"))
         self.refused(2, ["holds token ids of the whole vocabulary", "give text"], *run(*vocab, "--eval-data", ids()))

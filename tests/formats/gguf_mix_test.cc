@@ -71,6 +71,10 @@ TEST_CASE("Overrides of a mix decide in llama-quantize's order", "[gguf]") {
   named.tensor_types.emplace_back(Pattern("attn_v"), GgufType::q8_0);
   named.tensor_types.emplace_back(Pattern("attn_"), GgufType::q3_k);
   CHECK(types_of(choose_gguf_types(mix, facts, named, tied)) == "Q6_K Q3_K Q8_0 -");
+  CHECK(types_of(choose_gguf_types(get_gguf_mix("F16", "--type"), facts, named, tied)) == "F16 Q3_K Q8_0 -");
+  named.tensor_types.emplace_back(Pattern("ffn_dwn"), GgufType::q8_0);
+  named.tensor_types.emplace_back(Pattern("norm"), GgufType::q8_0);  // no matrix
+  CHECK_THROWS_WITH(choose_gguf_types(mix, facts, named, tied), Catch::Contains("pattern 'ffn_dwn' matches none of the GGUF file's matrices") && Catch::Contains("pattern 'norm' matches none"));
 }
 
 TEST_CASE("Rows that are no whole blocks are refused, all at once, or fall back", "[gguf]") {

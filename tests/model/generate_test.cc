@@ -193,4 +193,10 @@ TEST_CASE("Tokens are drawn by temperature, then from the top k, then from the t
   check({.temperature = 1, .top_k = 2, .top_p = 0.9}, {1, 3});
   std::vector<float> broken = {0, NAN, 1};
   CHECK_THROWS_WITH(draw_token(broken, {}, 0.5), Catch::Matchers::Contains("NaN"));
+  for (const double temperature : {0.0, 1.0}) {
+    std::vector<float> infinite = {0, INFINITY, 1}, nothing(3, -INFINITY), all_but_one = {-INFINITY, 2, -INFINITY};
+    CHECK_THROWS_WITH(draw_token(infinite, {.temperature = temperature}, 0.5), Catch::Matchers::Contains("largest logit is inf"));
+    CHECK_THROWS_WITH(draw_token(nothing, {.temperature = temperature}, 0.5), Catch::Matchers::Contains("largest logit is -inf"));
+    CHECK(draw_token(all_but_one, {.temperature = temperature}, 0.5) == 1);
+  }
 }
