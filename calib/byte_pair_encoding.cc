@@ -53,6 +53,8 @@ BytePairEncoding BytePairEncoding::parse(const json& model, const std::string& w
   const bool ignores_merges = fields.find_bool("ignore_merges").value_or(false);
   const std::string prefix = fields.find_string("continuing_subword_prefix").value_or("");
   const std::string suffix = fields.find_string("end_of_word_suffix").value_or("");
+  check_affix(prefix, "continuing_subword_prefix", where);
+  check_affix(suffix, "end_of_word_suffix", where);
   const std::string unknown = fields.find_string("unk_token").value_or("");
   const json* ids = fields.find("vocab");
   const std::vector<std::string> symbols = read_user_defined_symbols(fields);

@@ -356,7 +356,11 @@ class Translator {
 
 }  // namespace
 
-std::string translate_oniguruma(std::string_view expression, const std::string& where) { return Translator(expression, where).run(); }
+std::string translate_oniguruma(std::string_view expression, const std::string& where) {
+  constexpr size_t most_bytes = size_t{64} << 10;  // some escapes become a hundred times as long
+  if (expression.size() > most_bytes) throw Error(ErrorKind::input, fmt::format("{}: regular expression of {} bytes; at most {} are supported", where, expression.size(), most_bytes));
+  return Translator(expression, where).run();
+}
 
 std::string escape_literal(std::string_view text) {
   std::string result;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "calib/text_growth.h"
 #include "calib/unicode_text.h"
 #include "core/error.h"
 #include "core/utf8.h"
@@ -14,6 +15,7 @@ namespace llmc {
 namespace {
 
 constexpr size_t longest_cluster = 5;  // in bytes
+constexpr size_t most_rule_bytes = 1024;  // that a rule replaces
 
 /// RFC 4648, section 4.
 std::string decode_base64(std::string_view text, const std::string& where) {
@@ -63,7 +65,7 @@ uint32_t PrecompiledCharsmap::unit_at(uint32_t position) const {
 std::optional<PrecompiledCharsmap::Rule> PrecompiledCharsmap::find_rule(std::string_view part, Taken taken) const {
   std::optional<Rule> rule;
   uint32_t position = offset_of(unit_at(0));
-  for (size_t i = 0; i < part.size(); ++i) {
+  for (size_t i = 0; i < std::min(part.size(), most_rule_bytes); ++i) {  // a trie may lead round in circles
     const auto byte = static_cast<unsigned char>(part[i]);
     if (byte == 0) break;
     position ^= byte;
@@ -95,6 +97,7 @@ std::string PrecompiledCharsmap::apply(std::string_view text) const {
   std::string result;
   result.reserve(text.size());
   for (size_t at = 0; at < text.size();) {
+    check_growth(result.size(), most_grown_bytes(text.size()), "normalizer");
     const std::string_view cluster = text.substr(at, grapheme_size(text, at));
     at += cluster.size();
     if (cluster.size() <= longest_cluster) {

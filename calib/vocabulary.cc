@@ -59,4 +59,9 @@ const std::string* Vocabulary::find_token(int32_t id) const {
   return entry == tokens_.end() ? nullptr : entry->second;
 }
 
+void check_affix(std::string_view affix, const char* key, const std::string& where) {
+  constexpr size_t most = 64;
+  if (affix.size() > most) throw Error(ErrorKind::input, fmt::format("{}: {}: has {} bytes; at most {} are supported", where, key, affix.size(), most));
+}
+
 }  // namespace llmc

@@ -46,4 +46,8 @@ class Vocabulary {
 /// An id as a file gives it, when it is an integer of 0..2³¹−2 (so that the size of the vocabulary fits 31 bits too).
 std::optional<int32_t> find_token_id(const nlohmann::json& value);
 
+/// What is put before or behind characters to find their token: a model's continuing_subword_prefix or end_of_word_suffix. Throws Error(input) where it
+/// is long: it is looked up with every character.
+void check_affix(std::string_view affix, const char* key, const std::string& where);
+
 }  // namespace llmc

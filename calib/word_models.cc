@@ -38,6 +38,7 @@ WordPiece WordPiece::parse(const json& model, const std::string& where) {
   WordPiece result(Vocabulary::parse(get_vocabulary(fields), where + ": vocab"));
   result.unknown_ = fields.get_string("unk_token");
   result.prefix_ = fields.get_string("continuing_subword_prefix");
+  check_affix(result.prefix_, "continuing_subword_prefix", where);
   const int64_t most = fields.get_int("max_input_chars_per_word");
   fields.finish();
   if (most < 0 || most > 65536) throw Error(ErrorKind::input, fmt::format("{}: max_input_chars_per_word: expected 0 to 65536, found {}", where, most));

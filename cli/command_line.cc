@@ -18,6 +18,7 @@
 #include "cli/command.h"
 #include "cli/number_checks.h"
 #include "cli/terminal.h"
+#include "core/mapped_file.h"
 #include "core/parallel.h"
 #include "core/suggest.h"
 #include "core/version.h"
@@ -55,6 +56,7 @@ class SignalWatch {
     if (!is_ignored(SIGHUP)) sigaddset(&signals_, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     for (int told_by_the_call : {SIGPIPE, SIGXFSZ}) signal(told_by_the_call, SIG_IGN);
+    exit_on_lost_pages(exit_input);
     thread_ = std::thread([this] {
       int received = 0;
       sigwait(&signals_, &received);

@@ -10,6 +10,8 @@ Error::Error(ErrorKind kind, const std::string& message) : std::runtime_error(pr
 
 constexpr size_t most_shown_problems = 20;  // the others are counted
 
+bool Problems::is_full() const { return count_ >= most_shown_problems; }
+
 void Problems::add(std::string problem) {
   if (++count_ <= most_shown_problems) problems_.push_back(std::move(problem));
 }

@@ -30,6 +30,8 @@ class Problems {
  public:
   void add(std::string problem);
   bool empty() const { return problems_.empty(); }
+  /// Whether what is added next is counted, but not shown: nobody needs its text.
+  bool is_full() const;
   /// The first of them: as many as are ever shown.
   const std::vector<std::string>& list() const { return problems_; }
   /// Throws one Error that lists the problems (at most 20, then a count), or returns.

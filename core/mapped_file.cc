@@ -6,13 +6,68 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+#include <mutex>
 #include <utility>
 
 #include "core/error.h"
 
 namespace llmc {
+
+namespace {
+
+/// A map by its address, for a signal handler, which may not take a lock or memory.
+struct Place {
+  std::atomic<const std::byte*> begin = nullptr;
+  std::atomic<size_t> size = 0;
+  std::array<char, 1024> path = {};
+};
+std::array<Place, 1024> places;  // files beyond these are not named
+std::mutex places_in_use;
+
+void remember(const void* address, size_t size, const std::string& path) {
+  const std::scoped_lock lock(places_in_use);
+  const auto place = std::ranges::find_if(places, [](const Place& p) { return p.begin == nullptr; });
+  if (place == places.end()) return;
+  place->path[path.copy(place->path.data(), place->path.size() - 1)] = '\0';
+  place->size = size;
+  place->begin = static_cast<const std::byte*>(address);
+}
+
+void forget(const void* address) {
+  const std::scoped_lock lock(places_in_use);
+  const auto place = std::ranges::find_if(places, [&](const Place& p) { return p.begin == address; });
+  if (place != places.end()) place->begin = nullptr;
+}
+
+int lost_page_code = 0;
+
+extern "C" void end_on_lost_page(int number, siginfo_t* info, void*) {
+  const auto* at = static_cast<const std::byte*>(info->si_addr);
+  for (const Place& place : places) {
+    const std::byte* begin = place.begin;
+    if (!begin || at < begin || at >= begin + place.size) continue;
+    for (const char* text : {"llmc: error: ", place.path.data(), ": cannot be read any more; it has become shorter, or its disk fails\n"})
+      if (::write(STDERR_FILENO, text, std::strlen(text)) < 0) break;
+    ::_exit(lost_page_code);
+  }
+  ::signal(number, SIG_DFL);  // none of ours: it happens again
+}
+
+}  // namespace
+
+void exit_on_lost_pages(int code) {
+  lost_page_code = code;
+  struct sigaction action{};
+  action.sa_sigaction = end_on_lost_page;
+  action.sa_flags = SA_SIGINFO;
+  ::sigaction(SIGBUS, &action, nullptr);
+}
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   const auto fail = [&](const char* what) {
@@ -36,12 +91,15 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
       ::close(descriptor);
       fail("map");
     }
+    remember(address_, size_, path.string());
   }
   ::close(descriptor);
 }
 
 MappedFile::~MappedFile() {
-  if (address_) ::munmap(address_, size_);
+  if (!address_) return;
+  forget(address_);
+  ::munmap(address_, size_);
 }
 
 void MappedFile::release_pages() const {

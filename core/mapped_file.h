@@ -29,6 +29,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+/// From now on the process ends with this code and a message that names the file, not by SIGBUS, when a page of a mapped file cannot be read: the file
+/// became shorter since, or its disk fails.
+void exit_on_lost_pages(int code);
+
 /// The whole of a small text file. Throws Error(input).
 std::string read_text_file(const std::filesystem::path& path);
 

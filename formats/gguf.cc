@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 #include <set>
+#include <unordered_map>
 
 #include "core/byte_cursor.h"
 #include "core/error.h"
@@ -218,8 +219,14 @@ Split read_split(const GgufMetadata& metadata) {
 
 bool is_about_split(const GgufEntry& entry) { return entry.key.starts_with("split.") || entry.key == "general.alignment"; }
 
+/// What is known before a shard is joined.
+struct Joined {
+  std::unordered_map<std::string_view, const GgufValue*> keys;  ///< of the first shard
+  std::set<std::string> tensors;
+};
+
 /// Adds the tensors of one more shard, which must agree with the first.
-void join_shard(GgufFiles& all, const Split& first, int64_t number, const fs::path& path) {
+void join_shard(GgufFiles& all, Joined& joined, const Split& first, int64_t number, const fs::path& path) {
   if (!has_entry(path)) throw Error(ErrorKind::input, fmt::format("{}: not found; the file is split into {} shards", path.string(), first.count));
   all.files.emplace_back(path);
   GgufContent shard = parse_gguf(all.files.back().bytes(), path.string());
@@ -229,11 +236,11 @@ void join_shard(GgufFiles& all, const Split& first, int64_t number, const fs::pa
   if (split.count != first.count) refuse("split.count", first.count, split.count);
   if (split.tensors != first.tensors) refuse("split.tensors.count", first.tensors, split.tensors);
   for (const GgufEntry& entry : shard.metadata.entries()) {
-    const GgufValue* known = all.metadata.find(entry.key);
-    if (!is_about_split(entry) && (!known || !(*known == entry.value))) throw Error(ErrorKind::input, fmt::format("{}: key {}: differs from the first shard's, or is missing there", path.string(), entry.key));
+    const auto known = joined.keys.find(entry.key);
+    if (!is_about_split(entry) && (known == joined.keys.end() || !(*known->second == entry.value))) throw Error(ErrorKind::input, fmt::format("{}: key {}: differs from the first shard's, or is missing there", path.string(), entry.key));
   }
   for (GgufTensor& tensor : shard.tensors) {
-    if (std::ranges::find(all.tensors, tensor.name, &GgufTensor::name) != all.tensors.end()) throw Error(ErrorKind::input, fmt::format("{}: tensor {}: is in an earlier shard too", path.string(), tensor.name));
+    if (!joined.tensors.insert(tensor.name).second) throw Error(ErrorKind::input, fmt::format("{}: tensor {}: is in an earlier shard too", path.string(), tensor.name));
     all.tensors.push_back(std::move(tensor));
   }
 }
@@ -255,7 +262,10 @@ GgufFiles open_gguf(const fs::path& path) {
     if (split.number != 0) throw Error(ErrorKind::input, fmt::format("{}: is shard {} of {}; name the first, *{}", name, split.number + 1, split.count, gguf_shard_ending(0, split.count)));
     if (!name.ends_with(ending)) throw Error(ErrorKind::input, fmt::format("{}: says that it is the first of {} shards; expected a name that ends in {}", name, split.count, ending));
     const std::string prefix = name.substr(0, name.size() - ending.size());
-    for (int64_t number = 1; number < split.count; ++number) join_shard(all, split, number, prefix + gguf_shard_ending(number, split.count));
+    Joined joined;
+    for (const GgufEntry& entry : all.metadata.entries()) joined.keys.emplace(entry.key, &entry.value);
+    for (const GgufTensor& tensor : all.tensors) joined.tensors.insert(tensor.name);
+    for (int64_t number = 1; number < split.count; ++number) join_shard(all, joined, split, number, prefix + gguf_shard_ending(number, split.count));
   }
   if (split.tensors >= 0 && split.tensors != std::ssize(all.tensors)) throw Error(ErrorKind::input, fmt::format("{}: key split.tensors.count: expected {}, the number of tensors in {} files, found {}", path.string(), all.tensors.size(), all.files.size(), split.tensors));
   for (const char* key : {"split.no", "split.count", "split.tensors.count"}) all.metadata.erase(key);

@@ -109,7 +109,8 @@ std::string gguf_type_names() {
 
 int64_t gguf_bytes(const GgufTypeInfo& type, int64_t weights) {
   assert(weights % type.block == 0);
-  return weights / type.block * type.bytes;
+  const int64_t blocks = weights / type.block;
+  return blocks > INT64_MAX / type.bytes ? INT64_MAX : blocks * type.bytes;
 }
 
 void evaluate(const BlockGrid& grid, const Block& block, std::span<float> values) {

@@ -4,10 +4,10 @@
 
 #include <array>
 #include <deque>
+#include <map>
 #include <optional>
 #include <set>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <variant>
 
@@ -310,7 +310,7 @@ class Unpickler {
   size_t at_ = 0;  ///< byte of the opcode that is being read
   std::deque<Value> values_;  // references to them stay valid
   std::vector<Reference> stack_;
-  std::unordered_map<uint32_t, Reference> memo_;
+  std::map<uint32_t, Reference> memo_;  // keys are the file's: no hashing
   std::vector<PickledStorage> storages_;
   std::vector<bool> is_untyped_;
   std::vector<PickledTensor> tensors_;

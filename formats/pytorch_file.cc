@@ -76,9 +76,12 @@ std::vector<std::byte> copy_rows(const PickledTensor& tensor, std::span<const st
   for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
     std::memcpy(rows.data() + i * size, storage.data() + static_cast<size_t>(at) * size, size);
     for (size_t d = index.size(); d-- > 0;) {
-      at += tensor.strides[d];
-      if (++index[d] < tensor.shape[d]) break;
-      at -= tensor.strides[d] * tensor.shape[d];
+      if (tensor.shape[d] == 1) continue;  // its stride says nothing, and may be anything
+      if (++index[d] < tensor.shape[d]) {
+        at += tensor.strides[d];
+        break;
+      }
+      at -= tensor.strides[d] * (tensor.shape[d] - 1);
       index[d] = 0;
     }
   }

@@ -65,6 +65,7 @@ json make_merges(const std::vector<Piece>& pieces, SentencePieceModel::Reader re
   for (const Piece& piece : pieces)
     if (piece.type != PieceType::unused && (merges_symbols || piece.type != PieceType::user_defined)) known.emplace(piece.text, &piece);
   std::vector<Way> ways;
+  size_t bytes = 0;
   for (const Piece& piece : pieces) {
     if (!is_written(piece.type) || (!merges_symbols && piece.type == PieceType::user_defined)) continue;
     const std::string_view text = piece.text;
@@ -73,7 +74,8 @@ json make_merges(const std::vector<Piece>& pieces, SentencePieceModel::Reader re
     for (size_t left = 1; left < text.size(); ++left) {
       if ((text[left] & 0xC0) == 0x80) continue;  // within a character
       ++letters;
-      if (known.contains(text.substr(0, left)) && known.contains(text.substr(left))) ways.push_back({&piece, left, letters});
+      if (known.contains(text.substr(0, left)) && known.contains(text.substr(left))) ways.push_back({&piece, left, letters}), bytes += text.size();
+      if (bytes > most_merge_bytes || ways.size() > most_merges) throw Error(ErrorKind::input, fmt::format("{}: its pieces can be made of others in more than {} ways, or ways of {} bytes", where, most_merges, most_merge_bytes));
     }
   }
   std::ranges::stable_sort(ways, [](const Way& a, const Way& b) { return std::tuple(-a.piece->score, -static_cast<int64_t>(a.letters)) < std::tuple(-b.piece->score, -static_cast<int64_t>(b.letters)); });

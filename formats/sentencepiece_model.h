@@ -15,6 +15,8 @@ namespace llmc {
 enum class PieceType { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
 
 inline constexpr std::string_view space_mark = "\u2581";   ///< SentencePiece writes it for a space
+inline constexpr size_t most_merges = size_t{1} << 21;  ///< Gemma, with 262,144 pieces, has a quarter of this
+inline constexpr size_t most_merge_bytes = size_t{64} << 20;
 inline constexpr size_t most_piece_bytes = 1024;  ///< all parts of a piece are looked up, so it costs the square of this
 
 struct Piece {

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 
 #include "core/error.h"
+#include "core/utf8.h"
 #include "model/gguf_model.h"
 #include "model/gguf_rope.h"
 
@@ -268,8 +270,13 @@ class ConfigReader {
     for (const NeutralKey& row : neutral_keys)
       if (const auto value = metadata_.find_number(fmt::format("{}.{}", architecture_.gguf.name, row.key)); value && *value == row.value) use(row.key);
     use("tensor_data_layout");  // of old files, for people
-    for (const GgufEntry& entry : metadata_.entries())
-      if (entry.key.starts_with(std::string(architecture_.gguf.name) + ".") && std::ranges::find(used_, entry.key) == used_.end()) config_[entry.key] = as_json(entry.value);
+    const std::set<std::string_view> used(used_.begin(), used_.end());
+    for (const GgufEntry& entry : metadata_.entries()) {
+      if (!entry.key.starts_with(std::string(architecture_.gguf.name) + ".") || used.contains(entry.key)) continue;
+      const auto* text = std::get_if<std::string>(&entry.value.value);
+      if (find_invalid_utf8(entry.key) || (text && find_invalid_utf8(*text))) problems_.add(fmt::format("key {}: is not valid UTF-8", entry.key));
+      else config_[entry.key] = as_json(entry.value);
+    }
   }
 
   const Checkpoint& checkpoint_;

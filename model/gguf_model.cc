@@ -111,11 +111,14 @@ void adopt_gguf(Checkpoint& checkpoint) {
   };
   for (const TensorRow& row : architecture.tensors) {
     if (!is_there(row, read.facts)) continue;
+    if (row.each) throw Error(ErrorKind::input, fmt::format("{}: tensor {}: norms of each head's own (qk_layernorm) are not read from GGUF files", checkpoint.directory.string(), gguf_tensor_name(row, 0, Part::weight)));
     const int64_t first = is_outer(row) ? -1 : 0, last = is_outer(row) ? 0 : std::min<int64_t>(read.facts.layers, std::ssize(checkpoint.tensors));
     for (int64_t block = first; block < last; ++block)
       for (Part part : {Part::weight, Part::bias}) place(row, block, part);
   }
   std::ranges::sort(checkpoint.tensors, {}, &StoredTensor::name);
+  const auto twice = std::ranges::adjacent_find(checkpoint.tensors, {}, &StoredTensor::name);
+  if (twice != checkpoint.tensors.end()) throw Error(ErrorKind::input, fmt::format("{}: tensor {}: is there under this name, and as llama.cpp calls it", checkpoint.directory.string(), twice->name));
 }
 
 std::vector<int32_t> gguf_source_rows(const Model& model, const PlacedTensor& placed) {

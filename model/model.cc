@@ -110,7 +110,7 @@ Model place_tensors(Checkpoint opened, const std::set<std::string>& ignored) {
   }
   std::vector<std::string> surplus_names;
   for (const auto& [name, tensor] : by_name) surplus_names.push_back(name);
-  for (const std::string& name : missing_names) problems.add(fmt::format("tensor {}: missing{}", name, did_you_mean(name, surplus_names)));
+  for (const std::string& name : missing_names) problems.add(problems.is_full() ? "" : fmt::format("tensor {}: missing{}", name, did_you_mean(name, surplus_names)));
   for (const std::string& name : surplus_names) problems.add(fmt::format("tensor {}: found, but {} has no such tensor", name, architecture.causal_class));
   problems.throw_if_any(ErrorKind::input, checkpoint.directory.string());
   if (model.config_.tied_head) model.index_[{Role::output_head, -1, Part::weight, -1}] = model.index_.at({Role::token_embedding, -1, Part::weight, -1});

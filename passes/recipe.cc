@@ -48,12 +48,14 @@ class YamlReader {
 
  private:
   /// The parser makes single bytes of the escapes \N and \_.
-  const std::string& text_of(const YAML::Node& node) const {
+  const std::string& text_of(const YAML::Node& node) {
+    constexpr size_t most_bytes = size_t{16} << 20;  // aliases repeat what they stand for
+    if ((bytes_ += node.Scalar().size()) > most_bytes) throw Error(ErrorKind::input, fmt::format("{}: more than {} bytes of text", where_, most_bytes));
     if (find_invalid_utf8(node.Scalar())) throw Error(ErrorKind::input, fmt::format("{}: line {}: an escape that is not read; expected the character itself", where_, node.Mark().line + 1));
     return node.Scalar();
   }
 
-  json read_scalar(const YAML::Node& node) const {
+  json read_scalar(const YAML::Node& node) {
     const std::string& text = text_of(node);
     if (node.Tag() == "!") return text;  // quoted
     if (text.empty() || text == "~" || text == "null") return nullptr;
@@ -65,6 +67,7 @@ class YamlReader {
 
   std::string where_;
   int nodes_ = 0;
+  size_t bytes_ = 0;  ///< of text
 };
 
 /// Strings quoted, so that they stay strings; numbers and booleans plain.

@@ -21,7 +21,8 @@ bool is_plain_quantized(const StoredTensor& tensor) {
 bool is_int8(const StoredTensor& tensor) { return is_plain_quantized(tensor) && codes_of(tensor).scheme.bits == 8; }
 bool is_below_8_bits(const StoredTensor& tensor) { return is_plain_quantized(tensor) && codes_of(tensor).scheme.bits < 8; }
 
-int64_t words(int64_t count, int bits) { return (count * bits + 31) / 32; }
+/// For any count.
+int64_t words(int64_t count, int bits) { return count / 32 * bits + (count % 32 * bits + 31) / 32; }
 
 /// Each row becomes a bit stream of whole 32-bit words (little endian).
 std::vector<std::byte> pack_rows(std::span<const int8_t> codes, int64_t rows, int64_t cols, int bits) {
@@ -53,11 +54,13 @@ std::vector<std::byte> as_bytes(const auto& values) {
   return {bytes.begin(), bytes.end()};
 }
 
-/// Scales of any of the three float types, checked against the scheme.
+/// Scales of any of the three float types, checked against the scheme. The caller has looked at the codes' part: what is allocated is bounded by that and by the scales'.
 QuantizedMatrix read_plain_scales(const StoredTensor& tensor, const EncodedData& data) {
   const DType dtype = find_scale_dtype(tensor, data, "weight_scale");
+  const QuantizedMatrix sizes{.scheme = data.scheme, .rows = tensor.rows(), .cols = tensor.cols()};
+  const TensorView& scales = get_part(tensor, data, "weight_scale", dtype, compressed_tensors_scale_shape(sizes));
   QuantizedMatrix matrix = make_quantized_matrix(data.scheme, dtype, tensor.rows(), tensor.cols(), tensor.name);
-  decode_scales(tensor, get_part(tensor, data, "weight_scale", dtype, compressed_tensors_scale_shape(matrix)), matrix);
+  decode_scales(tensor, scales, matrix);
   return matrix;
 }
 
@@ -89,8 +92,8 @@ std::vector<EncodedPart> encode_int(const StoredTensor& tensor) {
 }
 
 std::variant<FloatData, QuantizedMatrix> decode_int(const StoredTensor& tensor, const EncodedData& data) {
-  QuantizedMatrix matrix = read_plain_scales(tensor, data);
   const auto codes = get_part(tensor, data, "weight", DType::i8, tensor.shape).bytes;
+  QuantizedMatrix matrix = read_plain_scales(tensor, data);
   std::memcpy(matrix.codes.data(), codes.data(), codes.size());
   if (matrix.scheme.bits < 8) check_codes(tensor, matrix);  // other writers store fewer bits so, too
   if (!matrix.zero_points.empty()) read_plain_zero_points(tensor, data, matrix);
@@ -136,13 +139,14 @@ std::vector<EncodedPart> encode_pack(const StoredTensor& tensor) {
 }
 
 std::variant<FloatData, QuantizedMatrix> decode_pack(const StoredTensor& tensor, const EncodedData& data) {
+  const auto packed_codes = get_part(tensor, data, "weight_packed", DType::i32, {tensor.rows(), words(tensor.cols(), data.scheme.bits)}).bytes;
   QuantizedMatrix matrix = read_plain_scales(tensor, data);
   const int bits = matrix.scheme.bits;
   const auto shape_bytes = get_part(tensor, data, "weight_shape", DType::i64, {2}).bytes;
   Shape shape(2);
   std::memcpy(shape.data(), shape_bytes.data(), shape_bytes.size());
   if (shape != tensor.shape) throw Error(ErrorKind::input, fmt::format("tensor {}: weight_shape: expected {}, found {}", tensor.name, to_string(tensor.shape), to_string(shape)));
-  unpack_rows(get_part(tensor, data, "weight_packed", DType::i32, {matrix.rows, words(matrix.cols, bits)}).bytes, matrix.rows, matrix.cols, bits, matrix.codes);
+  unpack_rows(packed_codes, matrix.rows, matrix.cols, bits, matrix.codes);
   if (matrix.zero_points.empty()) return matrix;
   if (!packs_zero_points(matrix)) {
     read_plain_zero_points(tensor, data, matrix);

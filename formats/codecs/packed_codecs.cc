@@ -38,7 +38,7 @@ std::variant<FloatData, QuantizedMatrix> decode_dense(const StoredTensor& tensor
 
 // Masks: bit i of the stream (least significant first) says whether element i is stored.
 
-int64_t mask_bytes(int64_t count) { return (count + 7) / 8; }
+int64_t mask_bytes(int64_t count) { return stream_bytes(count, 1); }
 
 std::vector<std::byte> make_mask(int64_t count, auto is_kept) {
   std::vector<std::byte> mask(static_cast<size_t>(mask_bytes(count)));

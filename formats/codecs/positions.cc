@@ -82,7 +82,7 @@ EncodedPart make_bits(std::string name, const std::vector<uint8_t>& marks) {
 }
 
 std::span<const std::byte> get_bits(const StoredTensor& tensor, const EncodedData& data, const std::string& part, int64_t count, const char* things) {
-  const auto bits = get_part(tensor, data, part, DType::u8, {(count + 7) / 8}).bytes;
+  const auto bits = get_part(tensor, data, part, DType::u8, {stream_bytes(count, 1)}).bytes;
   for (int64_t i = count; i < static_cast<int64_t>(bits.size()) * 8; ++i)
     if (bit_at(bits, i)) refuse(tensor, part, fmt::format("bit {} is set, but the tensor has {} {}", i, count, things));
   return bits;

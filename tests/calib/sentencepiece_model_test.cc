@@ -111,6 +111,22 @@ TEST_CASE("tokenizer.model: what it may not say is named") {
   CHECK(refusal_of_unigram(piece("<unk>", 2) + piece("a") + field(2, far_field(35, 1))) == "t: model: has no piece <0x00>, but falls back to bytes");
 }
 
+TEST_CASE("tokenizer.model: pieces that can be made in very many ways are refused") {
+  std::string file = bpe + piece("<unk>", 2);
+  for (int length = 1; length <= 1024; ++length) file += piece(std::string(length, 'a'));
+  check_contains(refusal_of_model(file), "t.model: its pieces can be made of others in more than 2097152 ways, or ways of 67108864 bytes");
+}
+
+TEST_CASE("tokenizer.model: rules that lead round in circles end") {
+  std::vector<uint32_t> units(0x61);  // unit 0 leads to base 1, 'a' from there to unit 0x60, and that to base 1
+  units[0] = 1 << 10, units[0x60] = 'a' | 0x61 << 10;
+  const auto size = static_cast<uint32_t>(4 * units.size());
+  const std::string map = std::string(reinterpret_cast<const char*>(&size), 4) + std::string(reinterpret_cast<const char*>(units.data()), size) + '\0';
+  const std::string file = bpe + piece("<unk>", 2) + piece("a") + field(3, field(2, map));
+  const Tokenizer tokenizer = Tokenizer::parse(SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model").dump(), "t");
+  CHECK(tokenizer.encode(std::string(100'000, 'a'), SpecialTokens::omit).size() == 100'001);  // and one for the space in front
+}
+
 TEST_CASE("tokenizer.model: a file that is cut or damaged is refused with the place") {
   CHECK(refusal_of_model("\x0A\x05xy") == "t.model: byte 2: the message ends too soon");
   CHECK(refusal_of_model("\x0B") == "t.model: byte 1: a field of an unknown kind");

@@ -52,8 +52,10 @@ TEST_CASE("problems are listed together", "[error]") {
   problems.add("one");
   CHECK_THROWS_WITH(problems.throw_if_any(ErrorKind::input, "f"), "f: one");
   problems.add("two");
+  CHECK_FALSE(problems.is_full());
   CHECK_THROWS_WITH(problems.throw_if_any(ErrorKind::input, "f"), "f: 2 problems\n  - one\n  - two");
   for (int i = 0; i < 100'000; ++i) problems.add("more");
+  CHECK(problems.is_full());
   CHECK(problems.list().size() == 20);  // what is never shown is counted only
   CHECK_THROWS_WITH(problems.throw_if_any(ErrorKind::input, "f"), Contains("f: 100002 problems") && Contains("\n  … and 99982 more"));
 }

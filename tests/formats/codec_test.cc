@@ -191,6 +191,22 @@ TEST_CASE("damaged parts are refused by name", "[codec]") {
   }
 }
 
+TEST_CASE("sizes that the parts do not have are refused before memory is taken for them", "[codec]") {
+  const std::vector<std::byte> bytes(64);
+  for (const auto& [scheme, codes] : {std::pair("W8A16-g1", TensorView{DType::i8, {8, 8}, bytes}), {"W4A16-g1", TensorView{DType::i32, {4, 4}, bytes}}, {"W4A16", TensorView{DType::i32, {4, 4}, bytes}}}) {
+    INFO(scheme);
+    const int64_t side = int64_t{1} << 30;  // 2^60 weights
+    const std::vector<int64_t> shape = {side, side};
+    StoredTensor tensor{.name = "p.weight", .dtype = DType::bf16, .shape = shape};
+    EncodedData data{.codec = find_compressed_tensors_codec(parse_scheme(scheme)), .scheme = parse_scheme(scheme)};
+    data.parts[codes.dtype == DType::i8 ? "weight" : "weight_packed"] = codes;
+    data.parts["weight_scale"] = {DType::bf16, {1, 1}, std::span(bytes).first(2)};
+    data.parts["weight_shape"] = {DType::i64, {2}, std::as_bytes(std::span(shape))};
+    tensor.form = std::move(data);
+    CHECK_THROWS_WITH(decode(tensor), Contains("p.weight") && Contains("expected"));
+  }
+}
+
 TEST_CASE("codes, centroids, scales and outliers that a scheme does not have are refused", "[codec]") {
   const Matrix values = test::random_matrix(4, 32, "damage");
   const auto make = [&](const char* scheme) {

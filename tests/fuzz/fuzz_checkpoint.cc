@@ -1,9 +1,10 @@
-// A directory of any config.json and any model.safetensors gives decoded tensors or an llmc::Error, in both containers of
-// quantized weights. The input is the text of config.json, a zero byte, and the bytes of the safetensors file.
+// A directory of any config.json and any model.safetensors gives decoded tensors, and the model that they are, or an llmc::Error, in both
+// containers of quantized weights. The input is the text of config.json, a zero byte, and the bytes of the safetensors file.
 #include <cstddef>
 #include <cstdint>
 
 #include "formats/checkpoint.h"
+#include "model/model.h"
 #include "tests/fuzz/scratch.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -17,6 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Checkpoint checkpoint = open_checkpoint(fuzz::scratch());
     for (StoredTensor& tensor : checkpoint.tensors)
       if (tensor.count() < (1 << 16)) decode(tensor);
+    place_tensors(std::move(checkpoint), {});
   });
   return 0;
 }

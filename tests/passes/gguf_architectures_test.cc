@@ -176,6 +176,37 @@ TEST_CASE("Every GELU becomes llama.cpp's, and a note says where the model has t
   }
 }
 
+TEST_CASE("GGUF files that Hugging Face's names and norms of heads do not fit are refused", "[gguf][architectures]") {
+  const TemporaryDirectory temporary;
+  const auto path = temporary.path() / "a.gguf", changed = temporary.path() / "b.gguf";
+  const struct {
+    const char* model;
+    std::vector<const char*> more;  ///< vectors
+    const char* key;
+    const char* message;
+  } cases[] = {
+      {"llama-gqa-tied", {"model.norm.weight"}, "", "tensor model.norm.weight: is there under this name, and as llama.cpp calls it"},
+      {"stablelm", {"blk.0.attn_q_norm.weight", "blk.0.attn_k_norm.weight"}, "", "norms of each head's own (qk_layernorm) are not read from GGUF files"},
+      {"llama-gqa-tied", {}, "llama.note", "key llama.note: is not valid UTF-8"},
+  };
+  for (const auto& c : cases) {
+    INFO(c.message);
+    write_and_read(load_changed(c.model, no_changes), "F32", path);
+    const GgufFiles files = open_gguf(path);
+    std::vector<GgufLayout> layouts;
+    for (const char* name : c.more) layouts.push_back({name, &get_info(GgufType::f32), {32}});
+    for (const GgufTensor& tensor : files.tensors) layouts.push_back({tensor.name, tensor.type, tensor.shape});
+    GgufMetadata metadata = files.metadata;
+    if (*c.key) metadata.set(c.key, gguf_string("\xff"));
+    std::filesystem::remove(changed);
+    GgufWriter writer(changed, metadata, layouts);
+    for (const char* name : c.more) writer.write(name, std::vector<std::byte>(4 * 32));
+    for (const GgufTensor& tensor : files.tensors) writer.write(tensor.name, tensor.bytes);
+    writer.close();
+    CHECK_THROWS_WITH(load_model(changed, {}, context()), Contains(changed.string()) && Contains(c.message));
+  }
+}
+
 TEST_CASE("Keys of an architecture that lie are refused by name", "[gguf][architectures]") {
   const TemporaryDirectory temporary;
   const auto path = temporary.path() / "a.gguf", changed = temporary.path() / "b.gguf";

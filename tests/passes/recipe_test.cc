@@ -88,4 +88,7 @@ TEST_CASE("mistakes in a recipe are named", "[recipe]") {
   std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x]\n";
   for (int i = 1; i < 9; ++i) bomb += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [*a" + std::to_string(i - 1) + ", *a" + std::to_string(i - 1) + ", *a" + std::to_string(i - 1) + ", *a" + std::to_string(i - 1) + "]\n";
   CHECK_THROWS_WITH(parse_recipe(bomb, "bomb"), Contains("100000 values"));
+  std::string long_text = "a: &a " + std::string(1 << 20, 'x') + "\nsteps: [";
+  for (int i = 0; i < 10'000; ++i) long_text += "*a,";
+  CHECK_THROWS_WITH(parse_recipe(long_text + "*a]\n", "bomb"), Contains("more than 16777216 bytes of text"));
 }
