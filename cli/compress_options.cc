@@ -95,7 +95,11 @@ void add_calibration_run_options(CLI::App& app, CompressOptions& options) {
 }
 
 int run_compress(const std::string& command, const CompressOptions& options, Recipe recipe, const CommandContext& context) {
-  if (options.format) recipe.format = parse_format(*options.format);
+  if (options.format) {
+    const Format format = parse_format(*options.format);
+    if (recipe.format == Format::gguf && format != Format::gguf && format != Format::automatic) throw Error(ErrorKind::usage, fmt::format("--format {}: the types of a GGUF file are given; expected gguf", *options.format));
+    if (recipe.format != Format::gguf) recipe.format = format;
+  }
   if (recipe.format == Format::automatic && std::filesystem::path(options.output).extension() == ".gguf") recipe.format = Format::gguf;
   if (!options.shard_size.empty()) recipe.shard_bytes = read_shard_size(options.shard_size);
   if (options.seed && *options.seed < 0) throw Error(ErrorKind::usage, fmt::format("--seed: expected a number from 0, found {}", *options.seed));

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/printable.h"
 
 namespace llmc {
 
@@ -25,16 +26,17 @@ namespace {
 struct Place {
   std::atomic<const std::byte*> begin = nullptr;
   std::atomic<size_t> size = 0;
-  std::array<char, 1024> path = {};
+  std::array<char, 1024> message = {};  ///< for when a page of it is lost
 };
 std::array<Place, 1024> places;  // files beyond these are not named
 std::mutex places_in_use;
 
-void remember(const void* address, size_t size, const std::string& path) {
+void remember(const void* address, size_t size, const std::filesystem::path& path) {
   const std::scoped_lock lock(places_in_use);
   const auto place = std::ranges::find_if(places, [](const Place& p) { return p.begin == nullptr; });
   if (place == places.end()) return;
-  place->path[path.copy(place->path.data(), place->path.size() - 1)] = '\0';
+  const std::string message = fmt::format("llmc: error: {}: cannot be read any more; it has become shorter, or its disk fails\n", shorten(printable(path.string()), 800));
+  place->message[message.copy(place->message.data(), place->message.size() - 1)] = '\0';
   place->size = size;
   place->begin = static_cast<const std::byte*>(address);
 }
@@ -48,15 +50,17 @@ void forget(const void* address) {
 int lost_page_code = 0;
 
 extern "C" void end_on_lost_page(int number, siginfo_t* info, void*) {
+  static std::atomic_flag is_told;
   const auto* at = static_cast<const std::byte*>(info->si_addr);
   for (const Place& place : places) {
     const std::byte* begin = place.begin;
-    if (!begin || at < begin || at >= begin + place.size) continue;
-    for (const char* text : {"llmc: error: ", place.path.data(), ": cannot be read any more; it has become shorter, or its disk fails\n"})
-      if (::write(STDERR_FILENO, text, std::strlen(text)) < 0) break;
+    if (info->si_code <= 0 || !begin || at < begin || at >= begin + place.size) continue;
+    while (is_told.test_and_set()) ::pause();  // another thread tells it, and ends the process
+    [[maybe_unused]] const ssize_t told = ::write(STDERR_FILENO, place.message.data(), std::strlen(place.message.data()));
     ::_exit(lost_page_code);
   }
-  ::signal(number, SIG_DFL);  // none of ours: it happens again
+  ::signal(number, SIG_DFL);  // sent by somebody, or at no address of ours
+  ::raise(number);
 }
 
 }  // namespace
@@ -91,7 +95,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
       ::close(descriptor);
       fail("map");
     }
-    remember(address_, size_, path.string());
+    remember(address_, size_, path);
   }
   ::close(descriptor);
 }

@@ -123,10 +123,16 @@ OutputFile::~OutputFile() {
 
 void OutputFile::fail(const char* what) const { fail_output(path_, what, errno); }
 
+/// Reads of mapped pages that are gone: SIGBUS says of which file (core/mapped_file), as the kernel's EFAULT does not.
+static void touch_pages(std::span<const std::byte> bytes) {
+  for (size_t at = 0; at < bytes.size(); at += 4096) *static_cast<const volatile std::byte*>(&bytes[at]);
+}
+
 void OutputFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EFAULT) touch_pages(bytes);
     if (written < 0) fail("write");
     bytes = bytes.subspan(static_cast<size_t>(written));
     offset += static_cast<uint64_t>(written);

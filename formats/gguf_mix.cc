@@ -130,11 +130,18 @@ GgufType fall_back(GgufType type, int64_t columns) {
   return row != std::end(fallbacks) && fits(row->instead) ? row->instead : f16;
 }
 
+/// What the embedding becomes, or the head, where that is given for it alone.
+std::optional<GgufType> type_by_place(const MixOverrides& overrides, const MixInput& tensor) {
+  const auto kind = find_kind(tensor.name);
+  return kind == embedding ? overrides.embedding_type : kind == output ? overrides.output_type : std::nullopt;
+}
+
 /// Throws Error(usage) that names every pattern that says nothing about any tensor.
 void check_patterns(const MixOverrides& overrides, std::span<const MixInput> tensors) {
   Problems problems;
+  const auto decides = [&](const Pattern& pattern, const MixInput& tensor) { return is_quantizable(tensor, overrides) && !type_by_place(overrides, tensor) && pattern.matches(tensor.name); };
   for (const auto& [pattern, type] : overrides.tensor_types)
-    if (std::ranges::none_of(tensors, [&](const MixInput& tensor) { return is_quantizable(tensor, overrides) && pattern.matches(tensor.name); })) problems.add(fmt::format("pattern '{}' matches none of the GGUF file's matrices, such as {}", pattern.text(), tensors.empty() ? "(none)" : tensors.back().name));
+    if (std::ranges::none_of(tensors, [&](const MixInput& tensor) { return decides(pattern, tensor); })) problems.add(fmt::format("pattern '{}' matches none of the GGUF file's matrices that it may decide, such as {}", pattern.text(), tensors.empty() ? "(none)" : tensors.back().name));
   problems.throw_if_any(ErrorKind::usage, "tensor types");
 }
 
@@ -165,14 +172,12 @@ std::vector<ChosenType> choose_gguf_types(const GgufMix& mix, const MixFacts& fa
       chosen.emplace_back();
       continue;
     }
-    const auto kind = find_kind(tensor.name);
-    if (kind == embedding && overrides.embedding_type) {
-      chosen.push_back({.type = overrides.embedding_type});
-    } else if (kind == output && overrides.output_type) {
-      chosen.push_back({.type = overrides.output_type});
+    if (const auto type = type_by_place(overrides, tensor)) {
+      chosen.push_back({.type = type});
     } else {
       const auto given = std::ranges::find_if(overrides.tensor_types, [&](const auto& entry) { return entry.first.matches(tensor.name); });
       if (given != overrides.tensor_types.end()) chosen.push_back({.type = given->second});
+      else if (is_tied && overrides.output_type && find_kind(tensor.name) == embedding) chosen.push_back({.type = overrides.output_type});  // the head's, too
       else chosen.push_back({.type = !mixes_blocks || overrides.rules == MixRules::ignored ? mix.type : type_by_rules(mix, facts, overrides, tensor, is_tied)});
     }
     ChosenType& choice = chosen.back();

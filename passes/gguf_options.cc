@@ -26,6 +26,7 @@ void check_gguf_options(GgufOptions& options, const std::string& where) {
   };
   check(options.output_tensor_type, "output-tensor-type");
   check(options.token_embedding_type, "token-embedding-type");
+  if (options.output_tensor == OutputTensor::left && !options.output_tensor_type.empty()) throw Error(ErrorKind::usage, fmt::format("{}: leave-output-tensor and output-tensor-type say different things; give one of them", where));
   for (auto& [pattern, type] : options.tensor_types) {
     const Pattern compiled(pattern);
     check(type, fmt::format("tensor-type {}", pattern));
@@ -40,7 +41,7 @@ MixOverrides make_overrides(const GgufOptions& options) {
 
 bool stores_floats(const GgufOptions& options) {
   const auto is_float = [](std::optional<GgufType> type) { return !type || get_info(*type).dtype; };
-  return is_float(get_gguf_mix(options.type, "type").type) && is_float(find_type(options.output_tensor_type)) && is_float(find_type(options.token_embedding_type));
+  return is_float(get_gguf_mix(options.type, "type").type) && is_float(find_type(options.output_tensor_type)) && is_float(find_type(options.token_embedding_type)) && std::ranges::all_of(options.tensor_types, [&](const auto& entry) { return is_float(find_type(entry.second)); });
 }
 
 GgufOptions read_gguf_options(const json& object, const std::string& where) {

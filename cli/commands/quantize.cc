@@ -132,7 +132,6 @@ Recipe make_gguf_recipe(QuantizeOptions& options, const CLI::App& app) {
     if (app.get_option(name)->count() > 0) throw Error(ErrorKind::usage, fmt::format("{} makes no sense with --type", name));
   for (const auto& [name, value] : {std::pair("--token-embedding-type", options.embedding), {"--output-tensor-type", options.head}})
     if (app.get_option(name)->count() > 0 && value == "keep") throw Error(ErrorKind::usage, fmt::format("{} keep makes no sense with --type, where a matrix has the type of the mix; give a type, such as F16{}", name, name == std::string_view("--output-tensor-type") ? ", or --leave-output-tensor" : ""));
-  if (options.head != "keep" && options.gguf.leave_output_tensor) throw Error(ErrorKind::usage, "--leave-output-tensor and --output-tensor-type say different things; give one of them");
   if (options.embedding != "keep") options.gguf.token_embedding_type = options.embedding;
   if (options.head != "keep") options.gguf.output_tensor_type = options.head;
   Recipe recipe{.format = Format::gguf, .gguf = read_gguf_flags(options.gguf, options.tensor_types)};

@@ -117,14 +117,23 @@ TEST_CASE("tokenizer.model: pieces that can be made in very many ways are refuse
   check_contains(refusal_of_model(file), "t.model: its pieces can be made of others in more than 2097152 ways, or ways of 67108864 bytes");
 }
 
-TEST_CASE("tokenizer.model: rules that lead round in circles end") {
-  std::vector<uint32_t> units(0x61);  // unit 0 leads to base 1, 'a' from there to unit 0x60, and that to base 1
-  units[0] = 1 << 10, units[0x60] = 'a' | 0x61 << 10;
-  const auto size = static_cast<uint32_t>(4 * units.size());
-  const std::string map = std::string(reinterpret_cast<const char*>(&size), 4) + std::string(reinterpret_cast<const char*>(units.data()), size) + '\0';
-  const std::string file = bpe + piece("<unk>", 2) + piece("a") + field(3, field(2, map));
-  const Tokenizer tokenizer = Tokenizer::parse(SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model").dump(), "t");
-  CHECK(tokenizer.encode(std::string(100'000, 'a'), SpecialTokens::omit).size() == 100'001);  // and one for the space in front
+TEST_CASE("tokenizer.model: a rule replaces at most 1024 bytes") {
+  // Bases of the trie are 0x100 apart, so that 'a' leads from one to the unit 0x60 behind it, and that to the next.
+  const auto tokenizer_of = [](uint32_t letters) {
+    const auto base = [](uint32_t depth) { return 0x100 * depth + 1; };
+    std::vector<uint32_t> units(base(letters) + 1);
+    units[0] = base(0) << 10;
+    for (uint32_t i = 0; i < letters; ++i) units[base(i) ^ 'a'] = 'a' | (i + 1 == letters ? 1 << 8 : 0) | (base(i) ^ 'a' ^ base(i + 1)) << 10;
+    units[base(letters)] = uint32_t{1} << 31;
+    const auto size = static_cast<uint32_t>(4 * units.size());
+    const std::string map = std::string(reinterpret_cast<const char*>(&size), 4) + std::string(reinterpret_cast<const char*>(units.data()), size) + "b" + '\0';
+    const std::string file = bpe + piece("<unk>", 2) + piece("a") + piece("b") + field(3, field(2, map));
+    return Tokenizer::parse(SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model").dump(), "t");
+  };
+  const auto count = [&](uint32_t letters) { return tokenizer_of(letters).encode(std::string(letters, 'a'), SpecialTokens::omit).size(); };
+  CHECK(count(3) == 2);  // one for the space in front
+  CHECK(count(1024) == 2);
+  CHECK(count(1025) == 1026);
 }
 
 TEST_CASE("tokenizer.model: a file that is cut or damaged is refused with the place") {

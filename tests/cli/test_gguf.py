@@ -438,6 +438,11 @@ class Types(Gguf):
         self.assertEqual(self.types()["output.weight"], "BF16")
         for flags, words in ((["--tensor-type", "ffn_upp=Q8_0"], ["pattern 'ffn_upp' matches none"]), (["--token-embedding-type", "keep"], ["--token-embedding-type keep", "give a type"]), (["--output-tensor-type", "keep"], ["--output-tensor-type keep", "--leave-output-tensor"]), (["--output-tensor-type", "Q8_0", "--leave-output-tensor"], ["say different things"])):
             self.refused(2, words, *self.quantize("--type", "Q8_0", *flags, model=model, name="no.gguf"))
+        self.refused(2, ["--format hf", "expected gguf"], *self.quantize("--type", "Q8_0", "--format", "hf", model=model, name="no"))
+        self.ok(*self.quantize("--type", "Q8_0", "--format", "auto", "--force", model=model))
+        self.ok(*self.quantize("--type", "F16", "--tensor-type", "attn_=Q4_0", "--rounding", "weighted", "--calibration", ids(), "--nsamples", 2, "--seqlen", 16, "--force", model=model))
+        self.assertEqual((self.types()["blk.0.attn_q.weight"], self.types()["blk.0.ffn_up.weight"]), (2, "F16"))
+        self.refused(3, ["--allow-requantize"], *self.quantize("--type", "F16", "--tensor-type", "attn_=Q8_0", model=self.dir / "out.gguf", name="no.gguf"))
         self.refused(2, ["output-tensor-type", "Q9"], *self.quantize("--type", "Q8_0", "--output-tensor-type", "Q9", model=model, name="no.gguf"))
 
     @covers("quantize", "--allow-fallback")

@@ -72,9 +72,12 @@ TEST_CASE("Overrides of a mix decide in llama-quantize's order", "[gguf]") {
   named.tensor_types.emplace_back(Pattern("attn_"), GgufType::q3_k);
   CHECK(types_of(choose_gguf_types(mix, facts, named, tied)) == "Q6_K Q3_K Q8_0 -");
   CHECK(types_of(choose_gguf_types(get_gguf_mix("F16", "--type"), facts, named, tied)) == "F16 Q3_K Q8_0 -");
+  CHECK(types_of(choose_gguf_types(get_gguf_mix("F16", "--type"), facts, {.output_type = GgufType::q8_0}, tied)) == "Q8_0 F16 F16 -");
+  named.embedding_type = GgufType::f16;
+  named.tensor_types.emplace_back(Pattern("token_embd"), GgufType::q8_0);  // decided already
   named.tensor_types.emplace_back(Pattern("ffn_dwn"), GgufType::q8_0);
   named.tensor_types.emplace_back(Pattern("norm"), GgufType::q8_0);  // no matrix
-  CHECK_THROWS_WITH(choose_gguf_types(mix, facts, named, tied), Catch::Contains("pattern 'ffn_dwn' matches none of the GGUF file's matrices") && Catch::Contains("pattern 'norm' matches none"));
+  CHECK_THROWS_WITH(choose_gguf_types(mix, facts, named, tied), Catch::Contains("pattern 'ffn_dwn' matches none of the GGUF file's matrices") && Catch::Contains("pattern 'norm' matches none") && Catch::Contains("pattern 'token_embd' matches none"));
 }
 
 TEST_CASE("Rows that are no whole blocks are refused, all at once, or fall back", "[gguf]") {
