@@ -139,9 +139,11 @@ std::optional<GgufType> type_by_place(const MixOverrides& overrides, const MixIn
 /// Throws Error(usage) that names every pattern that says nothing about any tensor.
 void check_patterns(const MixOverrides& overrides, std::span<const MixInput> tensors) {
   Problems problems;
-  const auto decides = [&](const Pattern& pattern, const MixInput& tensor) { return is_quantizable(tensor, overrides) && !type_by_place(overrides, tensor) && pattern.matches(tensor.name); };
-  for (const auto& [pattern, type] : overrides.tensor_types)
-    if (std::ranges::none_of(tensors, [&](const MixInput& tensor) { return decides(pattern, tensor); })) problems.add(fmt::format("pattern '{}' matches none of the GGUF file's matrices that it may decide, such as {}", pattern.text(), tensors.empty() ? "(none)" : tensors.back().name));
+  for (const auto& entry : overrides.tensor_types) {
+    const Pattern& pattern = entry.first;
+    const auto decides = [&](const MixInput& tensor) { return is_quantizable(tensor, overrides) && !type_by_place(overrides, tensor) && pattern.matches(tensor.name); };
+    if (std::ranges::none_of(tensors, decides)) problems.add(fmt::format("pattern '{}' matches none of the GGUF file's matrices that it may decide, such as {}", pattern.text(), tensors.empty() ? "(none)" : tensors.back().name));
+  }
   problems.throw_if_any(ErrorKind::usage, "tensor types");
 }
 
