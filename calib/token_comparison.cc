@@ -10,10 +10,9 @@ namespace {
 
 /// Nothing for an id that no token has.
 std::optional<std::string> find_text(const Tokenizer& tokenizer, int32_t id) {
-  if (!tokenizer.has_token(id)) return std::nullopt;
   try {
     return tokenizer.decode({&id, 1});
-  } catch (const Error&) {  // of a decoder that makes too much of it
+  } catch (const Error&) {
     return std::nullopt;
   }
 }

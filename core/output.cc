@@ -98,6 +98,11 @@ void check_directory(const fs::path& target, Overwrite overwrite) {
   throw Error(ErrorKind::output, fmt::format("{}: --force replaces only what llmc wrote, and the directory also holds {}{}; move that away, or choose another output", target.string(), fmt::join(entries.foreign.begin(), entries.foreign.begin() + static_cast<std::ptrdiff_t>(shown), ", "), others));
 }
 
+/// Of a mapped file whose pages are gone the first such ends the process with its name (core/mapped_file), which EFAULT does not say.
+void touch_pages(std::span<const std::byte> bytes) {
+  for (size_t at = 0; at < bytes.size(); at += 4096) *static_cast<const volatile std::byte*>(&bytes[at]);
+}
+
 [[maybe_unused]] bool holds_artifact_files_only(const fs::path& directory) {
   Entries entries;
   list_entries(directory, "", entries);
@@ -122,11 +127,6 @@ OutputFile::~OutputFile() {
 }
 
 void OutputFile::fail(const char* what) const { fail_output(path_, what, errno); }
-
-/// Reads of mapped pages that are gone: SIGBUS says of which file (core/mapped_file), as the kernel's EFAULT does not.
-static void touch_pages(std::span<const std::byte> bytes) {
-  for (size_t at = 0; at < bytes.size(); at += 4096) *static_cast<const volatile std::byte*>(&bytes[at]);
-}
 
 void OutputFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {

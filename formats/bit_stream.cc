@@ -56,6 +56,13 @@ void unpack_codes(std::span<const std::byte> packed, int bits, std::span<int8_t>
   }
 }
 
+std::vector<std::byte> pack_marks(std::span<const uint8_t> marks) {
+  std::vector<std::byte> bits(static_cast<size_t>(stream_bytes(std::ssize(marks), 1)));
+  for (size_t i = 0; i < marks.size(); ++i)
+    if (marks[i]) bits[i / 8] |= std::byte{1} << (i % 8);
+  return bits;
+}
+
 void BitWriter::put(uint64_t value, int bits) {
   while (bits > 0) {
     if (filled_ == 8) bytes_.push_back(std::byte{0}), filled_ = 0;

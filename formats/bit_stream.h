@@ -19,6 +19,9 @@ void unpack_codes(std::span<const std::byte> packed, int bits, std::span<int8_t>
 /// Bit i, least significant first.
 inline bool bit_at(std::span<const std::byte> bits, int64_t i) { return (bits[static_cast<size_t>(i / 8)] >> (i % 8) & std::byte{1}) != std::byte{0}; }
 
+/// Marks of 0 or 1 as such bits; unused bits are 0.
+std::vector<std::byte> pack_marks(std::span<const uint8_t> marks);
+
 /// Bytes that `count` values of `bits` bits (0..63) need, for any count whose bits can be counted.
 constexpr int64_t stream_bytes(int64_t count, int bits) { return count / 8 * bits + (count % 8 * bits + 7) / 8; }
 

@@ -97,11 +97,13 @@ bool contains(MixLayers layers, int64_t i, int64_t n) {
   return false;
 }
 
+/// Where nothing names the tensor alone. A tied embedding is the head, too.
 GgufType type_by_rules(const GgufMix& mix, const MixFacts& facts, const MixOverrides& overrides, const MixInput& tensor, bool is_tied) {
   const auto kind = find_kind(tensor.name);
-  if (!kind) return mix.type;
-  if (*kind == output || (*kind == embedding && is_tied)) {
-    if (overrides.output_type) return *overrides.output_type;
+  const bool is_head = kind == output || (kind == embedding && is_tied);
+  if (is_head && overrides.output_type) return *overrides.output_type;
+  if (!kind || get_info(mix.type).dtype || overrides.rules == MixRules::ignored) return mix.type;
+  if (is_head) {
     if (facts.family == falcon || mix.type == q8_0 || tensor.shape.back() % get_info(mix.type).block != 0) return q8_0;
     return q6_k;
   }
@@ -165,7 +167,6 @@ const GgufMix& get_gguf_mix(const std::string& name, const std::string& where) {
 
 std::vector<ChosenType> choose_gguf_types(const GgufMix& mix, const MixFacts& facts, const MixOverrides& overrides, std::span<const MixInput> tensors) {
   const bool is_tied = std::ranges::find(tensors, "output.weight", &MixInput::name) == tensors.end();
-  const bool mixes_blocks = !get_info(mix.type).dtype;
   check_patterns(overrides, tensors);
   std::vector<ChosenType> chosen;
   Problems problems;
@@ -178,9 +179,7 @@ std::vector<ChosenType> choose_gguf_types(const GgufMix& mix, const MixFacts& fa
       chosen.push_back({.type = type});
     } else {
       const auto given = std::ranges::find_if(overrides.tensor_types, [&](const auto& entry) { return entry.first.matches(tensor.name); });
-      if (given != overrides.tensor_types.end()) chosen.push_back({.type = given->second});
-      else if (is_tied && overrides.output_type && find_kind(tensor.name) == embedding) chosen.push_back({.type = overrides.output_type});  // the head's, too
-      else chosen.push_back({.type = !mixes_blocks || overrides.rules == MixRules::ignored ? mix.type : type_by_rules(mix, facts, overrides, tensor, is_tied)});
+      chosen.push_back({.type = given != overrides.tensor_types.end() ? given->second : type_by_rules(mix, facts, overrides, tensor, is_tied)});
     }
     ChosenType& choice = chosen.back();
     const GgufType possible = fall_back(*choice.type, tensor.shape.back());

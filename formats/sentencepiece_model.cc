@@ -74,7 +74,9 @@ json make_merges(const std::vector<Piece>& pieces, SentencePieceModel::Reader re
     for (size_t left = 1; left < text.size(); ++left) {
       if ((text[left] & 0xC0) == 0x80) continue;  // within a character
       ++letters;
-      if (known.contains(text.substr(0, left)) && known.contains(text.substr(left))) ways.push_back({&piece, left, letters}), bytes += text.size();
+      if (!known.contains(text.substr(0, left)) || !known.contains(text.substr(left))) continue;
+      ways.push_back({&piece, left, letters});
+      bytes += text.size();
       if (bytes > most_merge_bytes || ways.size() > most_merges) throw Error(ErrorKind::input, fmt::format("{}: its pieces can be made of others in more than {} ways, or ways of {} bytes", where, most_merges, most_merge_bytes));
     }
   }

@@ -152,7 +152,7 @@ void complete(const Architecture& architecture, ModelConfig& config) {
   config.norm_offset = architecture.norm_offset;
   if (config.norm_epsilon == 0) config.norm_epsilon = architecture.norm_epsilon;
   if (architecture.scales_embedding) config.embedding_scale = static_cast<double>(static_cast<float>(std::sqrt(static_cast<double>(config.hidden))));
-  if (config.heads > INT32_MAX / config.head_dim) throw Error(ErrorKind::input, fmt::format("{} attention heads of {} are more values than {}", config.heads, config.head_dim, INT32_MAX));
+  if (config.heads + 2 * config.kv_heads > INT64_MAX / config.head_dim) throw Error(ErrorKind::input, fmt::format("{} attention heads and {} key/value heads of {} are more values than can be counted", config.heads, config.kv_heads, config.head_dim));
   if (config.heads % config.kv_heads != 0) throw Error(ErrorKind::input, fmt::format("{} attention heads are not a multiple of {} key/value heads", config.heads, config.kv_heads));
 }
 

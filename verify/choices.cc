@@ -7,6 +7,8 @@
 namespace llmc {
 namespace {
 
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
 /// What a model chose, question by question; −1: nothing.
 struct Answers {
   std::vector<int> by_sum, by_mean;
@@ -39,7 +41,6 @@ Answers choose(const ChoiceData& data, const TokenScores& scores, std::vector<st
 }
 
 Share share_right(const ChoiceData& data, const std::vector<int>& chosen, bool are_numbers) {
-  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
   if (!are_numbers) return {.value = nan, .low = nan, .high = nan};
   int64_t right = 0;
   for (size_t i = 0; i < chosen.size(); ++i) right += chosen[i] == static_cast<int>(data.questions[i].answer);
@@ -49,10 +50,7 @@ Share share_right(const ChoiceData& data, const std::vector<int>& chosen, bool a
 ChoiceComparison compare_answers(const ChoiceData& data, const Answers& of_model, const Answers& of_reference) {
   const std::vector<int>&model = of_model.by_sum, &reference = of_reference.by_sum;
   const double accuracy = share_right(data, reference, of_reference.are_numbers).value;
-  if (!of_model.are_numbers || !of_reference.are_numbers) {
-    constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-    return {.reference_accuracy = accuracy, .agreement = nan, .difference = nan, .difference_error = std::nullopt};
-  }
+  if (!of_model.are_numbers || !of_reference.are_numbers) return {.reference_accuracy = accuracy, .agreement = nan, .difference = nan, .difference_error = std::nullopt};
   const auto count = static_cast<double>(data.questions.size());
   double same = 0, gained = 0, lost = 0;
   for (size_t i = 0; i < model.size(); ++i) {

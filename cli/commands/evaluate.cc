@@ -199,7 +199,7 @@ int tell_misses(const EvaluateOptions& options, const OnText* text, const std::v
   }
   if (misses.empty()) return exit_done;
   std::fflush(stdout);
-  write_untrusted(fmt::format("llmc: {}; expected finite ones", fmt::join(misses, "; ")));
+  write_untrusted(fmt::format("llmc: {}, expected a finite one", fmt::join(misses, "; ")));
   return exit_gate_missed;
 }
 

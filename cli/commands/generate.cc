@@ -103,7 +103,7 @@ const char* name_of(Ending ending) {
 }
 
 /// A prompt of ids needs none: there one that is refused is as good as none.
-std::optional<Tokenizer> find_tokenizer(const GenerateOptions& options, const Model& model, const RunContext& context) {
+std::optional<Tokenizer> load_readable_tokenizer(const GenerateOptions& options, const Model& model, const RunContext& context) {
   try {
     return load_tokenizer(model);
   } catch (const Error& error) {
@@ -125,7 +125,7 @@ int run_generate(const GenerateOptions& options, const CLI::App& app, const Comm
   const PromptText text = read_prompt_text(options);
   const Model model = load_model(options.model, as_set(options.ignored_config_fields), context.run);
   warn_of_idle_fields({&model}, as_set(options.ignored_config_fields), context.run);
-  const auto tokenizer = find_tokenizer(options, model, context.run);
+  const auto tokenizer = load_readable_tokenizer(options, model, context.run);
   const std::vector<int32_t> prompt = read_prompt(options, text, model, tokenizer ? &*tokenizer : nullptr);
   const ContinuationOptions wanted{.sampling = options.sampling, .samples = options.samples, .most_tokens = options.max_new_tokens, .end_tokens = options.ignore_eos ? std::vector<int32_t>() : find_end_tokens(model), .seed = static_cast<uint64_t>(options.seed)};
   const auto continuations = continue_prompt(model, forward, prompt, wanted, context.run);

@@ -159,4 +159,15 @@ std::vector<int8_t> zero_codes(const QuantizedMatrix& matrix) {
   return zeros;
 }
 
+std::vector<uint8_t> mark_nonzero_codes(const QuantizedMatrix& matrix) {
+  std::vector<uint8_t> marks(matrix.codes.size());
+  const std::vector<int8_t> zeros = zero_codes(matrix);
+  for (int64_t r = 0; r < matrix.rows; ++r)
+    for (int64_t c = 0; c < matrix.cols; ++c) {
+      const auto i = static_cast<size_t>(r * matrix.cols + c);
+      marks[i] = matrix.codes[i] != zeros[static_cast<size_t>(matrix.scale_index(r, c))];
+    }
+  return marks;
+}
+
 }  // namespace llmc

@@ -1,6 +1,7 @@
 // Owns the stored parts that codes need beside themselves: scales, zero points and centroids, and outliers.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "formats/codec.h"
@@ -31,5 +32,7 @@ Outliers read_outliers(const StoredTensor& tensor, const EncodedData& data);
 
 /// The code that means 0 in each span.
 std::vector<int8_t> zero_codes(const QuantizedMatrix& matrix);
+/// For each element of the matrix: 1 where its code is another than that, else 0.
+std::vector<uint8_t> mark_nonzero_codes(const QuantizedMatrix& matrix);
 
 }  // namespace llmc

@@ -40,13 +40,6 @@ std::variant<FloatData, QuantizedMatrix> decode_dense(const StoredTensor& tensor
 
 int64_t mask_bytes(int64_t count) { return stream_bytes(count, 1); }
 
-std::vector<std::byte> make_mask(int64_t count, auto is_kept) {
-  std::vector<std::byte> mask(static_cast<size_t>(mask_bytes(count)));
-  for (int64_t i = 0; i < count; ++i)
-    if (is_kept(i)) mask[static_cast<size_t>(i / 8)] |= std::byte{1} << (i % 8);
-  return mask;
-}
-
 int64_t count_bits(std::span<const std::byte> mask) {
   int64_t count = 0;
   for (std::byte byte : mask) count += std::popcount(static_cast<uint8_t>(byte));
@@ -74,7 +67,7 @@ std::vector<EncodedPart> encode_masked_floats(const StoredTensor& tensor) {
   const std::vector<uint8_t> marks = marks_of(tensor);
   const auto bytes = find_floats(tensor)->bytes();
   const int64_t count = std::ssize(marks);
-  std::vector<std::byte> mask = make_mask(count, [&](int64_t i) { return marks[static_cast<size_t>(i)] != 0; });
+  std::vector<std::byte> mask = pack_marks(marks);
   std::vector<std::byte> values;
   values.reserve(static_cast<size_t>(count_bits(mask)) * size);
   for (int64_t i = 0; i < count; ++i)
@@ -127,18 +120,9 @@ std::variant<FloatData, QuantizedMatrix> decode_packed(const StoredTensor& tenso
 
 // bitmask+packed-int: "mask" over the logical matrix, "codes" of the elements that are not the code of zero, scales as above.
 
-auto non_zero_codes(const QuantizedMatrix& matrix) {
-  return [&matrix, zeros = zero_codes(matrix)](int64_t i) {
-    const int64_t row = i / matrix.cols;
-    return matrix.codes[static_cast<size_t>(i)] != zeros[static_cast<size_t>(matrix.scale_index(row, i - row * matrix.cols))];
-  };
-}
-
 std::vector<TensorLayout> masked_codes_layout(const StoredTensor& tensor) {
   const QuantizedMatrix& matrix = *find_codes(tensor);
-  int64_t kept = 0;
-  const auto is_kept = non_zero_codes(matrix);
-  for (int64_t i = 0; i < tensor.count(); ++i) kept += is_kept(i);
+  const int64_t kept = std::ranges::count(mark_nonzero_codes(matrix), uint8_t{1});
   std::vector<TensorLayout> layout = {{"mask", DType::u8, {mask_bytes(tensor.count())}}, {"codes", DType::u8, {packed_bytes(kept, matrix.scheme.bits)}}};
   add_scale_layout(matrix, layout);
   return layout;
@@ -146,10 +130,11 @@ std::vector<TensorLayout> masked_codes_layout(const StoredTensor& tensor) {
 
 std::vector<EncodedPart> encode_masked_codes(const StoredTensor& tensor) {
   const QuantizedMatrix& matrix = *find_codes(tensor);
-  std::vector<std::byte> mask = make_mask(tensor.count(), non_zero_codes(matrix));
+  const std::vector<uint8_t> marks = mark_nonzero_codes(matrix);
+  std::vector<std::byte> mask = pack_marks(marks);
   std::vector<int8_t> kept;
-  for (int64_t i = 0; i < tensor.count(); ++i)
-    if (bit_at(mask, i)) kept.push_back(matrix.codes[static_cast<size_t>(i)]);
+  for (size_t i = 0; i < marks.size(); ++i)
+    if (marks[i]) kept.push_back(matrix.codes[i]);
   std::vector<std::byte> packed(static_cast<size_t>(packed_bytes(static_cast<int64_t>(kept.size()), matrix.scheme.bits)));
   pack_codes(kept, matrix.scheme.bits, packed);
   std::vector<EncodedPart> parts;

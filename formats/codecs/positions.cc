@@ -75,9 +75,7 @@ uint32_t number_at(const TensorView& list, int64_t i) {
 
 /// Bits of a mask part over `count` things; those past the end must be 0.
 EncodedPart make_bits(std::string name, const std::vector<uint8_t>& marks) {
-  std::vector<std::byte> bytes((marks.size() + 7) / 8);
-  for (size_t i = 0; i < marks.size(); ++i)
-    if (marks[i]) bytes[i / 8] |= std::byte{1} << (i % 8);
+  std::vector<std::byte> bytes = pack_marks(marks);
   return {{std::move(name), DType::u8, {static_cast<int64_t>(bytes.size())}}, std::move(bytes)};
 }
 

@@ -73,14 +73,7 @@ std::variant<FloatData, QuantizedMatrix> decode_floats_at(const StoredTensor& te
 
 KeptElements nonzero_codes(const StoredTensor& tensor) {
   const QuantizedMatrix& matrix = *find_codes(tensor);
-  KeptElements kept{.rows = matrix.rows, .cols = matrix.cols, .value_bits = matrix.scheme.bits, .kept = std::vector<uint8_t>(matrix.codes.size())};
-  const std::vector<int8_t> zeros = zero_codes(matrix);
-  for (int64_t r = 0; r < matrix.rows; ++r)
-    for (int64_t c = 0; c < matrix.cols; ++c) {
-      const auto i = static_cast<size_t>(r * matrix.cols + c);
-      kept.kept[i] = matrix.codes[i] != zeros[static_cast<size_t>(matrix.scale_index(r, c))];
-    }
-  return kept;
+  return {.rows = matrix.rows, .cols = matrix.cols, .value_bits = matrix.scheme.bits, .kept = mark_nonzero_codes(matrix)};
 }
 
 template <const PositionCode& code>

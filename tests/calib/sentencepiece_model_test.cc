@@ -26,6 +26,18 @@ std::string score(const std::string& bits) { return std::string(1, static_cast<c
 std::string piece(const std::string& text, char type = 1) { return field(1, field(1, text) + score(std::string("\0\0\0\xBF", 4)) + field(3, type)); }
 const std::string bpe = field(2, field(3, char{2}));
 
+/// Compiled rules, one that replaces so many times 'a'. Bases of its trie (Darts) are 0x100 apart: 'a' leads from one to the unit 0x60 behind it, and
+/// that to the next base; the last is the leaf.
+std::string rule_for_letters(uint32_t letters, const std::string& replacement) {
+  const auto base = [](uint32_t depth) { return 0x100 * depth + 1; };
+  std::vector<uint32_t> units(base(letters + 1));  // where nothing leads on
+  units[0] = base(0) << 10;
+  for (uint32_t i = 0; i < letters; ++i) units[base(i) ^ 'a'] = 'a' | (i + 1 == letters ? 1 << 8 : 0) | (base(i) ^ 'a' ^ base(i + 1)) << 10;
+  units[base(letters)] = uint32_t{1} << 31;
+  const auto size = static_cast<uint32_t>(4 * units.size());
+  return std::string(reinterpret_cast<const char*>(&size), 4) + std::string(reinterpret_cast<const char*>(units.data()), size) + replacement + '\0';
+}
+
 std::string refusal_of_model(const std::string& file) {
   return message_of([&] { SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model"); });
 }
@@ -118,22 +130,21 @@ TEST_CASE("tokenizer.model: pieces that can be made in very many ways are refuse
 }
 
 TEST_CASE("tokenizer.model: a rule replaces at most 1024 bytes") {
-  // Bases of the trie are 0x100 apart, so that 'a' leads from one to the unit 0x60 behind it, and that to the next.
-  const auto tokenizer_of = [](uint32_t letters) {
-    const auto base = [](uint32_t depth) { return 0x100 * depth + 1; };
-    std::vector<uint32_t> units(base(letters) + 1);
-    units[0] = base(0) << 10;
-    for (uint32_t i = 0; i < letters; ++i) units[base(i) ^ 'a'] = 'a' | (i + 1 == letters ? 1 << 8 : 0) | (base(i) ^ 'a' ^ base(i + 1)) << 10;
-    units[base(letters)] = uint32_t{1} << 31;
-    const auto size = static_cast<uint32_t>(4 * units.size());
-    const std::string map = std::string(reinterpret_cast<const char*>(&size), 4) + std::string(reinterpret_cast<const char*>(units.data()), size) + "b" + '\0';
-    const std::string file = bpe + piece("<unk>", 2) + piece("a") + piece("b") + field(3, field(2, map));
-    return Tokenizer::parse(SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model").dump(), "t");
+  const auto count = [](uint32_t letters) {
+    const std::string file = bpe + piece("<unk>", 2) + piece("a") + piece("b") + field(3, field(2, rule_for_letters(letters, "b")));
+    return read_tokenizer(SentencePieceModel::parse(file, "t.model").make_tokenizer(std::nullopt, "t.model")).encode(std::string(letters, 'a'), SpecialTokens::omit).size();
   };
-  const auto count = [&](uint32_t letters) { return tokenizer_of(letters).encode(std::string(letters, 'a'), SpecialTokens::omit).size(); };
   CHECK(count(3) == 2);  // one for the space in front
   CHECK(count(1024) == 2);
   CHECK(count(1025) == 1026);
+}
+
+TEST_CASE("tokenizer.model: replacements are counted while they are made") {
+  const SentencePieceModel model = SentencePieceModel::parse(bpe + piece("<unk>", 2) + piece("a") + field(3, field(2, rule_for_letters(1, std::string(300'000, 'b')))), "t.model");
+  for (const auto reader : {SentencePieceModel::Reader::llmc, SentencePieceModel::Reader::transformers}) {
+    const Tokenizer tokenizer = read_tokenizer(model.make_tokenizer(std::nullopt, "t.model", reader));
+    CHECK(message_of([&] { tokenizer.encode(std::string(1'000'000, 'a'), SpecialTokens::omit); }) == "normalizer: makes more than 64065536 bytes of a text");  // of 300 GB
+  }
 }
 
 TEST_CASE("tokenizer.model: a file that is cut or damaged is refused with the place") {

@@ -149,26 +149,6 @@ TEST_CASE("tokenizer: a compiled map that leads out of itself is refused") {
   check_contains(refuse("BAAAAP///38="), "the trie leads to unit");
 }
 
-TEST_CASE("tokenizer: a compiled map's replacements are counted while they are made") {
-  // Darts: unit 0 leads to base 1, 'a' from there to unit 0x60, which has a leaf, unit 2, whose value is the replacement at byte 0.
-  std::vector<uint32_t> units(0x61);
-  units[0] = 1 << 10, units[0x60] = 'a' | 1 << 8 | 0x62 << 10, units[2] = uint32_t{1} << 31;
-  const auto size = static_cast<uint32_t>(4 * units.size());
-  std::string map(reinterpret_cast<const char*>(&size), 4);
-  map.append(reinterpret_cast<const char*>(units.data()), size);
-  map += std::string(300'000, 'b') + '\0';
-  map.resize((map.size() + 2) / 3 * 3);  // whole groups, zeroes being the end of the last replacement
-  std::string base64;
-  for (size_t i = 0; i < map.size(); i += 3) {
-    const auto byte = [&](size_t at) { return static_cast<uint32_t>(static_cast<unsigned char>(map[i + at])); };
-    const uint32_t bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-    for (int shift = 18; shift >= 0; shift -= 6) base64 += "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[bits >> shift & 63];
-  }
-  json file = small_tokenizer();
-  file["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", base64}};
-  CHECK(message_of([&] { read_tokenizer(file).encode(std::string(1'000'000, 'a'), SpecialTokens::omit); }) == "normalizer: makes more than 64065536 bytes of a text");  // of 300 GB
-}
-
 TEST_CASE("tokenizer: long affixes and expressions are refused") {
   const std::string affix(65, 'x');
   check({

@@ -78,7 +78,7 @@ class NotFinite(Compress):
         for flags in ([broken], [broken, "--reference", llama()], [llama(), "--reference", broken]):
             with self.subTest(flags=flags):
                 told = self.ok("evaluate", *flags, "--data", ids(), "--max-windows", 1, code=1)
-                self.assertIn(f"{broken}: perplexity is nan; expected finite ones", told.err)
+                self.assertIn(f"{broken}: perplexity is nan, expected a finite one", told.err)
                 self.assertIn(" nan", told.out)
                 self.assertNotIn("-nan", told.out + told.err)
         self.assertIsNone(json.loads(self.ok("evaluate", broken, "--data", ids(), "--json", code=1).out)["quality"]["perplexity"])

@@ -39,6 +39,18 @@ Model write_and_read(const Model& model, const std::string& type, const std::fil
   return load_model(file, {}, context());
 }
 
+/// The tensors of a file with other keys, and with vectors of zeros in front.
+void write_changed(const std::filesystem::path& file, const GgufFiles& files, const GgufMetadata& metadata, const std::vector<const char*>& more = {}) {
+  std::vector<GgufLayout> layouts;
+  for (const char* name : more) layouts.push_back({name, &get_info(GgufType::f32), {32}});
+  for (const GgufTensor& tensor : files.tensors) layouts.push_back({tensor.name, tensor.type, tensor.shape});
+  std::filesystem::remove(file);
+  GgufWriter writer(file, metadata, layouts);
+  for (const char* name : more) writer.write(name, std::vector<std::byte>(4 * 32));
+  for (const GgufTensor& tensor : files.tensors) writer.write(tensor.name, tensor.bytes);
+  writer.close();
+}
+
 /// Norms that count from 1 come back as the f32 that 1 + w is nearest to allows.
 bool is_close(const Matrix& a, const Matrix& b, double bound) { return a.rows() == b.rows() && a.cols() == b.cols() && largest_difference(a, b) <= bound; }
 
@@ -193,16 +205,9 @@ TEST_CASE("GGUF files that Hugging Face's names and norms of heads do not fit ar
     INFO(c.message);
     write_and_read(load_changed(c.model, no_changes), "F32", path);
     const GgufFiles files = open_gguf(path);
-    std::vector<GgufLayout> layouts;
-    for (const char* name : c.more) layouts.push_back({name, &get_info(GgufType::f32), {32}});
-    for (const GgufTensor& tensor : files.tensors) layouts.push_back({tensor.name, tensor.type, tensor.shape});
     GgufMetadata metadata = files.metadata;
     if (*c.key) metadata.set(c.key, gguf_string("\xff"));
-    std::filesystem::remove(changed);
-    GgufWriter writer(changed, metadata, layouts);
-    for (const char* name : c.more) writer.write(name, std::vector<std::byte>(4 * 32));
-    for (const GgufTensor& tensor : files.tensors) writer.write(tensor.name, tensor.bytes);
-    writer.close();
+    write_changed(changed, files, metadata, c.more);
     CHECK_THROWS_WITH(load_model(changed, {}, context()), Contains(changed.string()) && Contains(c.message));
   }
 }
@@ -224,12 +229,7 @@ TEST_CASE("Keys of an architecture that lie are refused by name", "[gguf][archit
       GgufMetadata metadata = files.metadata;
       REQUIRE((metadata.find(lie.key) || std::string_view(lie.key).ends_with("pattern")));
       metadata.set(lie.key, lie.value);
-      std::vector<GgufLayout> layouts;
-      for (const GgufTensor& tensor : files.tensors) layouts.push_back({tensor.name, tensor.type, tensor.shape});
-      std::filesystem::remove(changed);
-      GgufWriter writer(changed, metadata, layouts);
-      for (const GgufTensor& tensor : files.tensors) writer.write(tensor.name, tensor.bytes);
-      writer.close();
+      write_changed(changed, files, metadata);
       CHECK_THROWS_WITH(load_model(changed, {}, context()), Contains("b.gguf") && Contains(lie.message));
     }
   };
